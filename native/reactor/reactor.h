@@ -1,0 +1,51 @@
+// A native thread with an event loop. Peers and connections live on one reactor and are touched by its thread only.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+namespace atoll {
+
+class AsyncIo;
+class VolumePeer;
+
+/// Something with a file descriptor on a reactor (a connection, a listener, a doorbell).
+class EventHandler {
+ public:
+  virtual ~EventHandler() = default;
+  /// `events` are EPOLL* bits. Runs on the reactor's thread.
+  virtual void on_events(uint32_t events) = 0;
+  /// Busy poll: tries to do work without waiting; true when there was some. Called only while the reactor spins.
+  virtual bool poll() { return false; }
+};
+
+class Reactor {
+ public:
+  struct Options {
+    uint32_t id = 0;
+    uint32_t spin_us_max = 50;  // longest busy poll after the last work; 0 never spins
+  };
+  virtual ~Reactor() = default;
+  virtual uint32_t id() const = 0;
+  /// Thread safe: runs `task` on the reactor's thread soon. For control work (accept, close), not per request.
+  virtual void post(std::function<void()> task) = 0;
+  /// The rest: on the reactor's thread only.
+  virtual int add(int fd, uint32_t epoll_events, EventHandler* handler) = 0;  // 0 or -errno
+  virtual void modify(int fd, uint32_t epoll_events, EventHandler* handler) = 0;
+  virtual void remove(int fd, EventHandler* handler) = 0;  // no callbacks after it
+  /// Destroys `handler` (by `delete`) after the current batch of events, so that it may ask for this in its own callback.
+  virtual void destroy_later(EventHandler* handler) = 0;
+  /// Runs `task` once after `delay_ms`; returns an id for cancel_timer.
+  virtual uint64_t add_timer(uint64_t delay_ms, std::function<void()> task) = 0;
+  virtual void cancel_timer(uint64_t id) = 0;
+  virtual uint64_t now_ns() const = 0;  // monotonic, cached per loop turn
+  /// How many connections live here: a lone connection's flush may run inline.
+  virtual uint32_t connections() const = 0;
+  virtual void connection_count_changed(int delta) = 0;
+  virtual AsyncIo& io() = 0;
+  virtual VolumePeer& volumes() = 0;
+};
+
+}  // namespace atoll

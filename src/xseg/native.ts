@@ -1,0 +1,165 @@
+/**
+ * The addon as TypeScript sees it. The addon translates and nothing else; what each call does is in `native/`.
+ *
+ * One `Core` per daemon: made on the main thread, attached by number from the worker threads.
+ * Errors: calls that can fail throw an Error with `code` (an errno name such as "ENOSPC") and `errno` (positive).
+ */
+import { createRequire } from 'node:module';
+
+export interface CoreOptions {
+  reactors: number;
+  /** map pages kept in memory; cache bytes / FRAME_BYTES */
+  frames: number;
+  /** longest busy poll of a reactor, microseconds */
+  spinUs: number;
+  /** threads for blocking work (fsync, zeroing, cold I/O without io_uring) */
+  ioThreads: number;
+  /** false: never io_uring, threads only */
+  ioUring: boolean;
+}
+
+/** What a pool's driver is made from. `faults` stack `error`/`delay`/`log` layers on it, outermost last. */
+export interface PoolSpec {
+  driver: 'local' | 'memory' | 'null';
+  /** local: a directory of files, one file, or a block device */
+  path?: string;
+  kind?: 'directory' | 'file' | 'device';
+  /** bytes at the start of a `file` or `device` that are not slot space (the superblock) */
+  dataOffset?: number;
+  /** bytes of slot space per file; a power of two; for `file` and `device`: larger than the pool, one file */
+  fileSpan: number;
+  /** declared size in bytes; 0: as much as the file system has */
+  capacityBytes: number;
+  direct?: boolean;
+  preallocate?: boolean;
+  /** e.g. [{kind:'delay', readMs:5}, {kind:'error', writes:true, errno:5, after:1000}] */
+  faults?: FaultSpec[];
+}
+
+export interface FaultSpec {
+  kind: 'error' | 'delay' | 'log';
+  /** operations it touches; default all */
+  read?: boolean;
+  write?: boolean;
+  sync?: boolean;
+  zero?: boolean;
+  /** error: errno returned */
+  errno?: number;
+  /** error: operations let through first */
+  after?: number;
+  /** error: operations that fail once begun; 0 = for ever */
+  times?: number;
+  /** delay: milliseconds */
+  delayMs?: number;
+  /** log: file it appends lines to */
+  path?: string;
+}
+
+export interface NbdEvents {
+  /** Answer through `nbdAnswer(token, …)` exactly once. `name` is UTF-8 that the client sent (≤ 4096 bytes). */
+  open(token: number, name: string, connection: number): void;
+  list(token: number): void;
+  /** metadata context query on an export; answers the contexts that exist */
+  contexts(token: number, name: string, queries: string[], listing: boolean): void;
+  /** the connection is gone; every handle it opened may be released */
+  closed(connection: number, handle: number): void;
+}
+
+export interface Native {
+  // ---- life: main thread
+  createCore(options: CoreOptions): number;
+  /** stops listeners, connections and reactors; joins threads */
+  destroyCore(core: number): void;
+  /** the whole segment, wrapped once per environment (thread) */
+  segment(core: number): ArrayBuffer;
+
+  // ---- pools: any thread; handle is a small integer. Throws on errors.
+  openPool(core: number, spec: PoolSpec): number;
+  closePool(core: number, pool: number): void;
+  poolUsage(core: number, pool: number): { capacityBytes: number; physicalBytes: number; failed: boolean };
+  poolCapabilities(core: number, pool: number): { persistent: boolean; zeroIsHole: boolean; direct: boolean };
+  /** creates and sizes a file of the pool; blocks */
+  ensureFile(core: number, pool: number, file: number): void;
+  /** blocking zero of a slot run; for open-time use in a worker */
+  zeroNow(core: number, pool: number, address: number, length: number): void;
+  /** blocking reads and writes past all maps: for tests, checks and repair */
+  readNow(core: number, pool: number, address: number, buffer: Uint8Array): void;
+  writeNow(core: number, pool: number, address: number, buffer: Uint8Array): void;
+
+  // ---- the mapper thread (one)
+  /**
+   * Takes up to `max` requests from all rings, fairly, into `staging` (RECORD_BYTES each; layout `Request`).
+   * Waits up to `timeoutMs` (spins ≤ 5 µs, then sleeps on a futex) when there is none. Returns how many.
+   */
+  take(core: number, staging: Uint8Array, max: number, timeoutMs: number): number;
+  /** Puts `count` replies (layout `Reply`; `reactor` says where to) and rings each doorbell once. */
+  reply(core: number, staging: Uint8Array, count: number): void;
+  /** any thread: puts an OP_WAKE so that the mapper looks at its control messages */
+  wake(core: number): void;
+  /** frame[index] = value as one 64-bit store; value = hi * 2^32 + lo */
+  publish(core: number, frame: number, index: number, lo: number, hi: number): void;
+  /** entries [index, index+count) of a frame become consecutive values starting at slot+1 with flag bits `hiFlags` */
+  publishRun(core: number, frame: number, index: number, count: number, slot: number, hiFlags: number): void;
+  /** entries [index, index+count) = 0 */
+  clearRun(core: number, frame: number, index: number, count: number): void;
+  /** copies a page: target = source with OWNED and EXCLUSIVE cleared */
+  copyFrameShared(core: number, source: number, target: number): void;
+  clearFrame(core: number, frame: number): void;
+  /** both words of the stamp in one store */
+  stamp(core: number, frame: number, volume: number, generation: number): void;
+  hashInsert(core: number, volume: number, leaf: number, frame: number): void;
+  hashRemove(core: number, volume: number, leaf: number): void;
+  /** frame number, or -1 */
+  hashFind(core: number, volume: number, leaf: number): number;
+  /** advances the volume's generation and returns the new one; writers of the old one may still be on their way */
+  advanceGeneration(core: number, volume: number): number;
+  /** true when no write admitted under an older generation is on its way */
+  writersDrained(core: number, volume: number): boolean;
+  /** advances the global epoch and returns it: things unpublished before this call are unused once epochSafe() >= it */
+  epochAdvance(core: number): number;
+  epochSafe(core: number): number;
+  /** data sync of every file the volume wrote since its last one; ends with OP_SYNC_DONE{ticket,error} on the mapper's ring */
+  syncVolume(core: number, volume: number, ticket: number): void;
+  /** marks a file as written by the volume (copies made for it elsewhere) */
+  markFile(core: number, volume: number, file: number): void;
+  /** runs zero_now on `count` runs (pairs address,length as float64) on background threads, then OP_ZERO_DONE{ticket,error} */
+  zeroRuns(core: number, pool: number, runs: Float64Array, count: number, ticket: number): void;
+  /** data sync of one file in the background, then OP_SYNC_DONE{ticket,error} */
+  syncFile(core: number, pool: number, file: number, ticket: number): void;
+
+  // ---- map page codec (docs/format.md, "Map page")
+  /** encodes frame into `out` at `at`; returns bytes written (≤ PAGE_BLOB_MAX). Ids as doubles (< 2^53). */
+  encodePage(core: number, frame: number, level: number, pageId: number, base: number, owner: number, generation: number,
+    mapped: number, out: Uint8Array, at: number): number;
+  /** verifies and decodes into `frame`; fills header: [level, pageId, base, owner, generation, mapped, entryCount]. 0, or an error: 1 checksum, 2 format, 3 version, 4 other page id */
+  decodePage(core: number, blob: Uint8Array, expectedPageId: number, frame: number, header: Float64Array): number;
+  /** the same without a core: entries as 512 × (lo, hi) words; for check and tests */
+  decodePageTo(blob: Uint8Array, expectedPageId: number, entries: Uint32Array, header: Float64Array): number;
+  encodePageFrom(entries: Uint32Array, level: number, pageId: number, base: number, owner: number, generation: number,
+    mapped: number, out: Uint8Array, at: number): number;
+  crc32c(bytes: Uint8Array, seed: number): number;
+
+  // ---- NBD: main thread
+  nbdStart(core: number, events: NbdEvents, limits: { connectionsMax: number; negotiationMs: number; connectionBytesMax: number }): void;
+  /** 'unix:/path' (mode 0600 unless `mode`) or 'tcp:127.0.0.1:10809'; returns listener id and the bound address */
+  nbdListen(core: number, address: string, mode?: number): { id: number; address: string };
+  nbdClose(core: number, listener: number): void;
+  /** open: handle ≥ 0 and its facts, or errno > 0 with a message */
+  nbdAnswerOpen(core: number, token: number, answer: { error: number; message?: string; handle?: number; size?: number;
+    blockSize?: number; readOnly?: boolean; description?: string }): void;
+  nbdAnswerList(core: number, token: number, exports: { name: string; description: string }[]): void;
+  /** handle: what Request.context gets; 0xffffffff for base:allocation */
+  nbdAnswerContexts(core: number, token: number, answer: { error: number; contexts: { name: string; handle: number }[] }): void;
+  /** ends every connection on a handle (forced delete) */
+  nbdDisconnect(core: number, handle: number): void;
+  nbdStatus(core: number): { connections: { id: number; name: string; handle: number; inFlight: number; bytesHeld: number; reactor: number }[] };
+  reactorStats(core: number): { loops: number; spins: number; spinHits: number; requests: number; inline: number; async: number; faults: number }[];
+}
+
+const require = createRequire(import.meta.url);
+
+/** Loads the addon built by `npm run setup`. */
+export function loadNative(): Native {
+  const root = import.meta.url.includes('/dist/') ? '../../../' : '../../';
+  return require(`${root}build/Release/atoll.node`) as Native;
+}

@@ -1,0 +1,213 @@
+/**
+ * What the engine's face (`engine.ts`) speaks: resources, pools, errors. No code besides the error class.
+ */
+
+/** Every error of the engine. `code` maps once to errno (`native`, NBD), once to HTTP, once to an exit code. */
+export class EngineError extends Error {
+  constructor(
+    readonly code: EngineErrorCode,
+    message: string,
+  ) {
+    super(message);
+    this.name = 'EngineError';
+  }
+}
+
+export type EngineErrorCode =
+  | 'NOT_FOUND'
+  | 'EXISTS'
+  | 'INVALID'
+  | 'TOO_LARGE'
+  | 'BUSY'
+  | 'HAS_SNAPSHOTS'
+  | 'PROTECTED'
+  | 'NO_SPACE'
+  | 'READ_ONLY'
+  | 'CORRUPT'
+  | 'IO'
+  | 'POOL_FAILED'
+  | 'FORMAT_NEWER'
+  | 'NOT_OURS'
+  | 'HELD'
+  | 'UNSUPPORTED'
+  | 'SHUTTING_DOWN';
+
+export interface VolumeInfo {
+  id: string;
+  name: string;
+  kind: 'volume';
+  /** bytes */
+  size: number;
+  blockSize: number;
+  pool: string;
+  /** bytes of blocks that have a slot */
+  mappedBytes: number;
+  /** ISO 8601, UTC */
+  createdAt: string;
+  snapshots: number;
+  protected: boolean;
+  /** open handles (NBD connections and others) */
+  openCount: number;
+  /** NAME@SNAP it was cloned from, as it was called then; informative */
+  clonedFrom: string | null;
+}
+
+export interface SnapshotInfo {
+  id: string;
+  /** VOL@SNAP */
+  name: string;
+  kind: 'snapshot';
+  volume: string;
+  snapshot: string;
+  size: number;
+  blockSize: number;
+  pool: string;
+  mappedBytes: number;
+  createdAt: string;
+  protected: boolean;
+  openCount: number;
+}
+
+export interface PoolInfo {
+  id: string;
+  name: string;
+  driver: 'local' | 'memory' | 'null';
+  kind: 'directory' | 'file' | 'device' | 'none';
+  path: string;
+  blockSize: number;
+  direct: boolean;
+  /** what it can hold; thin pools: used + what the file system has free, or the declared size */
+  capacityBytes: number;
+  /** slots that hold a block, times the block size */
+  usedBytes: number;
+  freeBytes: number;
+  /** what it takes on its backend */
+  physicalBytes: number;
+  /** slots that are freed but not zeroed yet */
+  reclaimingBytes: number;
+  state: 'ok' | 'failed' | 'missing';
+  /** why, when not ok */
+  reason: string | null;
+}
+
+export interface PoolSpecInput {
+  name: string;
+  path: string;
+  /** bytes; default: thin (file system) or the device's size */
+  size?: number;
+  /** power of two, 4 KiB..4 MiB; default 64 KiB */
+  blockSize?: number;
+  direct?: boolean;
+  preallocate?: boolean;
+}
+
+/** Changed or allocated piece of a resource, in bytes. */
+export interface ExtentInfo {
+  offset: number;
+  length: number;
+  /** false: reads as zeroes now */
+  data: boolean;
+}
+
+export interface EngineStatus {
+  version: string;
+  home: string;
+  pid: number;
+  uptimeSeconds: number;
+  pools: PoolInfo[];
+  volumes: number;
+  snapshots: number;
+  map: {
+    cacheBytes: number;
+    residentPages: number;
+    dirtyPages: number;
+    faults: number;
+    faultP50Us: number;
+    faultP99Us: number;
+    loads: number;
+    evictions: number;
+  };
+  commits: { count: number; pages: number; p50Ms: number; p99Ms: number; logBytes: number };
+  background: { dropQueue: number; dissolveQueue: number; zeroQueueBytes: number };
+}
+
+export interface CheckReport {
+  ok: boolean;
+  pages: number;
+  slots: number;
+  resources: number;
+  /** at most PROBLEMS_MAX are listed; `problemCount` counts all */
+  problems: { code: string; message: string; resource?: string }[];
+  problemCount: number;
+  seconds: number;
+}
+
+/** What an NBD or FUSE frontend gets when it opens a resource. */
+export interface OpenHandle {
+  handle: number;
+  id: string;
+  name: string;
+  size: number;
+  blockSize: number;
+  readOnly: boolean;
+}
+
+export interface EngineOptions {
+  home: string;
+  /** bytes of map pages kept in memory; default 256 MiB, minimum 16 MiB */
+  cacheBytes?: number;
+  reactors?: number;
+  spinUs?: number;
+  ioUring?: boolean;
+  version: string;
+  /** one structured line per event; the daemon gives pino */
+  log: (level: 'info' | 'warn' | 'error', event: string, fields: Record<string, unknown>) => void;
+  /** called when the engine cannot go on (mapper or store died): the daemon exits at once */
+  onFatal: (reason: string) => void;
+}
+
+/**
+ * The one face of the storage engine. Names: volumes `NAME`, snapshots `VOL@SNAP`.
+ * All methods reject with EngineError. Sizes are bytes and multiples of 512.
+ */
+export interface Engine {
+  status(): Promise<EngineStatus>;
+  check(onProgress?: (done: number, total: number) => void): Promise<CheckReport>;
+
+  createPool(spec: PoolSpecInput): Promise<PoolInfo>;
+  listPools(): Promise<PoolInfo[]>;
+  showPool(name: string): Promise<PoolInfo>;
+  /** `size` undefined: take what the file or device has grown to */
+  growPool(name: string, size?: number): Promise<PoolInfo>;
+
+  createVolume(spec: { name: string; size?: number; pool?: string; from?: string }): Promise<VolumeInfo>;
+  listVolumes(): Promise<VolumeInfo[]>;
+  showVolume(name: string): Promise<VolumeInfo>;
+  resizeVolume(name: string, size: number): Promise<VolumeInfo>;
+  renameVolume(name: string, to: string): Promise<VolumeInfo>;
+  deleteVolume(name: string, options: { force?: boolean; withSnapshots?: boolean }): Promise<void>;
+  /** volume or VOL@SNAP */
+  protect(name: string, on: boolean): Promise<void>;
+
+  createSnapshot(volume: string, snapshot: string): Promise<SnapshotInfo>;
+  listSnapshots(volume?: string): Promise<SnapshotInfo[]>;
+  showSnapshot(name: string): Promise<SnapshotInfo>;
+  deleteSnapshot(name: string, options?: { force?: boolean }): Promise<void>;
+  /** from: VOL@SNAP */
+  clone(from: string, to: string): Promise<VolumeInfo>;
+  rollback(snapshot: string): Promise<VolumeInfo>;
+  /** extents that differ between two resources of one size class; `b` a volume or snapshot; a page of at most `max` extents from `offset` */
+  diff(a: string, b: string, options?: { offset?: number; max?: number }): Promise<{ extents: ExtentInfo[]; next: number | null }>;
+  /** atomic: the volume becomes what `staged` (a volume) holds; `staged` goes away. Both closed. For stream imports. */
+  replaceWith(volume: string, staged: string): Promise<VolumeInfo>;
+
+  /** for frontends; read-only for snapshots. Every open needs one release. */
+  open(name: string): Promise<OpenHandle>;
+  release(handle: number): Promise<void>;
+
+  /** serves NBD on `unix:/path` or `tcp:host:port`; resolves to the bound address */
+  listenNbd(address: string, mode?: number): Promise<string>;
+
+  /** commits everything acknowledged and ends */
+  close(): Promise<void>;
+}
