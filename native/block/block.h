@@ -1,9 +1,10 @@
 // The operation table of all block peers: the pool drivers (`local`), the measuring sticks (`null`, `memory`) and the
-// layers that break things (`error`, `delay`, `log`). Addresses are bytes in the pool's slot space (slot << shift | offset);
-// one operation never crosses the border of a pool file (file_span()).
+// layers that break things (`error`, `delay`, `log`). Addresses are bytes in the pool's slot space (slot << shift |
+// offset); one operation never crosses the border of a pool file (file_span()).
 #pragma once
 #include <cstdint>
-#include <functional>
+
+#include "io/pool_task.h"
 
 namespace atoll {
 
@@ -14,17 +15,38 @@ enum class BlockOp : uint8_t { kRead, kWrite, kWriteDurable, kCopy, kZero, kSync
 /// An asynchronous block operation; owned by the caller, valid until done().
 struct BlockIo {
   BlockOp op;
-  uint64_t address = 0;       // read, write, zero; copy: the target; sync: unused
-  uint64_t source = 0;        // copy: where from (same pool)
-  uint64_t length = 0;        // bytes
-  uint32_t file = 0;          // sync: which file
-  uint8_t* buffer = nullptr;  // read, write
-  int error = 0;              // errno or 0
+  uint64_t address = 0;              // read, write, zero; copy: the target; sync: unused
+  uint64_t source = 0;               // copy: where from (same pool)
+  uint64_t length = 0;               // bytes
+  uint32_t file = 0;                 // sync: which file
+  uint8_t* buffer = nullptr;         // read, write
+  int error = 0;                     // errno or 0
   void (*done)(BlockIo*) = nullptr;  // runs on the thread that owns the AsyncIo it was submitted to
   void* owner = nullptr;
-  // private to block peers and AsyncIo
+  // private to block peers and AsyncIo; set anew by every submit(), so that a record is reused as it is
   BlockIo* next = nullptr;
-  uint64_t scratch[6] = {};
+  PoolTask task;
+  void (*step)(BlockIo*, AsyncIo&) = nullptr;
+  AsyncIo* async = nullptr;
+  const void* lane = nullptr;
+  union {
+    struct {
+      uint8_t* buffer;
+      uint64_t offset;
+      uint32_t length;
+      uint32_t moved;  // bytes of `length` that are done
+      uint32_t rw_flags;
+      int fd;
+    } fd_op;
+    struct {
+      int (*work)(BlockIo*);
+    } work;
+    uint64_t delay_ns;
+  } state = {};
+  uint8_t kind = 0;
+  uint8_t io_class = 0;
+  bool on_thread = false;
+  void* peer_data = nullptr;  // of the block peer that holds it
 };
 
 struct BlockCapabilities {
@@ -35,7 +57,8 @@ struct BlockCapabilities {
 };
 
 struct BlockUsage {
-  uint64_t capacity_bytes = 0;  // what the pool can hold (thin: used by us + free in the file system, or the declared size)
+  uint64_t capacity_bytes =
+      0;  // what the pool can hold (thin: used by us + free in the file system, or the declared size)
   uint64_t physical_bytes = 0;  // what it takes on its backend now
 };
 
@@ -43,7 +66,7 @@ class BlockPeer {
  public:
   virtual ~BlockPeer() = default;
   virtual BlockCapabilities capabilities() const = 0;
-  virtual uint64_t file_span() const = 0;                  // bytes of slot space per file; a power of two
+  virtual uint64_t file_span() const = 0;  // bytes of slot space per file; a power of two
   uint32_t file_of(uint64_t address) const { return static_cast<uint32_t>(address / file_span()); }
 
   /// Reads what can be read without waiting for a disk. 0 when all of it was, -EAGAIN to submit() instead, or -errno.
@@ -52,13 +75,14 @@ class BlockPeer {
   virtual int write_now(uint64_t address, const uint8_t* buffer, uint32_t length) = 0;
   /// Starts an operation; io->done runs later on `async`'s owner thread (never inside submit).
   virtual void submit(BlockIo* io, AsyncIo& async) = 0;
-  /// Makes all completed writes of a file durable; blocks the caller. 0 or -errno. A failure marks the peer failed for good:
-  /// every later write and sync answers -EIO (invariant 1).
+  /// Makes all completed writes of a file durable; blocks the caller. 0 or -errno. A failure marks the peer failed for
+  /// good: every later write and sync answers -EIO (invariant 1).
   virtual int sync_now(uint32_t file) = 0;
   virtual bool failed() const = 0;
   /// Makes file `file` exist and span file_span(); blocks. 0 or -errno.
   virtual int ensure_file(uint32_t file) = 0;
-  /// Zeroes [address, address+length) so that it reads as zeroes for certain; gives space back where it can. Blocks. 0 or -errno.
+  /// Zeroes [address, address+length) so that it reads as zeroes for certain; gives space back where it can. Blocks. 0
+  /// or -errno.
   virtual int zero_now(uint64_t address, uint64_t length) = 0;
   virtual BlockUsage usage() = 0;
 };
