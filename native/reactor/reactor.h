@@ -19,6 +19,8 @@ class EventHandler {
   virtual void on_events(uint32_t events) = 0;
   /// Busy poll: tries to do work without waiting; true when there was some. Called only while the reactor spins.
   virtual bool poll() { return false; }
+  /// The end of a loop turn for which Reactor::at_turn_end was asked: what the turn's completions collected is sent at once.
+  virtual void on_turn_end() {}
 };
 
 class Reactor {
@@ -34,7 +36,10 @@ class Reactor {
   /// The rest: on the reactor's thread only.
   virtual int add(int fd, uint32_t epoll_events, EventHandler* handler) = 0;  // 0 or -errno
   virtual void modify(int fd, uint32_t epoll_events, EventHandler* handler) = 0;
-  virtual void remove(int fd, EventHandler* handler) = 0;  // no callbacks after it
+  virtual void remove(int fd, EventHandler* handler) = 0;  // no callbacks after it, on_turn_end neither
+  /// Calls handler->on_turn_end() once, after everything else of this turn and before the reactor may sleep. No allocation
+  /// beyond a vector that keeps its size; asked at most once per handler and turn (the handler keeps a flag).
+  virtual void at_turn_end(EventHandler* handler) = 0;
   /// Destroys `handler` (by `delete`) after the current batch of events, so that it may ask for this in its own callback.
   virtual void destroy_later(EventHandler* handler) = 0;
   /// Runs `task` once after `delay_ms`; returns an id for cancel_timer.
