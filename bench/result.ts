@@ -1,0 +1,97 @@
+/**
+ * What a row of the benchmark yields; the report, the plots and the JSON are made from this alone.
+ */
+import { median, nearestRank, pairedRatios, type Spread, spread } from './stats.ts';
+
+/** One measurement of one contender in one round. */
+export interface Sample {
+  /** in the row's unit */
+  value: number;
+  /** CPU seconds of the server's process per million I/Os; null where it says nothing */
+  cpuPerMillion: number | null;
+}
+
+export interface Series {
+  name: string;
+  /** one per round */
+  samples: Sample[];
+}
+
+export interface Goal {
+  text: string;
+  direction: 'at least' | 'at most';
+  bound: number;
+  value: number;
+  /** of the paired ratios, where it is one */
+  spread: Spread | null;
+  unit: string;
+  pass: boolean;
+}
+
+export interface RowResult {
+  id: string;
+  title: string;
+  /** of the series' values */
+  unit: string;
+  betterIs: 'higher' | 'lower';
+  series: Series[];
+  goals: Goal[];
+  /** further numbers, by name, with their unit in the name */
+  facts: Record<string, number>;
+  notes: string[];
+}
+
+export interface RowFailure {
+  id: string;
+  title: string;
+  error: string;
+}
+
+export interface Report {
+  startedAt: string;
+  seconds: number;
+  rounds: number;
+  runtimeSeconds: number;
+  machine: Record<string, string>;
+  rows: RowResult[];
+  failures: RowFailure[];
+}
+
+export function newRow(id: string, title: string, unit: string, betterIs: 'higher' | 'lower' = 'higher'): RowResult {
+  return { id, title, unit, betterIs, series: [], goals: [], facts: {}, notes: [] };
+}
+
+export function valuesOf(row: RowResult, name: string): number[] | null {
+  const series = row.series.find((one) => one.name === name);
+  return series && series.samples.length > 0 ? series.samples.map((sample) => sample.value) : null;
+}
+
+/** Adds "`ours` is at least `factor` × `theirs`"; nothing when either did not run. */
+export function ratioGoal(row: RowResult, ours: string, theirs: string, factor: number): void {
+  const mine = valuesOf(row, ours);
+  const others = valuesOf(row, theirs);
+  if (!mine || !others) return;
+  const ratios = spread(pairedRatios(mine, others));
+  row.goals.push({
+    text: `≥ ${factor} × ${theirs}`,
+    direction: 'at least',
+    bound: factor,
+    value: ratios.median,
+    spread: ratios,
+    unit: '×',
+    pass: ratios.median >= factor,
+  });
+}
+
+export function atMost(row: RowResult, text: string, value: number, bound: number, unit: string): void {
+  row.goals.push({ text, direction: 'at most', bound, value, spread: null, unit, pass: value <= bound });
+}
+
+/** Adds p50, p99 and maximum of `values` to the facts, as `NAME_p50_UNIT`… */
+export function latencyFacts(row: RowResult, name: string, values: readonly number[], unit: string): void {
+  if (values.length === 0) return;
+  row.facts[`${name}_p50_${unit}`] = median(values);
+  row.facts[`${name}_p99_${unit}`] = nearestRank(values, 0.99);
+  row.facts[`${name}_max_${unit}`] = Math.max(...values);
+  row.facts[`${name}_count`] = values.length;
+}
