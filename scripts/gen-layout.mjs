@@ -94,7 +94,7 @@ function cppFile({ constants, structs, bits }) {
 #include <cstdint>
 #include <type_traits>
 
-namespace atoll {
+namespace atoll_native {
 
 ${lines.join('\n')}
 
@@ -112,7 +112,7 @@ struct Strided {
 
 ${structs.map(cppStruct).join('\n\n')}
 
-}  // namespace atoll
+}  // namespace atoll_native
 `;
 }
 

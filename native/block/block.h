@@ -6,7 +6,7 @@
 
 #include "io/pool_task.h"
 
-namespace atoll {
+namespace atoll_native {
 
 class AsyncIo;  // io/async_io.h: one per reactor, and one "background" instance with threads only
 
@@ -87,4 +87,4 @@ class BlockPeer {
   virtual BlockUsage usage() = 0;
 };
 
-}  // namespace atoll
+}  // namespace atoll_native

@@ -6,7 +6,7 @@
 #include <memory>
 #include <string>
 
-namespace atoll {
+namespace atoll_native {
 
 class AsyncIo;
 class VolumePeer;
@@ -53,4 +53,4 @@ class Reactor {
   virtual VolumePeer& volumes() = 0;
 };
 
-}  // namespace atoll
+}  // namespace atoll_native

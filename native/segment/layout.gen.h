@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <type_traits>
 
-namespace atoll {
+namespace atoll_native {
 
 inline constexpr uint32_t kSegmentMagic = 1096043852u;  // 'LLTA' little endian
 inline constexpr uint32_t kSegmentVersion = 1u;  // layout version of the shared segment (not of anything on disk)
@@ -212,4 +212,4 @@ static_assert(offsetof(ExtentRecord, length) == 0);
 static_assert(offsetof(ExtentRecord, flags) == 8);
 static_assert(sizeof(ExtentRecord) == 16 && std::is_trivially_copyable_v<ExtentRecord>);
 
-}  // namespace atoll
+}  // namespace atoll_native

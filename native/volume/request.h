@@ -3,7 +3,7 @@
 #pragma once
 #include <cstdint>
 
-namespace atoll {
+namespace atoll_native {
 
 enum class Op : uint8_t { kRead, kWrite, kFlush, kTrim, kWriteZeroes, kCache, kStatus };
 
@@ -55,4 +55,4 @@ class RequestSink {
   virtual void submit(Request* request) = 0;
 };
 
-}  // namespace atoll
+}  // namespace atoll_native
