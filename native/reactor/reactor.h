@@ -38,7 +38,8 @@ class Reactor {
   virtual void modify(int fd, uint32_t epoll_events, EventHandler* handler) = 0;
   virtual void remove(int fd, EventHandler* handler) = 0;  // no callbacks after it, on_turn_end neither
   /// Calls handler->on_turn_end() once, after everything else of this turn and before the reactor may sleep. No allocation
-  /// beyond a vector that keeps its size; asked at most once per handler and turn (the handler keeps a flag).
+  /// beyond a vector that keeps its size; asked at most once per handler and turn (the handler keeps a flag). Asked from within
+  /// on_turn_end, it means the next turn, which then begins without sleeping (how a handler with much to do lets others in).
   virtual void at_turn_end(EventHandler* handler) = 0;
   /// Destroys `handler` (by `delete`) after the current batch of events, so that it may ask for this in its own callback.
   virtual void destroy_later(EventHandler* handler) = 0;
