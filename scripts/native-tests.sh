@@ -1,0 +1,36 @@
+#!/bin/sh
+# Runs native test programs one after another and adds up what they report.
+#
+#   native-tests.sh TIMEOUT_SECONDS PROGRAM...
+#
+# A program's last line is `N passed, N failed`, with its own `, N skipped` if it likes. One that ends without such a
+# line, is killed, or fails while it claims that nothing failed, counts as one failed test. The last line here is the sum.
+limit=$1
+shift
+passed=0 failed=0 skipped=0
+log=$(mktemp) || exit 1
+trap 'rm -f "$log"' EXIT
+for program; do
+  name=$(basename "$program")
+  echo "== $name"
+  timeout -k 10 "$limit" "$program" >"$log" 2>&1
+  status=$?
+  last=$(tail -n 1 "$log")
+  counts=$(printf '%s\n' "$last" | sed -nE 's/^([0-9]+) passed, ([0-9]+) failed(, ([0-9]+) skipped)?$/\1 \2 0\4/p')
+  if [ -z "$counts" ]; then
+    cat "$log"
+    echo "$name: ended without its totals (exit $status)"
+    counts='0 1 0'
+  elif [ "$status" -ne 0 ]; then
+    cat "$log"
+    echo "$name: exit $status"
+    case $counts in *' 0 '*) counts="${counts%% *} 1 ${counts##* }" ;; esac
+  else
+    echo "$last"
+  fi
+  set -- $counts
+  more=${3#0}
+  passed=$((passed + $1)) failed=$((failed + $2)) skipped=$((skipped + ${more:-0}))
+done
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]
