@@ -21,6 +21,8 @@ class LeafHash {
   static constexpr uint32_t kLeafBits = 30;
   static constexpr uint64_t kLeafMax = (uint64_t{1} << kLeafBits) - 1;
   static constexpr uint32_t kNone = UINT32_MAX;
+  /// Tombstones beyond capacity / this make an insert rebuild the table.
+  static constexpr uint32_t kTombstoneShare = 4;
 
   explicit LeafHash(const Segment& segment)
       : entries_(segment.hash()),
@@ -50,6 +52,8 @@ class LeafHash {
   /// True when it was there.
   bool remove(uint32_t volume, uint64_t leaf);
   uint32_t live() const { return live_; }
+  /// Entries that fit: beyond half full, probes get long.
+  uint32_t live_max() const { return capacity_ / 2; }
   uint32_t tombstones() const { return tombstones_; }
   uint32_t capacity() const { return capacity_; }
 
@@ -65,8 +69,10 @@ class LeafHash {
   }
   /// Fibonacci hashing: leaves of one volume are consecutive, and the top bits of this product spread them evenly.
   uint32_t home_of(uint64_t key) const { return static_cast<uint32_t>((key * 0x9E3779B97F4A7C15ull) >> shift_); }
-  uint32_t place_of(uint64_t key, bool* exists) const;
+  /// Index of the entry with this key.
   uint32_t locate(uint64_t key) const;
+  /// Index of the first empty or deleted entry that a probe for the key meets.
+  uint32_t free_place(uint64_t key) const;
   void rebuild();
 
   std::atomic<uint64_t>* entries_;

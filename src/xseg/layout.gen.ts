@@ -10,6 +10,12 @@ export const PAGE_ENTRIES = 512;
 export const PAGE_ENTRIES_SHIFT = 9;
 /** a map page in memory: PAGE_ENTRIES entries of 8 bytes */
 export const FRAME_BYTES = 4096;
+/** of a map page's blob (docs/format.md) */
+export const PAGE_HEADER_BYTES = 48;
+/** header and PAGE_ENTRIES runs of at most 12 bytes */
+export const PAGE_BLOB_MAX = 6192;
+/** a leaf is 0; six levels of 9 bits are more than the 2^53 that JavaScript counts exactly */
+export const PAGE_LEVEL_MAX = 5;
 /** open volumes and snapshots at once; bounded by the 12 bits of a hash entry */
 export const VOLUMES_MAX = 4096;
 /** native event loops; more than one machine's worth of cores pays */
