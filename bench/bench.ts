@@ -1,0 +1,145 @@
+/**
+ * What a row has at hand: options, a folder, processes, and one Atoll daemon in its default configuration that all
+ * rows share.
+ */
+import fs from 'node:fs';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Children } from './children.ts';
+import { Daemon } from './daemon.ts';
+import { type FioJob, type FioResult, fio } from './fio.ts';
+import type { Options } from './options.ts';
+import { ATOLL, type Export, flush, uriOf } from './peers/server.ts';
+import { cpuSeconds } from './proc.ts';
+import type { RowResult, Sample } from './result.ts';
+import { rotate } from './stats.ts';
+
+const QUIET_MS_MAX = 120_000;
+const QUIET_POLL_MS = 50;
+
+/** Someone who takes part in a comparison. */
+export interface Contender {
+  name: string;
+  /** makes what this round measures: not timed */
+  prepare(round: number): Promise<Export>;
+  /** gives it back: not timed */
+  release?(target: Export, round: number): Promise<void>;
+}
+
+export class Bench {
+  readonly children = new Children();
+  readonly dir: string;
+  private daemonStarted: Daemon | null = null;
+  private names = 0;
+
+  constructor(readonly options: Options) {
+    fs.mkdirSync(options.dir, { recursive: true });
+    this.dir = fs.mkdtempSync(path.join(options.dir, 'atoll-bench-'));
+  }
+
+  say(line: string): void {
+    process.stderr.write(`${line}\n`);
+  }
+
+  wants(contender: string): boolean {
+    return this.options.peers === null || this.options.peers.test(contender);
+  }
+
+  /** A name, of a file or volume, that was not used before. */
+  fresh(prefix: string): string {
+    this.names += 1;
+    return `${prefix}-${this.names}`;
+  }
+
+  file(name: string): string {
+    return path.join(this.dir, name);
+  }
+
+  remove(file: string): void {
+    fs.rmSync(file, { force: true });
+  }
+
+  /** The shared daemon, started when it is first asked for, with nothing but `--home`. */
+  async daemon(): Promise<Daemon> {
+    if (!this.daemonStarted) this.daemonStarted = await Daemon.start(this.children, { home: this.file('home') });
+    if (!this.daemonStarted.running) await this.daemonStarted.restart();
+    return this.daemonStarted;
+  }
+
+  /** @throws with the reason when a row needs Atoll and --peers leaves it out */
+  needsAtoll(): void {
+    if (!this.wants(ATOLL)) throw new Skipped('it measures Atoll alone, and --peers leaves that out');
+  }
+
+  /** Waits until nothing of what was deleted is still being given back in the background. */
+  async quiet(daemon: Daemon): Promise<void> {
+    const deadline = Date.now() + QUIET_MS_MAX;
+    while (Date.now() < deadline) {
+      const { background } = await daemon.http<{ background: Record<string, number> }>('GET', '/v1/status');
+      if (Object.values(background).every((left) => left === 0)) return;
+      await sleep(QUIET_POLL_MS);
+    }
+    throw new Error(`space of deleted volumes was not given back within ${QUIET_MS_MAX} ms`);
+  }
+
+  exportOf(daemon: Daemon, name: string): Export {
+    return { socket: daemon.nbdSocket, exportName: name, pid: daemon.pid };
+  }
+
+  fio(target: Export, job: FioJob): Promise<FioResult> {
+    return fio(this.children, this.dir, uriOf(target), job);
+  }
+
+  /** Maps `bytes` from the start with data, and makes them durable. */
+  async fill(target: Export, bytes: number): Promise<void> {
+    await this.fio(target, { rw: 'write', blockSize: '1m', depth: 4, size: bytes, endFsync: true, refill: true });
+  }
+
+  /** One fio run and the CPU time that the server took for it. */
+  async sample(target: Export, job: FioJob, read: (result: FioResult) => number): Promise<Sample> {
+    const before = cpuSeconds(target.pid);
+    const result = await this.fio(target, job);
+    const cpu = cpuSeconds(target.pid) - before;
+    return { value: read(result), cpuPerMillion: (cpu / result.requests) * 1e6 };
+  }
+
+  /**
+   * Measures every contender once per round, in an order that rotates, and adds their series to the row. After each
+   * measurement the server is flushed, so that nobody pays for another's dirty pages.
+   */
+  async compare(
+    row: RowResult,
+    contenders: readonly Contender[],
+    measure: (target: Export, round: number) => Promise<Sample>,
+  ): Promise<void> {
+    const wanted = contenders.filter((contender) => this.wants(contender.name));
+    const series = new Map(wanted.map((contender) => [contender.name, [] as Sample[]]));
+    for (let round = 0; round < this.options.rounds; round++) {
+      const told: string[] = [];
+      for (const contender of rotate(wanted, round)) {
+        const target = await contender.prepare(round);
+        const sample = await measure(target, round);
+        series.get(contender.name)!.push(sample);
+        await flush(target);
+        await contender.release?.(target, round);
+        told.push(`${contender.name} ${sample.value.toPrecision(4)}`);
+      }
+      this.say(`  round ${round + 1}/${this.options.rounds}  ${told.sort().join('  ')}`);
+    }
+    for (const contender of wanted) row.series.push({ name: contender.name, samples: series.get(contender.name)! });
+  }
+
+  async end(): Promise<void> {
+    await this.children.stopAll();
+    fs.rmSync(this.dir, { recursive: true, force: true });
+  }
+
+  /** The way out when there is no time to wait. */
+  abandon(): void {
+    this.children.killAll();
+    fs.rmSync(this.dir, { recursive: true, force: true });
+  }
+}
+
+/** A row that cannot be measured here; the report says why. */
+export class Skipped extends Error {}

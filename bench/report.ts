@@ -1,0 +1,99 @@
+/**
+ * The report as Markdown: what was measured, what was aimed at, and where it was missed.
+ */
+import { type Goal, type Report, type RowResult, valuesOf } from './result.ts';
+import { median, spread } from './stats.ts';
+
+export function markdown(report: Report): string {
+  const goals = report.rows.flatMap((row) => row.goals.map((goal) => ({ row, goal })));
+  const missed = goals.filter(({ goal }) => !goal.pass);
+  const lines = [
+    `# Benchmark of ${report.startedAt}`,
+    '',
+    `${report.rounds} rounds of ${report.runtimeSeconds} s per measurement, contenders interleaved, the order rotated each round;`,
+    'medians, and the median of the ratios of the same round with their smallest and largest.',
+    `${Object.entries(report.machine)
+      .map(([name, value]) => `${name}: ${value}`)
+      .join('; ')}. It took ${Math.round(report.seconds / 60)} minutes.`,
+    '',
+    `**${goals.length - missed.length} of ${goals.length} goals met.**`,
+    ...missed.map(({ row, goal }) => `- MISS \`${row.id}\`: ${goal.text}, it is ${number(goal.value)} ${goal.unit}`),
+    ...report.failures.map((failure) => `- NOT MEASURED \`${failure.id}\`: ${failure.error}`),
+    '',
+  ];
+  const compared = report.rows.filter((row) => row.series.length > 0);
+  if (compared.length > 0) lines.push('## Compared', '', ...comparedTable(compared), '');
+  const cpu = compared.filter((row) => row.series.some((one) => one.samples.some((s) => s.cpuPerMillion !== null)));
+  if (cpu.length > 0) lines.push('## CPU seconds of the server per million I/Os', '', ...cpuTable(cpu), '');
+  const goalRows = report.rows.filter((row) => row.goals.length > 0);
+  if (goalRows.length > 0) lines.push('## Goals', '', ...goalTable(goalRows), '');
+  lines.push('## Further numbers', '');
+  for (const row of report.rows) lines.push(...details(row));
+  return `${lines.join('\n').trimEnd()}\n`;
+}
+
+function seriesNames(rows: readonly RowResult[]): string[] {
+  return [...new Set(rows.flatMap((row) => row.series.map((series) => series.name)))];
+}
+
+function table(head: readonly string[], body: readonly (readonly string[])[]): string[] {
+  const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
+  return [line(head), line(head.map((_, i) => (i === 0 ? '---' : '---:'))), ...body.map(line)];
+}
+
+function comparedTable(rows: readonly RowResult[]): string[] {
+  const names = seriesNames(rows);
+  const body = rows.map((row) => [
+    row.title,
+    row.unit,
+    ...names.map((name) => {
+      const values = valuesOf(row, name);
+      if (!values) return '–';
+      const { median: middle, min, max } = spread(values);
+      return `${number(middle)} (${number(min)}–${number(max)})`;
+    }),
+  ]);
+  return table(['work', 'unit', ...names], body);
+}
+
+function cpuTable(rows: readonly RowResult[]): string[] {
+  const names = seriesNames(rows);
+  const body = rows.map((row) => [
+    row.title,
+    ...names.map((name) => {
+      const samples = row.series.find((series) => series.name === name)?.samples ?? [];
+      const values = samples.flatMap((sample) => (sample.cpuPerMillion === null ? [] : [sample.cpuPerMillion]));
+      return values.length > 0 ? number(median(values)) : '–';
+    }),
+  ]);
+  return table(['work', ...names], body);
+}
+
+function goalTable(rows: readonly RowResult[]): string[] {
+  const body = rows.flatMap((row) => row.goals.map((goal) => [row.title, goal.text, measured(goal), verdict(goal)]));
+  return table(['work', 'goal', 'measured', ''], body);
+}
+
+function measured(goal: Goal): string {
+  const value = `${number(goal.value)} ${goal.unit}`;
+  return goal.spread ? `${value} (${number(goal.spread.min)}–${number(goal.spread.max)})` : value;
+}
+
+function verdict(goal: Goal): string {
+  return goal.pass ? 'pass' : '**MISS**';
+}
+
+function details(row: RowResult): string[] {
+  const facts = Object.entries(row.facts).map(([name, value]) => `${name.replaceAll('_', ' ')}: ${number(value)}`);
+  if (facts.length === 0 && row.notes.length === 0) return [];
+  return [`- \`${row.id}\` ${row.title}`, ...[...facts, ...row.notes].map((line) => `  - ${line}`)];
+}
+
+/** Three digits that matter, and no more. */
+export function number(value: number): string {
+  const size = Math.abs(value);
+  if (size >= 10_000) return `${(value / 1000).toFixed(size >= 100_000 ? 0 : 1)}k`;
+  if (size >= 100 || Number.isInteger(value)) return value.toFixed(0);
+  if (size >= 10) return value.toFixed(1);
+  return value.toFixed(2);
+}
