@@ -124,6 +124,7 @@ function exists(file) {
 
 /** @returns those of `packages` that dpkg does not know as installed, or null where there is no dpkg */
 function packagesMissing(packages) {
+  // biome-ignore lint/suspicious/noTemplateCurlyInString: dpkg-query's own placeholders
   const query = spawnSync('dpkg-query', ['-W', '-f', '${Package} ${db:Status-Status}\n', ...packages], {
     encoding: 'utf8',
   });
@@ -265,10 +266,7 @@ function copyWhole(from, to) {
 // --- what is built ---------------------------------------------------------------------------------
 
 async function addon() {
-  const sources = filesBelow(
-    'native',
-    (name) => /\.(cc|h|inc)$/.test(name) && !/\/native\/(test|fuzz)\//.test(name),
-  );
+  const sources = filesBelow('native', (name) => /\.(cc|h|inc)$/.test(name) && !/\/native\/(test|fuzz)\//.test(name));
   if (!sources.some((name) => name.endsWith('.cc'))) {
     say('no native sources yet, no addon');
     return;

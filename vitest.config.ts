@@ -1,0 +1,34 @@
+import { defineConfig } from 'vitest/config';
+
+const TEST_TIMEOUT_MS = 120_000;
+
+/** These start daemons, guests and other people's clients, and measure or kill them: one file at a time. */
+const ALONE = ['test/e2e/**/*.test.ts', 'test/crash/**/*.test.ts'];
+
+/** What holds for every project. Processes, not threads: the addon and the engine's own workers live in them. */
+const common = {
+  pool: 'forks' as const,
+  testTimeout: TEST_TIMEOUT_MS,
+  hookTimeout: TEST_TIMEOUT_MS,
+  teardownTimeout: TEST_TIMEOUT_MS,
+};
+
+export default defineConfig({
+  test: {
+    projects: [
+      {
+        test: { ...common, name: 'unit', include: ['test/**/*.test.ts'], exclude: ALONE, sequence: { groupOrder: 0 } },
+      },
+      {
+        test: {
+          ...common,
+          name: 'alone',
+          include: ALONE,
+          fileParallelism: false,
+          maxWorkers: 1,
+          sequence: { groupOrder: 1 },
+        },
+      },
+    ],
+  },
+});
