@@ -7,7 +7,7 @@
 
 #include "block/block.h"
 
-namespace atoll {
+namespace atoll_native {
 
 /// A layer that breaks or shows things; mirrors FaultSpec of src/xseg/native.ts.
 struct FaultSpec {
@@ -44,4 +44,4 @@ struct PoolSpec {
 /// do.
 std::shared_ptr<BlockPeer> make_block_peer(const PoolSpec& spec, std::string* message, int* error_number);
 
-}  // namespace atoll
+}  // namespace atoll_native

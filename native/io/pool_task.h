@@ -1,7 +1,7 @@
 // A piece of work for the thread pool that its owner keeps: queueing it allocates nothing.
 #pragma once
 
-namespace atoll {
+namespace atoll_native {
 
 struct PoolTask {
   PoolTask* next = nullptr;
@@ -32,4 +32,4 @@ class PoolTaskList {
   PoolTask* tail_ = nullptr;
 };
 
-}  // namespace atoll
+}  // namespace atoll_native

@@ -9,6 +9,7 @@
 //   - lanes take turns, and so do the classes.
 #pragma once
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -21,7 +22,7 @@
 
 #include "io/pool_task.h"
 
-namespace atoll {
+namespace atoll_native {
 
 /// What kind of work a task is; the pool bounds how many threads each kind may hold.
 enum class IoClass : uint8_t { kIo, kSync, kZero };
@@ -85,12 +86,12 @@ class ThreadPool {
   std::array<uint32_t, kIoClasses> waiting_{};
   std::array<uint32_t, kIoClasses> next_lane_{};
   uint32_t next_class_ = 0;
-  uint32_t boxed_ = 0;
+  std::atomic<uint32_t> boxed_{0};
   uint64_t delayed_order_ = 0;
   std::priority_queue<Delayed, std::vector<Delayed>, std::greater<>> delayed_;
   bool stopping_ = false;
-  uint32_t limit_ = 0;
+  uint32_t limit_ = 0;  // how many threads
   std::vector<std::thread> threads_;
 };
 
-}  // namespace atoll
+}  // namespace atoll_native
