@@ -1,0 +1,366 @@
+/**
+ * The engine's one face: opens a home, starts the native core, the mapper and the committer, and speaks `Engine`.
+ * Everything above (frontends, control) comes in here and nowhere else.
+ */
+import { randomUUID } from 'node:crypto';
+import { availableParallelism } from 'node:os';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import { type Home, openHome } from './home.ts';
+import { FRAME_BYTES } from './layout.gen.ts';
+import type { ControlReply } from './mapper/mapper.ts';
+import { loadNative, type Native } from './native.ts';
+import { formatPool, openPool, planPool, plannedGrowth } from './pools.ts';
+import { Exports } from './exports.ts';
+import type { PoolRow } from './store/batch.ts';
+import { openWriter } from './store/schema.ts';
+import {
+  type CheckReport, type Engine, EngineError, type EngineErrorCode, type EngineOptions, type EngineStatus, type ExtentInfo, type OpenHandle,
+  type PoolInfo, type PoolSpecInput, type SnapshotInfo, type VolumeInfo,
+} from './types.ts';
+
+export { checkStore } from './check.ts';
+export * from './types.ts';
+
+export const CACHE_BYTES_DEFAULT = 256 * 1024 * 1024;
+export const CACHE_BYTES_MIN = 16 * 1024 * 1024;
+export const CACHE_BYTES_MAX = 16 * 1024 ** 3;
+/** Longest busy poll of a socket that keeps giving work. */
+const SPIN_US_DEFAULT = 50;
+/** Threads for blocking work. */
+const IO_THREADS = 8;
+const REACTORS_DEFAULT_MAX = 4;
+/** How long a forced delete waits for its connections to end. */
+const FORCE_WAIT_MS = 5000;
+
+interface PoolOpen {
+  row: PoolRow;
+  /** native handle, −1 when it could not be opened */
+  handle: number;
+  reason: string | null;
+}
+
+class EngineImpl implements Engine {
+  readonly started = Date.now();
+  readonly exports: Exports;
+  #calls = new Map<number, { resolve: (value: never) => void; reject: (error: Error) => void }>();
+  #nextCall = 1;
+  #closing = false;
+  #mapper: Worker;
+  #committer: Worker;
+  #port: MessagePort;
+
+  constructor(
+    readonly options: EngineOptions,
+    readonly home: Home,
+    readonly homeUuid: string,
+    readonly native: Native,
+    readonly core: number,
+    readonly pools: Map<string, PoolOpen>,
+  ) {
+    const toMapper = new MessageChannel();
+    const toCommitter = new MessageChannel();
+    this.#port = toMapper.port1;
+    this.#port.on('message', (m: ControlReply | { log: LogMessage } | { fatal: string }) => this.#message(m));
+    const worker = (file: string, data: object, transfer: MessagePort[]) =>
+      new Worker(new URL(file, import.meta.url), { workerData: data, transferList: transfer });
+    const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
+    this.#committer = worker(`store/committer-worker.${extension}`, { storePath: home.storePath, core, port: toCommitter.port2 }, [toCommitter.port2]);
+    const open = [...pools.values()].filter((p) => p.handle >= 0).map(({ row, handle }) => ({ row, handle }));
+    this.#mapper = worker(
+      `mapper/mapper-worker.${extension}`,
+      { core, storePath: home.storePath, port: toMapper.port2, committer: toCommitter.port1, pools: open },
+      [toMapper.port2, toCommitter.port1],
+    );
+    for (const [name, thread] of [['mapper', this.#mapper], ['committer', this.#committer]] as const) {
+      thread.on('error', (error) => this.#died(`${name} failed: ${error.stack ?? error.message}`));
+      thread.on('exit', () => this.#died(`${name} ended`));
+    }
+    this.exports = new Exports(native, core, this, options.log);
+  }
+
+  #died(reason: string): void {
+    if (!this.#closing) this.options.onFatal(reason);
+  }
+
+  #message(m: ControlReply | { log: LogMessage } | { fatal: string }): void {
+    if ('log' in m) {
+      this.options.log(m.log.level, m.log.event, m.log.fields);
+    } else if ('fatal' in m) {
+      this.options.onFatal(m.fatal);
+    } else {
+      const call = this.#calls.get(m.id);
+      this.#calls.delete(m.id);
+      if (m.error !== undefined) call?.reject(new EngineError(m.error.code as EngineErrorCode, m.error.message));
+      else call?.resolve(m.value as never);
+    }
+  }
+
+  call<T>(op: string, ...args: unknown[]): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      const id = this.#nextCall++;
+      this.#calls.set(id, { resolve: resolve as (value: never) => void, reject });
+      this.#port.postMessage({ id, op, args });
+      this.native.wake(this.core);
+    });
+  }
+
+  async status(): Promise<EngineStatus> {
+    const inner = await this.call<Pick<EngineStatus, 'volumes' | 'snapshots' | 'map' | 'commits' | 'background'>>('status');
+    return {
+      version: this.options.version,
+      home: this.home.path,
+      pid: process.pid,
+      uptimeSeconds: (Date.now() - this.started) / 1000,
+      pools: await this.listPools(),
+      ...inner,
+    };
+  }
+
+  check(onProgress?: (done: number, total: number) => void): Promise<CheckReport> {
+    const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
+    return new Promise((resolve, reject) => {
+      const thread = new Worker(new URL(`check-worker.${extension}`, import.meta.url), { workerData: { storePath: this.home.storePath } });
+      thread.on('message', (m: { done: number; total: number } | { report: CheckReport } | { error: string }) => {
+        if ('report' in m) resolve(m.report);
+        else if ('error' in m) reject(new EngineError('IO', m.error));
+        else onProgress?.(m.done, m.total);
+      });
+      thread.on('error', (error) => reject(new EngineError('IO', error.message)));
+    });
+  }
+
+  // ---- pools
+
+  async createPool(spec: PoolSpecInput): Promise<PoolInfo> {
+    if (this.pools.has(spec.name)) throw new EngineError('EXISTS', `a pool named ${spec.name} exists`);
+    const id = Math.max(0, ...[...this.pools.values()].map((p) => p.row.id)) + 1;
+    const row = planPool(spec, id);
+    formatPool(row, this.homeUuid, this.native);
+    const handle = openPool(row, this.homeUuid, this.native, this.core);
+    try {
+      await this.call('insertPool', row, handle);
+    } catch (error) {
+      this.native.closePool(this.core, handle);
+      throw error;
+    }
+    this.pools.set(row.name, { row, handle, reason: null });
+    return this.showPool(row.name);
+  }
+
+  async listPools(): Promise<PoolInfo[]> {
+    const usage = await this.call<PoolUsageRow[]>('poolUsage');
+    const found: PoolInfo[] = [];
+    for (const pool of this.pools.values()) found.push(poolInfo(pool, usage.find((u) => u.id === pool.row.id)));
+    return found.sort((a, b) => a.name.localeCompare(b.name));
+  }
+
+  async showPool(name: string): Promise<PoolInfo> {
+    const found = (await this.listPools()).find((p) => p.name === name);
+    if (found === undefined) throw new EngineError('NOT_FOUND', `there is no pool named ${name}`);
+    return found;
+  }
+
+  async growPool(name: string, size?: number): Promise<PoolInfo> {
+    const pool = this.pools.get(name);
+    if (pool === undefined) throw new EngineError('NOT_FOUND', `there is no pool named ${name}`);
+    const wanted = plannedGrowth(pool.row, size);
+    await this.call('growPool', pool.row.id, wanted);
+    pool.row.size = wanted;
+    return this.showPool(name);
+  }
+
+  // ---- resources
+
+  createVolume(spec: { name: string; size?: number; pool?: string; from?: string }): Promise<VolumeInfo> {
+    return this.call('createVolume', spec);
+  }
+  listVolumes(): Promise<VolumeInfo[]> {
+    return this.call('listVolumes');
+  }
+  showVolume(name: string): Promise<VolumeInfo> {
+    return this.call('showVolume', name);
+  }
+  resizeVolume(name: string, size: number): Promise<VolumeInfo> {
+    return this.call('resizeVolume', name, size);
+  }
+  renameVolume(name: string, to: string): Promise<VolumeInfo> {
+    return this.call('renameVolume', name, to);
+  }
+  async deleteVolume(name: string, options: { force?: boolean; withSnapshots?: boolean }): Promise<void> {
+    if (options.force) {
+      const names = [name];
+      if (options.withSnapshots) for (const s of await this.listSnapshots(name)) names.push(s.name);
+      for (const one of names) await this.#disconnect(one);
+    }
+    return this.call('deleteVolume', name, options);
+  }
+  protect(name: string, on: boolean): Promise<void> {
+    return this.call('protect', name, on);
+  }
+  createSnapshot(volume: string, snapshot: string): Promise<SnapshotInfo> {
+    return this.call('createSnapshot', volume, snapshot);
+  }
+  listSnapshots(volume?: string): Promise<SnapshotInfo[]> {
+    return this.call('listSnapshots', volume);
+  }
+  showSnapshot(name: string): Promise<SnapshotInfo> {
+    return this.call('showSnapshot', name);
+  }
+  async deleteSnapshot(name: string, options: { force?: boolean } = {}): Promise<void> {
+    if (options.force) await this.#disconnect(name);
+    return this.call('deleteSnapshot', name);
+  }
+  clone(from: string, to: string): Promise<VolumeInfo> {
+    return this.call('clone', from, to);
+  }
+  rollback(snapshot: string): Promise<VolumeInfo> {
+    return this.call('rollback', snapshot);
+  }
+  diff(a: string, b: string, options: { offset?: number; max?: number } = {}): Promise<{ extents: ExtentInfo[]; next: number | null }> {
+    return this.call('diff', a, b, options.offset ?? 0, options.max ?? 4096);
+  }
+  replaceWith(volume: string, staged: string): Promise<VolumeInfo> {
+    return this.call('replaceWith', volume, staged);
+  }
+  open(name: string): Promise<OpenHandle> {
+    return this.call('open', name);
+  }
+  release(handle: number): Promise<void> {
+    return this.call('release', handle);
+  }
+
+  /** Ends the connections of a resource and waits until they are gone. */
+  async #disconnect(name: string): Promise<void> {
+    const handle = await this.call<number>('handleOf', name);
+    if (handle < 0) return;
+    this.exports.disconnect(handle);
+    const until = Date.now() + FORCE_WAIT_MS;
+    for (;;) {
+      const info = name.includes('@') ? await this.showSnapshot(name) : await this.showVolume(name);
+      if (info.openCount === 0) return;
+      if (Date.now() > until) throw new EngineError('BUSY', `${name} is still open ${FORCE_WAIT_MS / 1000} s after its connections were told to end`);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+
+  async listenNbd(address: string, mode?: number): Promise<string> {
+    return this.exports.listen(address, mode);
+  }
+
+  async close(): Promise<void> {
+    if (this.#closing) return;
+    await this.exports.close();
+    const committerDone = new Promise((resolve) => this.#committer.once('exit', resolve));
+    const mapperDone = new Promise((resolve) => this.#mapper.once('exit', resolve));
+    const closed = this.call('close');
+    this.#closing = true;
+    await closed;
+    await Promise.all([committerDone, mapperDone]);
+    this.#port.close();
+    this.native.destroyCore(this.core);
+    this.home.unlock();
+  }
+}
+
+interface LogMessage {
+  level: 'info' | 'warn' | 'error';
+  event: string;
+  fields: Record<string, unknown>;
+}
+
+interface PoolUsageRow {
+  id: number;
+  failed: boolean;
+  capacityBytes: number;
+  usedBytes: number;
+  freeBytes: number;
+  physicalBytes: number;
+  reclaimingBytes: number;
+}
+
+function poolInfo(pool: PoolOpen, usage: PoolUsageRow | undefined): PoolInfo {
+  const { row } = pool;
+  const state = pool.handle < 0 ? 'missing' : usage?.failed ? 'failed' : 'ok';
+  return {
+    id: row.uuid,
+    name: row.name,
+    driver: row.driver as PoolInfo['driver'],
+    kind: row.kind as PoolInfo['kind'],
+    path: row.path,
+    blockSize: 2 ** row.block_shift,
+    direct: row.direct !== 0,
+    capacityBytes: usage?.capacityBytes ?? 0,
+    usedBytes: usage?.usedBytes ?? 0,
+    freeBytes: usage?.freeBytes ?? 0,
+    physicalBytes: usage?.physicalBytes ?? 0,
+    reclaimingBytes: usage?.reclaimingBytes ?? 0,
+    state,
+    reason: state === 'failed' ? 'a data sync failed; writes and flushes are refused until it is looked at and the daemon restarted' : pool.reason,
+  };
+}
+
+/** Makes what the first start of a home makes: identity and the pool `local`. */
+function prepareStore(home: Home, native: Native): { uuid: string; pools: PoolRow[] } {
+  const db = openWriter(home.storePath);
+  try {
+    let uuid = db.prepare("SELECT value FROM meta WHERE key = 'home_uuid'").pluck().get() as string | undefined;
+    if (uuid === undefined) {
+      uuid = randomUUID();
+      const path = join(home.path, 'pools', 'local');
+      mkdirSync(path, { recursive: true, mode: 0o700 });
+      const row = planPool({ name: 'local', path: `${path}/` }, 1);
+      // a first start that was killed here left a superblock of a home that never was: the store decides
+      formatPool(row, uuid, native, true);
+      db.transaction(() => {
+        const put = db.prepare('INSERT INTO meta (key, value) VALUES (?, ?)');
+        put.run('home_uuid', uuid);
+        put.run('created_at', Date.now());
+        db.prepare(`INSERT INTO pool (id, uuid, name, driver, kind, path, block_shift, group_slots, size, direct, preallocate, created_at)
+          VALUES (@id, @uuid, @name, @driver, @kind, @path, @block_shift, @group_slots, @size, @direct, @preallocate, @created_at)`).run(row);
+      })();
+    }
+    db.prepare("INSERT OR REPLACE INTO meta (key, value) VALUES ('clean', 0)").run();
+    return { uuid, pools: db.prepare('SELECT * FROM pool ORDER BY id').all() as PoolRow[] };
+  } finally {
+    db.close();
+  }
+}
+
+/**
+ * Opens a home and starts serving it. @throws {EngineError} HELD, NOT_OURS, FORMAT_NEWER, INVALID, IO …
+ */
+export async function openEngine(options: EngineOptions): Promise<Engine> {
+  const cacheBytes = options.cacheBytes ?? CACHE_BYTES_DEFAULT;
+  if (cacheBytes < CACHE_BYTES_MIN || cacheBytes > CACHE_BYTES_MAX) throw new EngineError('INVALID', 'the map cache has from 16M to 16G');
+  const native = loadNative();
+  const home = openHome(options.home);
+  let core = -1;
+  try {
+    const { uuid, pools: rows } = prepareStore(home, native);
+    core = native.createCore({
+      reactors: options.reactors ?? Math.min(REACTORS_DEFAULT_MAX, availableParallelism()),
+      frames: Math.floor(cacheBytes / FRAME_BYTES),
+      spinUs: options.spinUs ?? SPIN_US_DEFAULT,
+      ioThreads: IO_THREADS,
+      ioUring: options.ioUring ?? true,
+    });
+    const pools = new Map<string, PoolOpen>();
+    for (const row of rows) {
+      try {
+        pools.set(row.name, { row, handle: openPool(row, uuid, native, core), reason: null });
+      } catch (error) {
+        options.log('error', 'a pool could not be opened; its volumes cannot be used', { pool: row.name, reason: (error as Error).message });
+        pools.set(row.name, { row, handle: -1, reason: (error as Error).message });
+      }
+    }
+    const engine = new EngineImpl(options, home, uuid, native, core, pools);
+    await engine.call('status');
+    return engine;
+  } catch (error) {
+    if (core >= 0) native.destroyCore(core);
+    home.unlock();
+    throw error;
+  }
+}

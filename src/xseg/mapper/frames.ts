@@ -1,0 +1,270 @@
+/**
+ * The page cache: map pages in frames of the shared segment, off the JavaScript heap. Owned by the mapper peer.
+ *
+ * Frame 0 is the page of all empty entries, shared by everybody and never written. A frame that reactors may have found
+ * through the leaf hash is used again only after every reactor passed the epoch of its removal.
+ */
+import type { Native } from '../native.ts';
+import { FRAME_BYTES, SegmentHeader, FrameMeta } from '../layout.gen.ts';
+
+/** bit 62 of an entry, seen in its high word: this page holds the reference */
+export const OWNED = 0x40000000;
+/** bit 63 of an entry, seen in its high word: may be written in place */
+export const EXCLUSIVE = 0x80000000;
+/** bits 32–47 of an entry's value, in its high word */
+export const VALUE_HI_MASK = 0xffff;
+const TWO32 = 2 ** 32;
+/** key of a leaf in the hash: handle * LEAF_KEYS + leaf number */
+const LEAF_KEYS = 2 ** 30;
+/** Frames evicted at once: one epoch for all of them. */
+const EVICT_BATCH = 128;
+/** Frames looked at per eviction before giving up: two rounds of the clock. */
+const CLOCK_ROUNDS = 2;
+
+export class Frames {
+  readonly count: number;
+  readonly words: Uint32Array;
+  readonly pageId: Float64Array;
+  readonly base: Float64Array;
+  /** resource id whose page this is, in place */
+  readonly owner: Float64Array;
+  readonly generation: Uint32Array;
+  readonly level: Uint8Array;
+  /** blocks that have a slot below this page */
+  readonly mapped: Float64Array;
+  /** index of the page among those of its level; known for pages written in place */
+  readonly position: Float64Array;
+  /** change of `mapped` that its ancestors have not seen; leaves only */
+  readonly delta: Int32Array;
+  readonly pins: Uint16Array;
+  /** 1: changed since it was last put in a batch */
+  readonly dirty: Uint8Array;
+  /** batches on their way that contain it */
+  readonly flying: Uint8Array;
+  readonly byPage = new Map<number, number>();
+  dirtyCount = 0;
+  evictions = 0;
+  /** leaves in the hash: handle → leaf number → frame (0: an empty leaf) */
+  readonly leaves = new Map<number, Map<number, number>>();
+  #users: (number[] | undefined)[];
+  #free: number[] = [];
+  #limbo: { epoch: number; frames: number[] }[] = [];
+  #hand = 1;
+  #wordsAt: number;
+  #meta: Uint32Array;
+  #metaAt: number;
+
+  constructor(
+    readonly native: Native,
+    readonly core: number,
+  ) {
+    const segment = native.segment(core);
+    const view = new DataView(segment);
+    this.count = view.getUint32(SegmentHeader.frameCount, true);
+    this.words = new Uint32Array(segment);
+    this.#meta = this.words;
+    this.#wordsAt = Number(view.getBigUint64(SegmentHeader.framesOffset, true)) / 4;
+    this.#metaAt = Number(view.getBigUint64(SegmentHeader.frameMetaOffset, true)) / 4;
+    const n = this.count;
+    this.pageId = new Float64Array(n);
+    this.base = new Float64Array(n);
+    this.owner = new Float64Array(n);
+    this.generation = new Uint32Array(n);
+    this.level = new Uint8Array(n);
+    this.mapped = new Float64Array(n);
+    this.position = new Float64Array(n);
+    this.delta = new Int32Array(n);
+    this.pins = new Uint16Array(n);
+    this.dirty = new Uint8Array(n);
+    this.flying = new Uint8Array(n);
+    this.#users = new Array(n);
+    for (let f = n - 1; f >= 1; f--) this.#free.push(f);
+  }
+
+  /** index of the low word of entry 0 of a frame in `words` */
+  at(frame: number): number {
+    return this.#wordsAt + frame * (FRAME_BYTES / 4);
+  }
+
+  /** value of an entry: slot + 1 or page id, 0 when empty */
+  value(frame: number, index: number): number {
+    const at = this.at(frame) + index * 2;
+    return this.words[at] + (this.words[at + 1] & VALUE_HI_MASK) * TWO32;
+  }
+
+  /** high word of an entry: flags and bits 32–47 */
+  high(frame: number, index: number): number {
+    return this.words[this.at(frame) + index * 2 + 1];
+  }
+
+  set(frame: number, index: number, value: number, flags: number): void {
+    const hi = Math.floor(value / TWO32);
+    this.native.publish(this.core, frame, index, value - hi * TWO32, (hi | flags) >>> 0);
+  }
+
+  /** A zeroed or undefined frame for a page, pinned by nobody; 0 when none can be had now (all dirty, pinned, or not yet quiet). */
+  allocate(pageId: number): number {
+    let frame = this.#free.pop();
+    if (frame === undefined) {
+      this.#collect();
+      frame = this.#free.pop();
+      if (frame === undefined) {
+        this.evict(EVICT_BATCH);
+        this.#collect();
+        frame = this.#free.pop();
+        if (frame === undefined) return 0;
+      }
+    } else if (this.#free.length < EVICT_BATCH && this.#limbo.length === 0) {
+      this.evict(EVICT_BATCH);
+    }
+    this.pageId[frame] = pageId;
+    this.byPage.set(pageId, frame);
+    this.pins[frame] = 0;
+    this.dirty[frame] = 0;
+    this.flying[frame] = 0;
+    this.delta[frame] = 0;
+    this.position[frame] = -1;
+    this.#meta[this.#metaAt + frame * 16 + FrameMeta.referenced / 4] = 1;
+    return frame;
+  }
+
+  /** Gives a frame back that no reactor can have seen (a load that failed). */
+  abandon(frame: number): void {
+    this.#unname(frame);
+    this.#free.push(frame);
+  }
+
+  /** Takes a page out of the cache whatever it holds (its page died). */
+  discard(frame: number): void {
+    if (this.dirty[frame]) this.markClean(frame);
+    this.unhashAll(frame);
+    this.#unname(frame);
+    this.#limbo.push({ epoch: this.native.epochAdvance(this.core), frames: [frame] });
+  }
+
+  #unname(frame: number): void {
+    if (this.byPage.get(this.pageId[frame]) === frame) this.byPage.delete(this.pageId[frame]);
+    this.pageId[frame] = 0;
+  }
+
+  markDirty(frame: number): boolean {
+    if (this.dirty[frame]) return false;
+    this.dirty[frame] = 1;
+    this.dirtyCount++;
+    return true;
+  }
+
+  markClean(frame: number): void {
+    if (!this.dirty[frame]) return;
+    this.dirty[frame] = 0;
+    this.dirtyCount--;
+  }
+
+  /** Makes a leaf visible to reactors as leaf `leaf` of an open resource. Frame 0: it is empty. */
+  hash(handle: number, leaf: number, frame: number): void {
+    let leaves = this.leaves.get(handle);
+    if (leaves === undefined) {
+      leaves = new Map();
+      this.leaves.set(handle, leaves);
+    }
+    const old = leaves.get(leaf);
+    if (old === frame) return;
+    if (old !== undefined) this.#forgetUser(handle, leaf, old);
+    else if (frame === 0 && leaves.size >= this.count) this.#dropEmpty(handle, leaves);
+    this.native.hashInsert(this.core, handle, leaf, frame);
+    leaves.set(leaf, frame);
+    if (frame === 0) return;
+    const key = handle * LEAF_KEYS + leaf;
+    const users = this.#users[frame];
+    if (users === undefined) this.#users[frame] = [key];
+    else users.push(key);
+  }
+
+  unhash(handle: number, leaf: number): void {
+    const leaves = this.leaves.get(handle);
+    const frame = leaves?.get(leaf);
+    if (leaves === undefined || frame === undefined) return;
+    this.native.hashRemove(this.core, handle, leaf);
+    leaves.delete(leaf);
+    this.#forgetUser(handle, leaf, frame);
+  }
+
+  /** Hides leaves [from, to) of an open resource. */
+  unhashRange(handle: number, from: number, to: number): void {
+    const leaves = this.leaves.get(handle);
+    if (leaves === undefined) return;
+    if (to - from < leaves.size) {
+      for (let leaf = from; leaf < to; leaf++) this.unhash(handle, leaf);
+    } else {
+      for (const leaf of [...leaves.keys()]) if (leaf >= from && leaf < to) this.unhash(handle, leaf);
+    }
+  }
+
+  unhashAll(frame: number): void {
+    const users = this.#users[frame];
+    if (users === undefined) return;
+    this.#users[frame] = undefined;
+    for (const key of users) {
+      const handle = Math.floor(key / LEAF_KEYS);
+      const leaf = key - handle * LEAF_KEYS;
+      this.native.hashRemove(this.core, handle, leaf);
+      this.leaves.get(handle)?.delete(leaf);
+    }
+  }
+
+  #forgetUser(handle: number, leaf: number, frame: number): void {
+    const users = this.#users[frame];
+    if (users === undefined) return;
+    const at = users.indexOf(handle * LEAF_KEYS + leaf);
+    if (at >= 0) users.splice(at, 1);
+  }
+
+  /** Negative entries are bounded too: past one per frame a resource's go all at once. */
+  #dropEmpty(handle: number, leaves: Map<number, number>): void {
+    for (const [leaf, frame] of leaves) {
+      if (frame !== 0) continue;
+      this.native.hashRemove(this.core, handle, leaf);
+      leaves.delete(leaf);
+    }
+  }
+
+  /** Evicts up to `wanted` clean, unpinned pages by a second-chance clock. */
+  evict(wanted: number): number {
+    const victims: number[] = [];
+    const looks = this.count * CLOCK_ROUNDS;
+    for (let i = 0; i < looks && victims.length < wanted; i++) {
+      const frame = this.#hand;
+      this.#hand = frame + 1 >= this.count ? 1 : frame + 1;
+      if (this.pageId[frame] === 0 || this.pins[frame] !== 0 || this.dirty[frame] !== 0 || this.flying[frame] !== 0) continue;
+      const refAt = this.#metaAt + frame * 16 + FrameMeta.referenced / 4;
+      if (this.#meta[refAt] !== 0) {
+        this.#meta[refAt] = 0;
+        continue;
+      }
+      this.unhashAll(frame);
+      this.#unname(frame);
+      victims.push(frame);
+    }
+    if (victims.length > 0) {
+      this.evictions += victims.length;
+      this.#limbo.push({ epoch: this.native.epochAdvance(this.core), frames: victims });
+    }
+    return victims.length;
+  }
+
+  touch(frame: number): void {
+    this.#meta[this.#metaAt + frame * 16 + FrameMeta.referenced / 4] = 1;
+  }
+
+  #collect(): void {
+    if (this.#limbo.length === 0) return;
+    const safe = this.native.epochSafe(this.core);
+    while (this.#limbo.length > 0 && this.#limbo[0].epoch <= safe) {
+      for (const frame of (this.#limbo.shift() as { frames: number[] }).frames) this.#free.push(frame);
+    }
+  }
+
+  get resident(): number {
+    return this.byPage.size;
+  }
+}

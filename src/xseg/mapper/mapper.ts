@@ -1,0 +1,549 @@
+/**
+ * The mapper peer: one turn after another it takes a batch of map faults, decides, answers, and lets commits, freeing and
+ * control messages go on. Runs in a worker thread (`mapper-worker.ts`) that blocks in the addon, never in the event loop.
+ */
+import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
+import { OP_SYNC_DONE, OP_WAKE, OP_ZERO_DONE, RECORD_BYTES, Request, SegmentHeader, VolumeRecord } from '../layout.gen.ts';
+import type { Native } from '../native.ts';
+import type { CommitBatch, CommitResult, PoolRow } from '../store/batch.ts';
+import { StoreReader } from '../store/reader.ts';
+import { EngineError } from '../types.ts';
+import { Commits } from './commits.ts';
+import { Faults } from './faults.ts';
+import { Frames } from './frames.ts';
+import { Freeing } from './freeing.ts';
+import { Operations } from './operations.ts';
+import { Registry } from './registry.ts';
+import type { Resource } from './resource.ts';
+import { SlotPool } from './slots.ts';
+import { Tree } from './tree.ts';
+
+/** Requests taken in one turn. */
+const TAKE_MAX = 256;
+/** Longest sleep of a quiet mapper; commits by age are looked at this often. */
+const SLEEP_MS_MAX = 200;
+/** A change that nobody flushes is committed after this. */
+const COMMIT_DELAY_MS_MAX = 2000;
+/** Dirty pages at most: share of the cache, and in all (memory of a batch, gap of a snapshot). */
+const DIRTY_SHARE_MAX = 0.4;
+const DIRTY_PAGES_MAX = 8192;
+/** Dirty pages at which a commit starts although nobody asked. */
+const DIRTY_START_SHARE = 0.5;
+/** Fault times kept for percentiles. */
+const FAULT_SAMPLES = 4096;
+
+export interface MapperData {
+  core: number;
+  storePath: string;
+  /** to the engine's face */
+  port: MessagePort;
+  /** to the committer */
+  committer: MessagePort;
+  /** pools that are open: id → native handle */
+  pools: { row: PoolRow; handle: number }[];
+}
+
+export interface ControlRequest {
+  id: number;
+  op: string;
+  args: unknown[];
+}
+
+export interface ControlReply {
+  id: number;
+  error?: { code: string; message: string };
+  value?: unknown;
+}
+
+export class Mapper {
+  readonly pools = new Map<number, SlotPool>();
+  readonly reader: StoreReader;
+  readonly frames: Frames;
+  readonly registry: Registry;
+  readonly tree: Tree;
+  readonly commits: Commits;
+  readonly faults: Faults;
+  readonly freeing: Freeing;
+  readonly operations: Operations;
+  #tickets = new Map<number, (error: number) => void>();
+  #nextTicket = 1;
+  #nextPage: number;
+  #nextResource: number;
+  #nextRelease: number;
+  #dirty = new Set<Resource>();
+  #wanted = new Set<Resource>();
+  #wantAll = false;
+  #framesWaiters: (() => void)[] = [];
+  #turnWaiters: (() => void)[] = [];
+  #newChildren = new Map<number, number>();
+  #newPages = new Map<number, number>();
+  #pendingPageRefs = new Map<number, number>();
+  #samples = new Float64Array(FAULT_SAMPLES);
+  #sampleCount = 0;
+  #volumesAt: number;
+  #dirtyMax: number;
+  #stopping = false;
+  #stopped = false;
+
+  constructor(
+    readonly native: Native,
+    readonly data: MapperData,
+    readonly log: (level: 'info' | 'warn' | 'error', event: string, fields: Record<string, unknown>) => void,
+    readonly fatal: (reason: string) => void,
+  ) {
+    const core = data.core;
+    const view = new DataView(native.segment(core));
+    this.#volumesAt = Number(view.getBigUint64(SegmentHeader.volumesOffset, true)) / 4;
+    this.reader = new StoreReader(data.storePath);
+    this.frames = new Frames(native, core);
+    this.registry = new Registry(this.reader);
+    this.#nextPage = Number(this.reader.meta('next_page') ?? 1);
+    this.#nextResource = Number(this.reader.meta('next_resource') ?? 1);
+    this.#nextRelease = Math.max(Number(this.reader.meta('next_release') ?? 1), this.reader.releaseMax() + 1);
+    this.#dirtyMax = Math.min(DIRTY_PAGES_MAX, Math.floor(this.frames.count * DIRTY_SHARE_MAX));
+    const recordAt = (handle: number) => this.#volumesAt + handle * (VolumeRecord.BYTES / 4);
+    const logLine = this.log;
+    const ticket = (done: (error: number) => void) => this.#ticket(done);
+    const nextRelease = () => this.#nextRelease++;
+    const changed = (r: Resource) => this.#changed(r);
+    const commitSoon = (r: Resource) => void this.#wanted.add(r);
+    const commitAll = () => {
+      this.#wantAll = true;
+    };
+    const whenFrames = (run: () => void) => void this.#framesWaiters.push(run);
+    const nextTurn = (run: () => void) => void this.#turnWaiters.push(run);
+    this.tree = new Tree(this.frames, this.reader, native, core, {
+      nextPage: () => this.#nextPage++,
+      nextRelease,
+      baseAdded: (page, base) => this.#baseAdded(page, base),
+      changed,
+      log: logLine,
+    });
+    this.commits = new Commits(this.frames, this.tree, native, core, recordAt, {
+      send: (batch) => this.#send(batch),
+      ticket,
+      freed: (runs) => this.#freed(runs),
+      pagesDurable: (pages) => this.#pagesDurable(pages),
+      meta: () => ({ next_page: this.#nextPage, next_resource: this.#nextResource, next_release: this.#nextRelease }),
+      fatal: (reason) => this.fatal(reason),
+      landed: (r) => this.#landed(r),
+      log: logLine,
+    });
+    this.faults = new Faults(
+      this.frames,
+      this.tree,
+      native,
+      core,
+      recordAt,
+      Number(view.getBigUint64(SegmentHeader.scratchOffset, true)),
+      {
+        resourceOf: (handle) => this.operations.resourceOf(handle),
+        poolOf: (r) => this.pools.get(r.row.pool) as SlotPool,
+        nextRelease,
+        changed,
+        commitSoon,
+        commitAll,
+        tooDirty: () => this.frames.dirtyCount >= this.#dirtyMax,
+        whenFrames,
+        nextTurn,
+        sampleFault: (us) => {
+          this.#samples[this.#sampleCount++ % FAULT_SAMPLES] = us;
+        },
+      },
+      TAKE_MAX,
+    );
+    this.freeing = new Freeing(this.frames, this.tree, this.reader, this.commits, native, {
+      nextRelease,
+      ownerOf: (id, generation) => {
+        const r = this.registry.get(id);
+        return r !== undefined && !r.dead && r.row.generation === generation ? r : undefined;
+      },
+      pool: (id) => this.pools.get(id),
+      changed,
+      commitSoon,
+      hasNewChildren: (page) => (this.#newChildren.get(page) ?? 0) > 0,
+      pendingPageRefs: (page) => this.#pendingPageRefs.get(page) ?? 0,
+      log: logLine,
+    });
+    this.operations = new Operations(this.registry, this.frames, this.tree, this.faults, native, core, recordAt, {
+      pools: this.pools,
+      nextResource: () => this.#nextResource++,
+      nextRelease,
+      nextPage: () => this.#nextPage++,
+      changed,
+      commitSoon,
+      commitAll,
+      cut: (r) => {
+        this.commits.cut(r);
+        if (r.changes.empty) this.#dirty.delete(r);
+      },
+      nextTurn,
+      whenFrames,
+      pageRefAdded: (page) => void this.#pendingPageRefs.set(page, (this.#pendingPageRefs.get(page) ?? 0) + 1),
+      pageRefDurable: (page) => {
+        const left = (this.#pendingPageRefs.get(page) ?? 0) - 1;
+        if (left <= 0) this.#pendingPageRefs.delete(page);
+        else this.#pendingPageRefs.set(page, left);
+      },
+      poke: () => this.freeing.poke(),
+      ticket,
+    });
+    for (const { row, handle } of data.pools) this.addPool(row, handle);
+  }
+
+  addPool(row: PoolRow, handle: number): void {
+    const pool = new SlotPool(row, handle, this.native, this.data.core, this.reader, {
+      activate: (_pool, change, ensure, done) => {
+        const batch = this.commits.newBatch();
+        batch.groups.push(change);
+        batch.ensureFiles.push(...ensure);
+        this.commits.sendLoose(batch, (error) => {
+          if (error !== null) this.log('warn', 'a slot group could not be prepared', { pool: row.name, group: change.grp, reason: error.message });
+          done(error === null);
+        });
+      },
+      ticket: (done) => this.#ticket(done),
+      log: this.log,
+    });
+    this.pools.set(row.id, pool);
+  }
+
+  // ---- the loop
+
+  /** Runs until the engine closes. */
+  run(): void {
+    while (!this.#stopped) this.#turn();
+    this.reader.close();
+  }
+
+  #turn(): void {
+    const quiet = this.#turnWaiters.length === 0 && this.#wanted.size === 0 && !this.#wantAll;
+    const background = !this.freeing.idle || this.#backlog() || this.#framesWaiters.length > 0;
+    const timeout = quiet ? (background ? 1 : SLEEP_MS_MAX) : 0;
+    const taken = this.native.take(this.data.core, this.faults.staging, TAKE_MAX, timeout);
+    const now = performance.now();
+    if (taken > 0) this.#serve(taken, now);
+    this.#messages();
+    this.#runAll(this.#turnWaiters, (next) => {
+      this.#turnWaiters = next;
+    });
+    if (this.#framesWaiters.length > 0) {
+      this.#runAll(this.#framesWaiters, (next) => {
+        this.#framesWaiters = next;
+      });
+    }
+    for (const pool of this.pools.values()) pool.turn();
+    this.freeing.turn(now);
+    this.#commit(now);
+    this.faults.flushReplies();
+  }
+
+  #backlog(): boolean {
+    for (const pool of this.pools.values()) if (pool.backlog) return true;
+    return false;
+  }
+
+  #runAll(list: (() => void)[], replace: (next: (() => void)[]) => void): void {
+    if (list.length === 0) return;
+    replace([]);
+    for (const run of list) run();
+  }
+
+  /** Misc records at once; faults of volumes in turns, so that one volume's cannot starve another's. */
+  #serve(taken: number, now: number): void {
+    const words = new Uint32Array(this.faults.staging.buffer);
+    for (let i = 0; i < taken; i++) {
+      const at = (i * RECORD_BYTES) / 4;
+      const op = words[at + Request.op / 4];
+      if (op === OP_WAKE) continue;
+      if (op === OP_SYNC_DONE || op === OP_ZERO_DONE) {
+        const ticket = words[at + Request.ticket / 4];
+        const done = this.#tickets.get(ticket);
+        this.#tickets.delete(ticket);
+        done?.(words[at + Request.error / 4]);
+      } else {
+        this.faults.serve(i, now);
+      }
+    }
+  }
+
+  #ticket(done: (error: number) => void): number {
+    const ticket = this.#nextTicket;
+    this.#nextTicket = (this.#nextTicket + 1) >>> 0 || 1;
+    this.#tickets.set(ticket, done);
+    return ticket;
+  }
+
+  // ---- commits
+
+  #changed(r: Resource): void {
+    if (r.dirtySince === 0) r.dirtySince = performance.now();
+    this.#dirty.add(r);
+  }
+
+  #commit(now: number): void {
+    const all = this.#wantAll || this.frames.dirtyCount > this.#dirtyMax * DIRTY_START_SHARE;
+    this.#wantAll = false;
+    for (const r of this.#dirty) {
+      if (r.changes.empty && r.changes.waiters.length === 0) {
+        this.#dirty.delete(r);
+        r.dirtySince = 0;
+      } else if (!r.flying && (all || now - r.dirtySince > COMMIT_DELAY_MS_MAX)) {
+        this.#cut(r);
+      }
+    }
+    for (const r of this.#wanted) {
+      if (r.flying) continue; // its landing looks again
+      this.#wanted.delete(r);
+      this.#cut(r);
+    }
+    // those on their way come back through #landed
+    for (const r of this.#wanted) if (r.flying) this.#wanted.delete(r);
+  }
+
+  #cut(r: Resource): void {
+    this.commits.cut(r);
+    this.#dirty.delete(r);
+  }
+
+  #landed(r: Resource): void {
+    this.operations.landed(r);
+    if (r.changes.waiters.length > 0 || r.changes.syncData) this.#wanted.add(r);
+    this.freeing.poke();
+  }
+
+  #send(batch: CommitBatch): void {
+    this.data.committer.postMessage(batch, [batch.blob.buffer as ArrayBuffer]);
+  }
+
+  #freed(runs: number[]): void {
+    const byPool = new Map<number, number[]>();
+    for (let i = 0; i < runs.length; i += 3) {
+      const list = byPool.get(runs[i]) ?? [];
+      list.push(runs[i + 1], runs[i + 2]);
+      byPool.set(runs[i], list);
+    }
+    for (const [pool, list] of byPool) this.pools.get(pool)?.freedDurable(list);
+  }
+
+  #baseAdded(page: number, base: number): void {
+    this.#newPages.set(page, base);
+    this.#newChildren.set(base, (this.#newChildren.get(base) ?? 0) + 1);
+  }
+
+  #pagesDurable(pages: number[]): void {
+    if (this.#newPages.size === 0) return;
+    for (let i = 0; i < pages.length; i += 4) {
+      const base = this.#newPages.get(pages[i]);
+      if (base === undefined) continue;
+      this.#newPages.delete(pages[i]);
+      const left = (this.#newChildren.get(base) ?? 0) - 1;
+      if (left <= 0) this.#newChildren.delete(base);
+      else this.#newChildren.set(base, left);
+    }
+  }
+
+  // ---- messages
+
+  #messages(): void {
+    for (;;) {
+      const m = receiveMessageOnPort(this.data.committer) as { message: CommitResult } | undefined;
+      if (m === undefined) break;
+      this.commits.result(m.message);
+    }
+    for (;;) {
+      const m = receiveMessageOnPort(this.data.port) as { message: ControlRequest } | undefined;
+      if (m === undefined) break;
+      this.#control(m.message);
+    }
+  }
+
+  #control(request: ControlRequest): void {
+    const done = (error: EngineError | null, value?: unknown) => {
+      const reply: ControlReply = { id: request.id };
+      if (error !== null) reply.error = { code: error.code, message: error.message };
+      else reply.value = value;
+      this.data.port.postMessage(reply);
+    };
+    if (this.#stopping && request.op !== 'close' && request.op !== 'status' && request.op !== 'release') {
+      done(new EngineError('SHUTTING_DOWN', 'the daemon is stopping'));
+      return;
+    }
+    try {
+      this.#dispatch(request, done);
+    } catch (error) {
+      done(error instanceof EngineError ? error : new EngineError('IO', (error as Error).message));
+    }
+  }
+
+  #dispatch(request: ControlRequest, done: (error: EngineError | null, value?: unknown) => void): void {
+    const o = this.operations;
+    const a = request.args as never[];
+    switch (request.op) {
+      case 'status':
+        return done(null, this.#status());
+      case 'insertPool':
+        return this.#insertPool(a[0], a[1], done);
+      case 'poolUsage':
+        return done(null, [...this.pools.values()].map((p) => ({ id: p.id, failed: p.failed, ...p.usage() })));
+      case 'growPool':
+        return this.#growPool(a[0], a[1], done);
+      case 'createVolume':
+        return o.createVolume(a[0], done);
+      case 'listVolumes':
+        return done(null, this.#list(1).map((r) => o.volumeInfo(r)));
+      case 'showVolume':
+        return done(null, o.volumeInfo(o.needVolume(a[0])));
+      case 'resizeVolume':
+        return o.resize(a[0], a[1], done);
+      case 'renameVolume':
+        return o.rename(a[0], a[1], done);
+      case 'deleteVolume':
+        return o.deleteVolume(a[0], a[1], done);
+      case 'protect':
+        return o.protect(a[0], a[1], done);
+      case 'createSnapshot':
+        return o.createSnapshot(a[0], a[1], done);
+      case 'listSnapshots':
+        return done(null, (a[0] === undefined ? this.#list(2) : this.registry.snapshotsOf(o.needVolume(a[0]))).map((r) => o.snapshotInfo(r)));
+      case 'showSnapshot':
+        return done(null, o.snapshotInfo(o.needSnapshot(a[0])));
+      case 'deleteSnapshot':
+        return o.deleteSnapshot(a[0], done);
+      case 'clone':
+        return o.clone(a[0], a[1], undefined, done);
+      case 'rollback':
+        return o.rollback(a[0], done);
+      case 'diff':
+        return o.diff(a[0], a[1], a[2], a[3], done);
+      case 'replaceWith':
+        return o.replaceWith(a[0], a[1], done);
+      case 'open':
+        return o.open(a[0], done);
+      case 'release':
+        o.release(a[0]);
+        return done(null);
+      case 'handleOf': {
+        const r = this.registry.byFullName(a[0]);
+        return done(null, r === undefined ? -1 : r.handle);
+      }
+      case 'flushAll':
+        return this.#flushAll(() => done(null));
+      case 'close':
+        return this.#close(() => done(null));
+      default:
+        return done(new EngineError('UNSUPPORTED', `unknown operation ${request.op}`));
+    }
+  }
+
+  #list(kind: number): Resource[] {
+    const found: Resource[] = [];
+    for (const id of this.reader.resourceIds(kind)) {
+      const r = this.registry.get(id);
+      if (r !== undefined && !r.dead) found.push(r);
+    }
+    return found;
+  }
+
+  #insertPool(row: PoolRow, handle: number, done: (error: EngineError | null) => void): void {
+    const batch = this.commits.newBatch();
+    batch.pools.push(row);
+    this.commits.sendLoose(batch, (error) => {
+      if (error === null) this.addPool(row, handle);
+      done(error === null ? null : new EngineError('IO', error.message));
+    });
+  }
+
+  #growPool(id: number, size: number, done: (error: EngineError | null) => void): void {
+    const pool = this.pools.get(id);
+    if (pool === undefined) return done(new EngineError('NOT_FOUND', 'there is no such pool'));
+    const batch = this.commits.newBatch();
+    batch.pools.push({ ...pool.row, size });
+    this.commits.sendLoose(batch, (error) => {
+      if (error === null) pool.resized(size);
+      done(error === null ? null : new EngineError('IO', error.message));
+    });
+  }
+
+  #status(): unknown {
+    const samples = [...this.#samples.slice(0, Math.min(this.#sampleCount, FAULT_SAMPLES))].sort((x, y) => x - y);
+    const at = (list: number[], p: number) => (list.length === 0 ? 0 : list[Math.min(list.length - 1, Math.floor(list.length * p))]);
+    const times = this.commits.times();
+    let zeroQueue = 0;
+    for (const pool of this.pools.values()) zeroQueue += pool.reclaimingSlots * pool.blockSize;
+    return {
+      volumes: this.reader.resourceCount(1),
+      snapshots: this.reader.resourceCount(2),
+      map: {
+        cacheBytes: this.frames.count * 4096,
+        residentPages: this.frames.resident,
+        dirtyPages: this.frames.dirtyCount,
+        faults: this.faults.count,
+        faultP50Us: at(samples, 0.5),
+        faultP99Us: at(samples, 0.99),
+        loads: this.tree.loads,
+        evictions: this.frames.evictions,
+      },
+      commits: { count: this.commits.count, pages: this.commits.pages, p50Ms: at(times, 0.5), p99Ms: at(times, 0.99), logBytes: this.commits.logBytes },
+      background: { dropQueue: this.freeing.queued, dissolveQueue: 0, zeroQueueBytes: zeroQueue },
+    };
+  }
+
+  /** Everything acknowledged becomes durable. */
+  #flushAll(done: () => void): void {
+    let left = 1;
+    const one = () => {
+      if (--left === 0) done();
+    };
+    for (const r of this.registry.all()) {
+      if (r.handle < 0 && r.clean) continue;
+      if (r.failed !== 0) continue;
+      left++;
+      r.changes.syncData = true;
+      r.changes.waiters.push(one);
+      this.#dirty.add(r);
+      this.#wanted.add(r);
+    }
+    one();
+  }
+
+  /** Commits all, seals the groups so that the next start knows what is zero, and ends the loop. */
+  #close(done: () => void): void {
+    this.#stopping = true;
+    this.#flushAll(() => this.#seal(done));
+  }
+
+  #seal(done: () => void): void {
+    const waitZero = () => {
+      if (this.commits.inFlight > 0) return this.#turnWaiters.push(waitZero);
+      const batch = this.commits.newBatch();
+      const syncs: [number, number][] = [];
+      for (const pool of this.pools.values()) {
+        if (pool.failed) continue;
+        const { files, changes } = pool.seal();
+        batch.groups.push(...changes);
+        for (const file of files) syncs.push([pool.handle, file]);
+      }
+      batch.meta.clean = 1;
+      let left = syncs.length + 1;
+      let failed = false;
+      const one = (error: number) => {
+        if (error !== 0) failed = true;
+        if (--left > 0) return;
+        if (failed) return this.#end(done);
+        this.commits.sendLoose(batch, () => this.#end(done));
+      };
+      for (const [pool, file] of syncs) this.native.syncFile(this.data.core, pool, file, this.#ticket(one));
+      one(0);
+      return 0;
+    };
+    waitZero();
+  }
+
+  #end(done: () => void): void {
+    this.faults.flushReplies();
+    this.data.committer.postMessage('close');
+    this.#stopped = true;
+    done();
+  }
+}

@@ -1,0 +1,754 @@
+/**
+ * What the engine's face asks of the mapper: making, deleting, snapshotting, cloning, rolling back, resizing resources.
+ * Each operation runs alone on the resources it names, changes the map in memory at once, and answers when its batch is
+ * durable.
+ */
+import { randomUUID } from 'node:crypto';
+import { VolumeRecord, VOLUME_FREE, VOLUME_OPEN, VOLUME_READ_ONLY, VOLUMES_MAX } from '../layout.gen.ts';
+import type { Native } from '../native.ts';
+import { KIND_SNAPSHOT, KIND_VOLUME, RELEASE_PAGE, type ResourceRow } from '../store/batch.ts';
+import { EngineError, type ExtentInfo, type OpenHandle, type SnapshotInfo, type VolumeInfo } from '../types.ts';
+import { Walk } from './extents.ts';
+import type { Faults } from './faults.ts';
+import type { Frames } from './frames.ts';
+import type { Registry } from './registry.ts';
+import type { Resource } from './resource.ts';
+import type { SlotPool } from './slots.ts';
+import { BROKEN, heightFor, type Tree, WAIT } from './tree.ts';
+
+/** Largest resource: 1 PiB. */
+export const SIZE_MAX = 2 ** 50;
+/** Sizes are multiples of this. */
+export const SECTOR_BYTES = 512;
+/** Extents of one diff answer. */
+const DIFF_EXTENTS_MAX = 65536;
+
+export type Done<T> = (error: EngineError | null, value?: T) => void;
+
+export interface OperationsHost {
+  pools: Map<number, SlotPool>;
+  nextResource(): number;
+  nextRelease(): number;
+  nextPage(): number;
+  changed(resource: Resource): void;
+  commitSoon(resource: Resource): void;
+  commitAll(): void;
+  /** a batch now, behind those before it */
+  cut(resource: Resource): void;
+  nextTurn(run: () => void): void;
+  whenFrames(run: () => void): void;
+  /** counts +1 of page_ref in batches that are not durable */
+  pageRefAdded(page: number): void;
+  pageRefDurable(page: number): void;
+  poke(): void;
+  ticket(done: (error: number) => void): number;
+}
+
+export class Operations {
+  #handles: (Resource | undefined)[] = [];
+  #freeHandles: number[] = [];
+  #retired: { epoch: number; handle: number }[] = [];
+
+  constructor(
+    readonly registry: Registry,
+    readonly frames: Frames,
+    readonly tree: Tree,
+    readonly faults: Faults,
+    readonly native: Native,
+    readonly core: number,
+    readonly recordAt: (handle: number) => number,
+    readonly host: OperationsHost,
+  ) {
+    for (let h = VOLUMES_MAX - 1; h >= 0; h--) this.#freeHandles.push(h);
+  }
+
+  resourceOf(handle: number): Resource | undefined {
+    return this.#handles[handle];
+  }
+
+  // ---- views
+
+  volumeInfo(r: Resource): VolumeInfo {
+    const pool = this.#pool(r);
+    return {
+      id: r.row.uuid,
+      name: r.row.name,
+      kind: 'volume',
+      size: r.row.size,
+      blockSize: pool.blockSize,
+      pool: pool.row.name,
+      mappedBytes: this.#mapped(r) * pool.blockSize,
+      createdAt: new Date(r.row.created_at).toISOString(),
+      snapshots: this.registry.snapshotsOf(r).length,
+      protected: r.row.protected !== 0,
+      openCount: r.openCount,
+      clonedFrom: r.row.cloned_from,
+    };
+  }
+
+  snapshotInfo(r: Resource): SnapshotInfo {
+    const pool = this.#pool(r);
+    const volume = this.registry.get(r.row.volume);
+    return {
+      id: r.row.uuid,
+      name: this.registry.fullName(r),
+      kind: 'snapshot',
+      volume: volume?.row.name ?? '?',
+      snapshot: r.row.name,
+      size: r.row.size,
+      blockSize: pool.blockSize,
+      pool: pool.row.name,
+      mappedBytes: r.row.mapped * pool.blockSize,
+      createdAt: new Date(r.row.created_at).toISOString(),
+      protected: r.row.protected !== 0,
+      openCount: r.openCount,
+    };
+  }
+
+  /** Blocks with a slot, changes of this moment included. */
+  #mapped(r: Resource): number {
+    let blocks = r.row.mapped;
+    const root = r.row.root === 0 ? undefined : this.frames.byPage.get(r.row.root);
+    if (root !== undefined) blocks = this.frames.mapped[root];
+    else if (r.row.root === 0) blocks = 0;
+    for (const frame of r.changes.frames) blocks += this.frames.delta[frame];
+    return blocks;
+  }
+
+  #pool(r: Resource): SlotPool {
+    const pool = this.host.pools.get(r.row.pool);
+    if (pool === undefined) throw new EngineError('IO', `the pool of ${r.row.name} is not open`);
+    return pool;
+  }
+
+  need(name: string): Resource {
+    const r = this.registry.byFullName(name);
+    if (r === undefined || r.dead) {
+      throw new EngineError('NOT_FOUND', `there is no ${name.includes('@') ? 'snapshot' : 'volume'} named ${name}`);
+    }
+    return r;
+  }
+
+  needVolume(name: string): Resource {
+    if (name.includes('@')) throw new EngineError('INVALID', `${name} names a snapshot; a volume is wanted`);
+    return this.need(name);
+  }
+
+  needSnapshot(name: string): Resource {
+    if (!name.includes('@')) throw new EngineError('INVALID', `${name} names a volume; a snapshot is named VOLUME@SNAPSHOT`);
+    return this.need(name);
+  }
+
+  #checkSize(size: number): void {
+    if (!Number.isSafeInteger(size) || size <= 0) throw new EngineError('INVALID', 'a size is a positive number of bytes');
+    if (size % SECTOR_BYTES !== 0) throw new EngineError('INVALID', `a size is a multiple of ${SECTOR_BYTES} bytes`);
+    if (size > SIZE_MAX) throw new EngineError('TOO_LARGE', 'a volume has at most 1 PiB');
+  }
+
+  #refuseTaken(name: string): void {
+    if (this.registry.volume(name) !== undefined) throw new EngineError('EXISTS', `a volume named ${name} exists`);
+  }
+
+  #guard<T>(done: Done<T>, work: () => void): void {
+    try {
+      work();
+    } catch (error) {
+      done(error instanceof EngineError ? error : new EngineError('IO', (error as Error).message));
+    }
+  }
+
+  /** Runs `work` holding `names`' resources; they are looked up again once held, since they may have changed. */
+  #holding<T>(find: () => Resource[], done: Done<T>, work: (finish: Done<T>) => void): void {
+    this.#guard(done, () => {
+      const first = find();
+      this.registry.exclusive(first, (release) => {
+        const finish: Done<T> = (error, value) => {
+          release();
+          done(error, value);
+        };
+        this.#guard(finish, () => {
+          const again = find();
+          if (again.length !== first.length || again.some((r, i) => r !== first[i])) throw new EngineError('BUSY', 'it was changed meanwhile; try again');
+          work(finish);
+        });
+      });
+    });
+  }
+
+  /** Answers when the resource's changes so far are durable. */
+  #durable(r: Resource, finish: (error: EngineError | null) => void): void {
+    r.changes.waiters.push((error) => finish(error === 0 ? null : new EngineError('POOL_FAILED', 'its data could not be made durable; see the log')));
+    this.host.cut(r);
+    this.host.poke();
+  }
+
+  // ---- making
+
+  createVolume(spec: { name: string; size?: number; pool?: string; from?: string }, done: Done<VolumeInfo>): void {
+    if (spec.from !== undefined) {
+      this.clone(spec.from, spec.name, spec.size, done);
+      return;
+    }
+    this.#guard(done, () => {
+      if (spec.size === undefined) throw new EngineError('INVALID', 'a volume needs a size, or a snapshot to start from');
+      this.#checkSize(spec.size);
+      this.#refuseTaken(spec.name);
+      const pool = this.#poolNamed(spec.pool);
+      const row = this.#newRow(spec.name, KIND_VOLUME, 0, pool.id, spec.size, heightFor(spec.size, pool.blockSize));
+      const r = this.registry.add(row);
+      r.changes.row = true;
+      this.#durable(r, (error) => {
+        if (error === null) this.registry.settleName(row, row.id);
+        done(error, error === null ? this.volumeInfo(r) : undefined);
+      });
+    });
+  }
+
+  #poolNamed(name: string | undefined): SlotPool {
+    if (name === undefined) {
+      const first = this.host.pools.values().next().value;
+      if (first === undefined) throw new EngineError('NOT_FOUND', 'there is no pool; make one with `atoll pool create`');
+      for (const pool of this.host.pools.values()) if (pool.row.name === 'local') return pool;
+      return first;
+    }
+    for (const pool of this.host.pools.values()) if (pool.row.name === name) return pool;
+    throw new EngineError('NOT_FOUND', `there is no pool named ${name}`);
+  }
+
+  #newRow(name: string, kind: number, volume: number, pool: number, size: number, height: number): ResourceRow {
+    return {
+      id: this.host.nextResource(),
+      uuid: randomUUID(),
+      name,
+      kind,
+      volume,
+      pool,
+      size,
+      root: 0,
+      height,
+      generation: 1,
+      protected: 0,
+      created_at: Date.now(),
+      cloned_from: null,
+      grp: -1,
+      mapped: 0,
+    };
+  }
+
+  clone(from: string, to: string, size: number | undefined, done: Done<VolumeInfo>): void {
+    this.#holding<VolumeInfo>(
+      () => [this.needSnapshot(from)],
+      done,
+      (finish) => {
+        const source = this.needSnapshot(from);
+        this.#refuseTaken(to);
+        const row = this.#newRow(to, KIND_VOLUME, 0, source.row.pool, source.row.size, source.row.height);
+        row.root = source.row.root;
+        row.mapped = source.row.mapped;
+        row.cloned_from = from;
+        if (size !== undefined) {
+          this.#checkSize(size);
+          if (size < source.row.size) throw new EngineError('INVALID', `${from} has ${source.row.size} bytes; a clone cannot be smaller`);
+        }
+        const r = this.registry.add(row);
+        r.changes.row = true;
+        if (row.root !== 0) this.#addPageRef(r, row.root);
+        if (size !== undefined && size > row.size) {
+          row.size = size;
+          while (row.height < heightFor(size, this.#pool(r).blockSize)) if (!this.tree.grow(r)) throw new EngineError('BUSY', 'no memory for map pages now; try again');
+        }
+        this.#durable(r, (error) => {
+          if (error === null) this.registry.settleName(row, row.id);
+          finish(error, error === null ? this.volumeInfo(r) : undefined);
+        });
+      },
+    );
+  }
+
+  #addPageRef(r: Resource, page: number): void {
+    r.changes.pageRefs.push(page, 1);
+    this.host.pageRefAdded(page);
+    r.changes.waiters.push(() => this.host.pageRefDurable(page));
+  }
+
+  /**
+   * A consistent cut (invariant 5): no map change on its way, no write of the old generation on its way, and every page so
+   * far immutable. `work` runs at that moment, in one go; then changes go on.
+   */
+  #freeze(r: Resource, work: () => void): void {
+    this.faults.barrier(r, (release) => {
+      const generation = r.handle >= 0 ? this.native.advanceGeneration(this.core, r.handle) : r.row.generation + 1;
+      const look = () => {
+        if (r.handle >= 0 && !this.native.writersDrained(this.core, r.handle)) {
+          this.host.nextTurn(look);
+          return;
+        }
+        try {
+          r.row.generation = generation;
+          work();
+        } finally {
+          release();
+        }
+      };
+      look();
+    });
+  }
+
+  createSnapshot(volume: string, name: string, done: Done<SnapshotInfo>): void {
+    this.#holding<SnapshotInfo>(
+      () => [this.needVolume(volume)],
+      done,
+      (finish) => {
+        const r = this.needVolume(volume);
+        if (this.registry.snapshot(r, name) !== undefined) throw new EngineError('EXISTS', `a snapshot named ${volume}@${name} exists`);
+        if (r.failed !== 0) throw new EngineError('POOL_FAILED', `${volume} has failed; see the log`);
+        this.#freeze(r, () => {
+          const blocks = this.#mapped(r);
+          const row = this.#newRow(name, KIND_SNAPSHOT, r.id, r.row.pool, r.row.size, r.row.height);
+          row.root = r.row.root;
+          row.mapped = blocks;
+          const snapshot = this.registry.add(row);
+          r.changes.row = true;
+          r.changes.syncData = true;
+          r.changes.rows.push(row);
+          if (row.root !== 0) this.#addPageRef(r, row.root);
+          this.#durable(r, (error) => {
+            if (error === null) this.registry.settleName(row, row.id);
+            else this.registry.kill(snapshot);
+            finish(error, error === null ? this.snapshotInfo(snapshot) : undefined);
+          });
+        });
+      },
+    );
+  }
+
+  // ---- going away
+
+  deleteVolume(name: string, options: { force?: boolean; withSnapshots?: boolean }, done: Done<void>): void {
+    this.#holding<void>(
+      () => {
+        const r = this.needVolume(name);
+        return [r, ...this.registry.snapshotsOf(r)];
+      },
+      done,
+      (finish) => {
+        const r = this.needVolume(name);
+        const snapshots = this.registry.snapshotsOf(r);
+        if (snapshots.length > 0 && !options.withSnapshots) {
+          throw new EngineError('HAS_SNAPSHOTS', `${name} has ${snapshots.length} snapshot(s); delete them first, or use --with-snapshots`);
+        }
+        for (const one of [r, ...snapshots]) {
+          const full = this.registry.fullName(one);
+          if (one.row.protected !== 0) throw new EngineError('PROTECTED', `${full} is protected; \`atoll volume protect ${full} --off\` first`);
+          if (one.openCount > 0) throw new EngineError('BUSY', `${full} is open (${one.openCount} connection(s)); disconnect, or use --force`);
+        }
+        for (const one of snapshots) this.#bury(one, r);
+        this.#bury(r, r);
+        this.#finishBurial(r, snapshots, finish);
+      },
+    );
+  }
+
+  deleteSnapshot(name: string, done: Done<void>): void {
+    this.#holding<void>(
+      () => {
+        const s = this.needSnapshot(name);
+        return [s, this.registry.get(s.row.volume) as Resource];
+      },
+      done,
+      (finish) => {
+        const s = this.needSnapshot(name);
+        if (s.row.protected !== 0) throw new EngineError('PROTECTED', `${name} is protected; \`atoll volume protect ${name} --off\` first`);
+        if (s.openCount > 0) throw new EngineError('BUSY', `${name} is open (${s.openCount} connection(s)); disconnect, or use --force`);
+        const volume = this.registry.get(s.row.volume) as Resource;
+        this.#bury(s, volume);
+        this.#finishBurial(volume, [s], finish);
+      },
+    );
+  }
+
+  /** The record goes with `carrier`'s batch; its root is released. */
+  #bury(r: Resource, carrier: Resource): void {
+    if (r !== carrier) this.#closeHandle(r);
+    const changes = carrier.changes;
+    if (r === carrier) changes.deleted = true;
+    else changes.rowsDeleted.push(r.id);
+    if (r.row.root !== 0) changes.releases.push({ seq: this.host.nextRelease(), kind: RELEASE_PAGE, id: r.row.root, pool: r.row.pool });
+    this.registry.unname(r.row);
+    this.registry.kill(r);
+    if (r === carrier) {
+      // its last batch has pages and its end in one: nobody ever sees them, so their data need not be durable
+      changes.syncData = false;
+      this.host.cut(r);
+      this.#closeHandle(r);
+    }
+  }
+
+  #finishBurial(carrier: Resource, others: Resource[], finish: Done<void>): void {
+    this.#durable(carrier, (error) => {
+      for (const r of [carrier, ...others]) {
+        if (!r.dead) continue;
+        this.registry.buried(r.id);
+        this.registry.settleName(r.row, 0);
+      }
+      this.host.poke();
+      finish(error);
+    });
+  }
+
+  // ---- changing
+
+  rename(name: string, to: string, done: Done<VolumeInfo>): void {
+    this.#holding<VolumeInfo>(
+      () => [this.needVolume(name)],
+      done,
+      (finish) => {
+        const r = this.needVolume(name);
+        if (name === to) {
+          finish(null, this.volumeInfo(r));
+          return;
+        }
+        this.#refuseTaken(to);
+        const old = { ...r.row };
+        this.registry.unname(r.row);
+        r.row.name = to;
+        this.registry.name(r.row, r.id);
+        r.changes.row = true;
+        this.#durable(r, (error) => {
+          this.registry.settleName(old, 0);
+          this.registry.settleName({ ...old, name: to }, r.id);
+          finish(error, this.volumeInfo(r));
+        });
+      },
+    );
+  }
+
+  protect(name: string, on: boolean, done: Done<void>): void {
+    this.#holding<void>(
+      () => [this.need(name)],
+      done,
+      (finish) => {
+        const r = this.need(name);
+        r.row.protected = on ? 1 : 0;
+        r.changes.row = true;
+        this.#durable(r, finish);
+      },
+    );
+  }
+
+  resize(name: string, size: number, done: Done<VolumeInfo>): void {
+    this.#holding<VolumeInfo>(
+      () => [this.needVolume(name)],
+      done,
+      (finish) => {
+        this.#checkSize(size);
+        const r = this.needVolume(name);
+        if (r.failed !== 0) throw new EngineError('POOL_FAILED', `${name} has failed; see the log`);
+        const end = (error: EngineError | null) => finish(error, error === null ? this.volumeInfo(r) : undefined);
+        if (size < r.row.size) {
+          for (const s of this.registry.snapshotsOf(r)) {
+            if (s.row.size > size) {
+              throw new EngineError('HAS_SNAPSHOTS', `${this.registry.fullName(s)} has ${s.row.size} bytes and could not be rolled back to; delete it, or keep that size`);
+            }
+          }
+          this.#shrink(r, size, end);
+        } else {
+          this.#grow(r, size, end);
+        }
+      },
+    );
+  }
+
+  #grow(r: Resource, size: number, end: (error: EngineError | null) => void): void {
+    const wanted = heightFor(size, this.#pool(r).blockSize);
+    while (r.row.height < wanted) {
+      if (!this.tree.grow(r)) {
+        this.host.commitAll();
+        this.host.whenFrames(() => this.#grow(r, size, end));
+        return;
+      }
+    }
+    this.#setSize(r, size);
+    this.#durable(r, end);
+  }
+
+  #setSize(r: Resource, size: number): void {
+    r.row.size = size;
+    r.changes.row = true;
+    if (r.handle < 0) return;
+    const at = this.recordAt(r.handle) + VolumeRecord.size / 4;
+    // high word first when growing would be torn too: readers only compare sums far below 2^53, and NBD keeps the size of its own open
+    Atomics.store(this.frames.words, at + 1, Math.floor(size / 2 ** 32));
+    Atomics.store(this.frames.words, at, size % 2 ** 32);
+  }
+
+  /** Beyond the new end everything is unmapped; the last block's tail becomes zeroes (invariant 12: shrink, then grow). */
+  #shrink(r: Resource, size: number, end: (error: EngineError | null) => void): void {
+    const pool = this.#pool(r);
+    const oldBlocks = Math.ceil(r.row.size / pool.blockSize);
+    const keep = Math.ceil(size / pool.blockSize);
+    this.#freeze(r, () => {
+      this.#setSize(r, size);
+    });
+    this.faults.barrier(r, (release) => {
+      this.faults.unmapRange(r, keep, oldBlocks, false, (error) => {
+        const tail = size % pool.blockSize;
+        const finish = (tailError: EngineError | null) => {
+          release();
+          if (tailError !== null) end(tailError);
+          else this.#durable(r, end);
+        };
+        if (error !== 0) finish(new EngineError('IO', `shrinking stopped: errno ${error}`));
+        else if (tail === 0) finish(null);
+        else this.#zeroTail(r, keep - 1, tail, finish);
+      });
+    });
+  }
+
+  /** The block's bytes from `tail` on become zeroes in a new slot. */
+  #zeroTail(r: Resource, block: number, tail: number, done: (error: EngineError | null) => void): void {
+    const pool = this.#pool(r);
+    const frame = this.tree.writable(r, Math.floor(block / 512));
+    const retry = () => this.#zeroTail(r, block, tail, done);
+    if (frame === WAIT) {
+      this.host.commitAll();
+      this.host.whenFrames(retry);
+      return;
+    }
+    if (frame === BROKEN) {
+      done(new EngineError('CORRUPT', 'a map page of the last block is damaged'));
+      return;
+    }
+    const old = this.frames.value(frame, block % 512);
+    if (old === 0) {
+      done(null);
+      return;
+    }
+    const run = pool.allocate(r, 1);
+    if (run === 'wait') {
+      this.host.commitAll();
+      pool.waiters.push(retry);
+      return;
+    }
+    if (run === 'full') {
+      done(new EngineError('NO_SPACE', `pool ${pool.row.name} is full`));
+      return;
+    }
+    try {
+      const bytes = new Uint8Array(pool.blockSize);
+      this.native.readNow(this.core, pool.handle, (old - 1) * pool.blockSize, bytes);
+      bytes.fill(0, tail);
+      this.native.writeNow(this.core, pool.handle, run.slot * pool.blockSize, bytes);
+      if (r.handle >= 0) {
+        this.native.markFile(this.core, r.handle, pool.row.kind === 'directory' ? Math.floor(run.slot / pool.groupSlots) : 0);
+        this.faults.replaceBlock(r, frame, block, run.slot);
+        r.changes.syncData = true;
+        done(null);
+        return;
+      }
+    } catch (error) {
+      pool.abandon(run.slot, run.count);
+      done(new EngineError('IO', (error as Error).message));
+      return;
+    }
+    this.faults.replaceBlock(r, frame, block, run.slot);
+    const file = pool.row.kind === 'directory' ? Math.floor(run.slot / pool.groupSlots) : 0;
+    this.native.syncFile(this.core, pool.handle, file, this.host.ticket((error) => done(error === 0 ? null : new EngineError('IO', `data sync failed: errno ${error}`))));
+  }
+
+  rollback(name: string, done: Done<VolumeInfo>): void {
+    this.#holding<VolumeInfo>(
+      () => {
+        const s = this.needSnapshot(name);
+        return [s, this.registry.get(s.row.volume) as Resource];
+      },
+      done,
+      (finish) => {
+        const s = this.needSnapshot(name);
+        const r = this.registry.get(s.row.volume) as Resource;
+        if (r.openCount > 0) throw new EngineError('BUSY', `${r.row.name} is open (${r.openCount} connection(s)); rollback needs it closed`);
+        if (r.row.protected !== 0) throw new EngineError('PROTECTED', `${r.row.name} is protected`);
+        this.#becomes(r, s.row);
+        if (s.row.root !== 0) this.#addPageRef(r, s.row.root);
+        this.#durable(r, (error) => finish(error, error === null ? this.volumeInfo(r) : undefined));
+      },
+    );
+  }
+
+  /** The resource gets another's map; what it had is released. The caller accounts for the reference on the new root. */
+  #becomes(r: Resource, other: ResourceRow): void {
+    this.#closeHandle(r);
+    // what it changed goes first, with its data, in a batch of its own; the move is one batch
+    this.host.cut(r);
+    if (r.row.root !== 0) r.changes.releases.push({ seq: this.host.nextRelease(), kind: RELEASE_PAGE, id: r.row.root, pool: r.row.pool });
+    r.row.generation++;
+    r.row.root = other.root;
+    r.row.height = other.height;
+    r.row.size = other.size;
+    r.row.mapped = other.mapped;
+    r.changes.row = true;
+  }
+
+  replaceWith(name: string, stagedName: string, done: Done<VolumeInfo>): void {
+    this.#holding<VolumeInfo>(
+      () => [this.needVolume(name), this.needVolume(stagedName)],
+      done,
+      (finish) => {
+        const r = this.needVolume(name);
+        const staged = this.needVolume(stagedName);
+        for (const one of [r, staged]) if (one.openCount > 0) throw new EngineError('BUSY', `${one.row.name} is open; it must be closed`);
+        if (r.row.pool !== staged.row.pool) throw new EngineError('INVALID', 'both must be in one pool');
+        staged.changes.syncData = true;
+        // the staged map first, durable by itself; then one batch moves it
+        this.#durable(staged, (error) => {
+          if (error !== null) {
+            finish(error);
+            return;
+          }
+          this.#closeHandle(staged);
+          this.#becomes(r, staged.row);
+          r.changes.rowsDeleted.push(staged.id);
+          this.registry.unname(staged.row);
+          this.registry.kill(staged);
+          this.#finishBurial(r, [staged], (last) => finish(last, last === null ? this.volumeInfo(r) : undefined));
+        });
+      },
+    );
+  }
+
+  // ---- opening
+
+  open(name: string, done: Done<OpenHandle>): void {
+    this.#holding<OpenHandle>(
+      () => [this.need(name)],
+      done,
+      (finish) => {
+        const r = this.need(name);
+        const pool = this.#pool(r);
+        if (r.handle < 0) this.#openHandle(r, pool);
+        r.openCount++;
+        finish(null, {
+          handle: r.handle,
+          id: r.row.uuid,
+          name: this.registry.fullName(r),
+          size: r.row.size,
+          blockSize: pool.blockSize,
+          readOnly: r.row.kind === KIND_SNAPSHOT,
+        });
+      },
+    );
+  }
+
+  #openHandle(r: Resource, pool: SlotPool): void {
+    this.#collectHandles();
+    let handle = this.#freeHandles.pop();
+    if (handle === undefined) {
+      this.#closeIdle();
+      this.#collectHandles();
+      handle = this.#freeHandles.pop();
+      if (handle === undefined) throw new EngineError('BUSY', `${VOLUMES_MAX} volumes and snapshots are open; disconnect some`);
+    }
+    r.handle = handle;
+    this.#handles[handle] = r;
+    const words = this.frames.words;
+    const at = this.recordAt(handle);
+    words.fill(0, at, at + VolumeRecord.BYTES / 4);
+    words[at + VolumeRecord.flags / 4] = r.row.kind === KIND_SNAPSHOT ? VOLUME_READ_ONLY : 0;
+    words[at + VolumeRecord.generation / 4] = r.row.generation;
+    words[at + VolumeRecord.blockShift / 4] = pool.row.block_shift;
+    words[at + VolumeRecord.size / 4] = r.row.size % 2 ** 32;
+    words[at + VolumeRecord.size / 4 + 1] = Math.floor(r.row.size / 2 ** 32);
+    words[at + VolumeRecord.pool / 4] = pool.handle;
+    words[at + VolumeRecord.failed / 4] = r.failed;
+    r.mapDirty = r.clean ? 0 : 1;
+    words[at + VolumeRecord.mapDirty / 4] = r.mapDirty;
+    Atomics.store(words, at + VolumeRecord.state / 4, VOLUME_OPEN);
+  }
+
+  release(handle: number): void {
+    const r = this.#handles[handle];
+    if (r === undefined || r.openCount === 0) return;
+    r.openCount--;
+    if (r.openCount === 0) {
+      r.changes.syncData = true;
+      this.host.changed(r);
+      this.host.commitSoon(r);
+    }
+  }
+
+  /** Handles stay warm after the last release; when they run out, idle ones go. */
+  #closeIdle(): void {
+    for (const r of this.#handles) if (r !== undefined && r.openCount === 0 && r.clean) this.#closeHandle(r);
+  }
+
+  /** Reactors lose sight of the resource. Its openCount is 0: no request is on its way. */
+  #closeHandle(r: Resource): void {
+    const handle = r.handle;
+    if (handle < 0) return;
+    if (!r.dead) this.host.cut(r);
+    const leaves = this.frames.leaves.get(handle);
+    if (leaves !== undefined) {
+      for (const frame of leaves.values()) if (frame !== 0 && this.tree.inPlace(r, frame)) this.native.stamp(this.core, frame, 0xffffffff, 0);
+      this.frames.unhashRange(handle, 0, Number.MAX_SAFE_INTEGER);
+      this.frames.leaves.delete(handle);
+    }
+    this.#handles[handle] = undefined;
+    r.handle = -1;
+    this.host.pools.get(r.row.pool)?.releaseOwner(r);
+    // batches on their way sync data through the handle: it lives until they have landed
+    if (r.flying || r.flights.length > 0) r.closing.push(handle);
+    else this.#retire(handle);
+  }
+
+  #retire(handle: number): void {
+    Atomics.store(this.frames.words, this.recordAt(handle) + VolumeRecord.state / 4, VOLUME_FREE);
+    this.#retired.push({ epoch: this.native.epochAdvance(this.core), handle });
+  }
+
+  /** No batch of the resource is on its way any more. */
+  landed(r: Resource): void {
+    for (const handle of r.closing) this.#retire(handle);
+    r.closing = [];
+  }
+
+  #collectHandles(): void {
+    const safe = this.native.epochSafe(this.core);
+    while (this.#retired.length > 0 && this.#retired[0].epoch <= safe) this.#freeHandles.push((this.#retired.shift() as { handle: number }).handle);
+  }
+
+  // ---- comparing
+
+  diff(aName: string, bName: string, offset: number, max: number, done: Done<{ extents: ExtentInfo[]; next: number | null }>): void {
+    this.#guard(done, () => {
+      const a = this.need(aName);
+      const b = this.need(bName);
+      const pool = this.#pool(b);
+      if (a.row.pool !== b.row.pool) throw new EngineError('INVALID', 'only resources of one pool can be compared');
+      const end = Math.max(a.row.size, b.row.size);
+      const limit = Math.max(1, Math.min(max, DIFF_EXTENTS_MAX));
+      const extents: ExtentInfo[] = [];
+      let from = Math.floor(offset / pool.blockSize);
+      const turn = () => {
+        const walk = new Walk(this.tree, this.frames, b, a, from, Math.ceil(end / pool.blockSize), (first, count, changed, data) => {
+          from = first + count;
+          if (!changed) return true;
+          const start = first * pool.blockSize;
+          const length = Math.min(end, from * pool.blockSize) - start;
+          const last = extents[extents.length - 1];
+          if (last !== undefined && last.data === data && last.offset + last.length === start) last.length += length;
+          else if (extents.length === limit) {
+            from = first;
+            return false;
+          } else extents.push({ offset: start, length, data });
+          return true;
+        });
+        const result = walk.run();
+        if (result.status === BROKEN) done(new EngineError('CORRUPT', `a map page of ${aName} or ${bName} is damaged; \`atoll check\` names it`));
+        else if (from * pool.blockSize >= end) done(null, { extents, next: null });
+        else if (extents.length === limit) done(null, { extents, next: from * pool.blockSize });
+        else this.host.whenFrames(turn);
+      };
+      turn();
+    });
+  }
+}

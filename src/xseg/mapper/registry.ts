@@ -1,0 +1,148 @@
+/**
+ * Resources as the mapper knows them: records loaded on demand from the store, and what has changed since. Names of what
+ * is being made or deleted are seen here before the store has them.
+ */
+import { KIND_SNAPSHOT, KIND_VOLUME, type ResourceRow } from '../store/batch.ts';
+import type { StoreReader } from '../store/reader.ts';
+import { Resource } from './resource.ts';
+
+/** Closed, unchanged resources kept in memory. */
+const CACHED_MAX = 8192;
+
+export class Registry {
+  #byId = new Map<number, Resource>();
+  #names = new Map<string, number>();
+  #dead = new Set<number>();
+  #chains = new Map<number, (() => void)[]>();
+
+  constructor(readonly reader: StoreReader) {}
+
+  all(): IterableIterator<Resource> {
+    return this.#byId.values();
+  }
+
+  get(id: number): Resource | undefined {
+    if (this.#dead.has(id)) return undefined;
+    const known = this.#byId.get(id);
+    if (known !== undefined) return known;
+    const row = this.reader.resource(id);
+    if (row === undefined) return undefined;
+    const resource = new Resource(row);
+    this.#byId.set(id, resource);
+    this.#trim();
+    return resource;
+  }
+
+  find(kind: number, volume: number, name: string): Resource | undefined {
+    const fresh = this.#names.get(`${kind}/${volume}/${name}`);
+    if (fresh !== undefined) return fresh === 0 ? undefined : this.get(fresh);
+    const id = this.reader.resourceByName(kind, volume, name);
+    return id === undefined ? undefined : this.get(id);
+  }
+
+  volume(name: string): Resource | undefined {
+    return this.find(KIND_VOLUME, 0, name);
+  }
+
+  snapshot(volume: Resource, name: string): Resource | undefined {
+    return this.find(KIND_SNAPSHOT, volume.id, name);
+  }
+
+  /** `NAME` or `VOL@SNAP`. */
+  byFullName(full: string): Resource | undefined {
+    const at = full.indexOf('@');
+    if (at < 0) return this.volume(full);
+    const volume = this.volume(full.slice(0, at));
+    return volume && this.snapshot(volume, full.slice(at + 1));
+  }
+
+  fullName(resource: Resource): string {
+    if (resource.row.kind === KIND_VOLUME) return resource.row.name;
+    return `${this.get(resource.row.volume)?.row.name ?? '?'}@${resource.row.name}`;
+  }
+
+  snapshotsOf(volume: Resource): Resource[] {
+    const ids = new Set(this.reader.snapshotIds(volume.id));
+    for (const r of this.#byId.values()) if (r.row.volume === volume.id && r.row.kind === KIND_SNAPSHOT) ids.add(r.id);
+    const found: Resource[] = [];
+    for (const id of ids) {
+      const r = this.get(id);
+      if (r !== undefined && !r.dead) found.push(r);
+    }
+    return found.sort((a, b) => a.id - b.id);
+  }
+
+  add(row: ResourceRow): Resource {
+    const resource = new Resource(row);
+    this.#byId.set(row.id, resource);
+    this.name(row, row.id);
+    return resource;
+  }
+
+  name(row: ResourceRow, id: number): void {
+    this.#names.set(`${row.kind}/${row.volume}/${row.name}`, id);
+  }
+
+  unname(row: ResourceRow): void {
+    this.#names.set(`${row.kind}/${row.volume}/${row.name}`, 0);
+  }
+
+  /** the store agrees now */
+  settleName(row: { kind: number; volume: number; name: string }, wanted: number): void {
+    const key = `${row.kind}/${row.volume}/${row.name}`;
+    if (this.#names.get(key) === wanted) this.#names.delete(key);
+  }
+
+  kill(resource: Resource): void {
+    resource.dead = true;
+    this.#dead.add(resource.id);
+    this.#byId.delete(resource.id);
+  }
+
+  /** the store has no such record any more */
+  buried(id: number): void {
+    this.#dead.delete(id);
+  }
+
+  /** Runs `work` alone among those that hold one of these resources; `work` calls its argument when it ends. */
+  exclusive(resources: Resource[], work: (release: () => void) => void): void {
+    const ids = [...new Set(resources.map((r) => r.id))].sort((a, b) => a - b);
+    const held: number[] = [];
+    const step = () => {
+      if (held.length === ids.length) {
+        work(() => {
+          for (const id of held) this.#unlock(id);
+        });
+        return;
+      }
+      const id = ids[held.length];
+      const queue = this.#chains.get(id);
+      if (queue === undefined) {
+        this.#chains.set(id, []);
+        held.push(id);
+        step();
+      } else {
+        queue.push(() => {
+          held.push(id);
+          step();
+        });
+      }
+    };
+    step();
+  }
+
+  #unlock(id: number): void {
+    const queue = this.#chains.get(id) as (() => void)[];
+    const next = queue.shift();
+    if (next === undefined) this.#chains.delete(id);
+    else next();
+  }
+
+  #trim(): void {
+    if (this.#byId.size <= CACHED_MAX) return;
+    for (const [id, r] of this.#byId) {
+      if (this.#byId.size <= CACHED_MAX * 0.9) break;
+      if (r.handle < 0 && r.openCount === 0 && r.clean && !this.#chains.has(id) && !r.dead) this.#byId.delete(id);
+    }
+  }
+}

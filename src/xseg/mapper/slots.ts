@@ -1,0 +1,430 @@
+/**
+ * A pool's slots: which are used, which are free and known to be zero, and which group a volume allocates from
+ * (docs/format.md, "Which slots are known to be zero"). Owned by the mapper peer.
+ *
+ * Slots that are handed out always read as zeroes, so a first write copies and zeroes nothing.
+ */
+import { FILES_MAX } from '../layout.gen.ts';
+import type { Native } from '../native.ts';
+import type { GroupChange, PoolRow } from '../store/batch.ts';
+import { GROUP_ACTIVE, GROUP_SEALED } from '../store/batch.ts';
+import { bitCount, bitFill, bitGet, findClearRun } from '../store/bitmap.ts';
+import type { StoreReader } from '../store/reader.ts';
+
+/** Groups kept ready so that a volume that starts to write finds one. */
+const SPARE_GROUPS = 2;
+/** A volume whose group has fewer free slots than this share of it makes the pool prepare one more. */
+const LOW_SHARE = 0.25;
+/** Thin pools answer NO_SPACE while the file system has less than this, so that metadata can always free something. */
+export const THIN_RESERVE_BYTES = 64 * 1024 * 1024;
+/** Zeroing work given to native threads at once: runs per job, jobs on their way. */
+const ZERO_RUNS_MAX = 1024;
+const ZERO_JOBS_MAX = 2;
+/** Groups that may be looked at for free space per prepare. */
+const PREPARE_LOOKS_MAX = 64;
+
+export interface Group {
+  grp: number;
+  /** first slot */
+  first: number;
+  /** 1 = handed out, or freed and not yet durable */
+  used: Uint8Array;
+  /** 1 = cannot be handed out: used, not zeroed yet, or beyond the end */
+  unavailable: Uint8Array;
+  available: number;
+  usedCount: number;
+  cursor: number;
+  ready: boolean;
+  /** resource id that allocates from it; 0 nobody */
+  owner: number;
+  /** slots were zeroed since the last data sync */
+  zeroed: boolean;
+}
+
+export interface SlotRun {
+  slot: number;
+  count: number;
+}
+
+/** What the pool needs from its surroundings. */
+export interface PoolHost {
+  /** makes a group active in the store (its file first); `done(false)` when it could not be */
+  activate(pool: number, change: GroupChange, ensure: number[], done: (ok: boolean) => void): void;
+  ticket(done: (error: number) => void): number;
+  log(level: 'info' | 'warn' | 'error', event: string, fields: Record<string, unknown>): void;
+}
+
+export class SlotPool {
+  readonly blockSize: number;
+  readonly groupSlots: number;
+  /** slots used or freed and not yet durable */
+  usedSlots: number;
+  /** freed durable, waiting for readers or zeroing */
+  reclaimingSlots = 0;
+  /** freed, not durable yet */
+  freeingSlots = 0;
+  failed = false;
+  waiters: (() => void)[] = [];
+  #groups = new Map<number, Group>();
+  #summary: { grp: number; used: number; state: number }[];
+  #known = new Set<number>();
+  #nextGroup: number;
+  #preparing = 0;
+  #reclaim: { epoch: number; runs: number[] }[] = [];
+  #zeroJobs = 0;
+  #usageAt = 0;
+  #capacity = 0;
+  #fsFree = Number.MAX_SAFE_INTEGER;
+
+  constructor(
+    readonly row: PoolRow,
+    readonly handle: number,
+    readonly native: Native,
+    readonly core: number,
+    readonly reader: StoreReader,
+    readonly host: PoolHost,
+  ) {
+    this.blockSize = 2 ** row.block_shift;
+    this.groupSlots = row.group_slots;
+    this.#summary = reader.groups(row.id);
+    this.usedSlots = 0;
+    this.#nextGroup = 0;
+    for (const group of this.#summary) {
+      this.usedSlots += group.used;
+      this.#known.add(group.grp);
+      this.#nextGroup = Math.max(this.#nextGroup, group.grp + 1);
+    }
+  }
+
+  get id(): number {
+    return this.row.id;
+  }
+
+  /** slots the pool can hold as declared; Infinity for thin pools */
+  get slotLimit(): number {
+    return this.row.size > 0 ? Math.floor(this.row.size / this.blockSize) : Number.POSITIVE_INFINITY;
+  }
+
+  usage(): { capacityBytes: number; usedBytes: number; freeBytes: number; physicalBytes: number; reclaimingBytes: number } {
+    const native = this.native.poolUsage(this.core, this.handle);
+    this.#takeUsage(native);
+    const used = (this.usedSlots - this.freeingSlots) * this.blockSize;
+    const thinFree = Math.max(0, this.#fsFree - THIN_RESERVE_BYTES);
+    const capacity = this.row.size > 0 ? this.slotLimit * this.blockSize : used + thinFree;
+    return {
+      capacityBytes: capacity,
+      usedBytes: used,
+      freeBytes: Math.max(0, capacity - used),
+      physicalBytes: native.physicalBytes,
+      reclaimingBytes: (this.reclaimingSlots + this.freeingSlots) * this.blockSize,
+    };
+  }
+
+  #takeUsage(usage: { capacityBytes: number; physicalBytes: number; failed: boolean }): void {
+    this.#usageAt = performance.now();
+    this.#capacity = usage.capacityBytes;
+    this.#fsFree = this.row.size > 0 ? Number.MAX_SAFE_INTEGER : Math.max(0, usage.capacityBytes - usage.physicalBytes);
+    this.failed = usage.failed;
+  }
+
+  #thinFull(): boolean {
+    if (this.row.size > 0) return false;
+    if (performance.now() - this.#usageAt > 1000) this.#takeUsage(this.native.poolUsage(this.core, this.handle));
+    return this.#fsFree < THIN_RESERVE_BYTES;
+  }
+
+  /**
+   * Takes up to `count` contiguous slots for a resource.
+   * @returns the run; 'wait' when some will come (put yourself in `waiters`); 'full' when there are none
+   */
+  allocate(owner: { id: number; group: Group | null }, count: number): SlotRun | 'wait' | 'full' {
+    if (this.#thinFull()) return 'full';
+    for (let tries = 0; tries < 3; tries++) {
+      let group = owner.group;
+      if (group === null || group.available === 0 || !group.ready) {
+        if (group !== null) {
+          group.owner = 0;
+          owner.group = null;
+        }
+        group = this.#pick(owner.id);
+        if (group === null) return this.#prepare() ? 'wait' : this.#outlook();
+        group.owner = owner.id;
+        owner.group = group;
+      }
+      let [start, length] = findClearRun(group.unavailable, this.groupSlots, group.cursor, count);
+      if (length === 0) [start, length] = findClearRun(group.unavailable, this.groupSlots, 0, count);
+      if (length === 0) {
+        group.available = 0;
+        continue;
+      }
+      bitFill(group.used, start, length, true);
+      bitFill(group.unavailable, start, length, true);
+      group.available -= length;
+      group.usedCount += length;
+      group.cursor = start + length;
+      this.usedSlots += length;
+      if (group.available < this.groupSlots * LOW_SHARE) this.#prepare();
+      return { slot: group.first + start, count: length };
+    }
+    return 'wait';
+  }
+
+  /** No group can be made ready: is space on its way back? */
+  #outlook(): 'wait' | 'full' {
+    if (this.#preparing > 0 || this.reclaimingSlots > 0 || this.freeingSlots > 0) return 'wait';
+    return 'full';
+  }
+
+  #pick(owner: number): Group | null {
+    let best: Group | null = null;
+    for (const group of this.#groups.values()) {
+      if (!group.ready || group.available === 0) continue;
+      if (group.owner === owner) return group;
+      if (group.owner !== 0) continue;
+      if (best === null || group.grp < best.grp) best = group;
+    }
+    if (best !== null) {
+      this.#prepare();
+      return best;
+    }
+    if (this.#canPrepare()) return null;
+    // nothing of its own to be had: share the emptiest
+    for (const group of this.#groups.values()) {
+      if (group.ready && group.available > 0 && (best === null || group.available > best.available)) best = group;
+    }
+    return best;
+  }
+
+  #canPrepare(): boolean {
+    return this.#preparing > 0 || this.#candidates().length > 0 || this.#newGroupFits();
+  }
+
+  #newGroupFits(): boolean {
+    return this.#nextGroup < FILES_MAX && this.#nextGroup * this.groupSlots < this.slotLimit;
+  }
+
+  /** groups of the store that are not loaded and have free slots */
+  #candidates(): number[] {
+    const found: number[] = [];
+    for (let i = 0; i < this.#summary.length && found.length < PREPARE_LOOKS_MAX; i++) {
+      const group = this.#summary[i];
+      if (!this.#groups.has(group.grp) && group.used < this.groupSlots * 0.95) found.push(group.grp);
+    }
+    return found;
+  }
+
+  /** Makes sure spare groups are ready or on their way; false when there is nothing to prepare. */
+  #prepare(): boolean {
+    let spare = this.#preparing;
+    for (const group of this.#groups.values()) if (group.ready && group.owner === 0 && group.available > 0) spare++;
+    const candidates = this.#candidates();
+    while (spare < SPARE_GROUPS) {
+      const grp = candidates.shift() ?? (this.#newGroupFits() ? this.#nextGroup : -1);
+      if (grp < 0) break;
+      this.#activate(grp);
+      spare++;
+    }
+    return this.#preparing > 0;
+  }
+
+  /** Loads or makes a group, makes it active in the store, zeroes what is not known to be zero, and declares it ready. */
+  #activate(grp: number): void {
+    const row = this.#known.has(grp) ? this.reader.group(this.id, grp) : undefined;
+    const used = row === undefined ? new Uint8Array(this.groupSlots / 8) : Uint8Array.from(row.bitmap);
+    const unavailable = Uint8Array.from(used);
+    if (row !== undefined) {
+      for (let i = 0; i < unavailable.length; i++) unavailable[i] |= row.state === GROUP_ACTIVE ? 0xff : (row.dirty?.[i] ?? 0xff);
+    }
+    const first = grp * this.groupSlots;
+    const beyond = Math.max(0, first + this.groupSlots - this.slotLimit);
+    if (beyond > 0) bitFill(unavailable, this.groupSlots - beyond, beyond, true);
+    const group: Group = {
+      grp,
+      first,
+      used,
+      unavailable,
+      available: this.groupSlots - bitCount(unavailable),
+      usedCount: row?.used ?? 0,
+      cursor: 0,
+      ready: false,
+      owner: 0,
+      zeroed: false,
+    };
+    this.#groups.set(grp, group);
+    this.#known.add(grp);
+    if (grp >= this.#nextGroup) this.#nextGroup = grp + 1;
+    this.#preparing++;
+    const ensure = this.row.kind === 'directory' ? [this.handle, grp] : [this.handle, 0];
+    this.host.activate(this.id, { pool: this.id, grp, state: GROUP_ACTIVE, dirty: null }, ensure, (ok) => {
+      this.#preparing--;
+      if (!ok) {
+        this.#groups.delete(grp);
+        this.#summary = this.#summary.filter((g) => g.grp !== grp);
+        this.#wake();
+        return;
+      }
+      group.ready = true;
+      this.#zeroUnknown(group, beyond);
+      this.#wake();
+    });
+  }
+
+  /** Free slots of a loaded group that are not known to be zero go through the zeroing queue like freed ones. */
+  #zeroUnknown(group: Group, beyond: number): void {
+    const runs: number[] = [];
+    let start = -1;
+    for (let i = 0; i <= this.groupSlots - beyond; i++) {
+      const unknown = i < this.groupSlots - beyond && bitGet(group.unavailable, i) && !bitGet(group.used, i);
+      if (unknown && start < 0) start = i;
+      if (!unknown && start >= 0) {
+        runs.push(group.first + start, i - start);
+        this.reclaimingSlots += i - start;
+        start = -1;
+      }
+    }
+    if (runs.length > 0) this.#reclaim.push({ epoch: 0, runs });
+  }
+
+  /** Slots handed out that no commit ever named: back, as soon as nobody can hold them. */
+  abandon(slot: number, count: number): void {
+    this.#unuse(slot, count);
+    this.#queue([slot, count]);
+  }
+
+  /** Runs [slot, count, …] whose freeing is durable. */
+  freedDurable(runs: number[]): void {
+    let slots = 0;
+    for (let i = 0; i < runs.length; i += 2) {
+      this.#unuse(runs[i], runs[i + 1]);
+      slots += runs[i + 1];
+    }
+    this.freeingSlots -= slots;
+    this.#queue(runs);
+  }
+
+  #unuse(slot: number, count: number): void {
+    const grp = Math.floor(slot / this.groupSlots);
+    const group = this.#groups.get(grp);
+    if (group !== undefined) {
+      bitFill(group.used, slot - group.first, count, false);
+      group.usedCount -= count;
+    }
+    this.usedSlots -= count;
+  }
+
+  #queue(runs: number[]): void {
+    for (let i = 1; i < runs.length; i += 2) this.reclaimingSlots += runs[i];
+    const epoch = this.native.epochAdvance(this.core);
+    this.#reclaim.push({ epoch, runs });
+  }
+
+  get backlog(): boolean {
+    return this.#reclaim.length > 0 || this.#zeroJobs > 0;
+  }
+
+  /** Starts zeroing what no reactor can hold any more. Called every turn of the mapper. */
+  turn(): void {
+    if (this.#reclaim.length === 0 || this.#zeroJobs >= ZERO_JOBS_MAX || this.failed) return;
+    const safe = this.native.epochSafe(this.core);
+    const batch: number[] = [];
+    while (this.#reclaim.length > 0 && this.#reclaim[0].epoch <= safe && batch.length < ZERO_RUNS_MAX * 2) {
+      const item = this.#reclaim[0];
+      const room = ZERO_RUNS_MAX * 2 - batch.length;
+      if (item.runs.length <= room) {
+        for (const n of item.runs) batch.push(n);
+        this.#reclaim.shift();
+      } else {
+        for (let i = 0; i < room; i++) batch.push(item.runs[i]);
+        item.runs = item.runs.slice(room);
+      }
+    }
+    if (batch.length > 0) this.#zero(mergeRuns(batch, this.groupSlots));
+  }
+
+  #zero(runs: number[]): void {
+    const list = new Float64Array(runs.length);
+    for (let i = 0; i < runs.length; i += 2) {
+      list[i] = runs[i] * this.blockSize;
+      list[i + 1] = runs[i + 1] * this.blockSize;
+    }
+    this.#zeroJobs++;
+    const ticket = this.host.ticket((error) => {
+      this.#zeroJobs--;
+      if (error !== 0) {
+        this.host.log('error', 'zeroing freed slots failed; they stay out of use', { pool: this.row.name, errno: error });
+        this.failed = this.native.poolUsage(this.core, this.handle).failed;
+        return;
+      }
+      for (let i = 0; i < runs.length; i += 2) {
+        this.reclaimingSlots -= runs[i + 1];
+        const group = this.#groups.get(Math.floor(runs[i] / this.groupSlots));
+        if (group === undefined) continue;
+        group.available += bitFill(group.unavailable, runs[i] - group.first, runs[i + 1], false);
+        group.zeroed = true;
+      }
+      this.#usageAt = 0;
+      this.#wake();
+    });
+    this.native.zeroRuns(this.core, this.handle, list, list.length / 2, ticket);
+  }
+
+  #wake(): void {
+    const waiters = this.waiters;
+    this.waiters = [];
+    for (const run of waiters) run();
+  }
+
+  wake(): void {
+    this.#usageAt = 0;
+    this.#wake();
+  }
+
+  releaseOwner(owner: { id: number; group: Group | null }): void {
+    if (owner.group !== null && owner.group.owner === owner.id) owner.group.owner = 0;
+    owner.group = null;
+  }
+
+  /** Grown: slots beyond the old end become free. */
+  resized(size: number): void {
+    const oldLimit = this.slotLimit;
+    this.row.size = size;
+    const limit = this.slotLimit;
+    for (const group of this.#groups.values()) {
+      const from = Math.max(group.first, Number.isFinite(oldLimit) ? oldLimit : 0);
+      const to = Math.min(group.first + this.groupSlots, limit);
+      if (Number.isFinite(oldLimit) && to > from && from >= oldLimit) {
+        this.reclaimingSlots += to - from;
+        this.#reclaim.push({ epoch: 0, runs: [from, to - from] });
+      }
+    }
+    this.wake();
+  }
+
+  /** Files to sync and rows to write so that the next start knows what is zero. */
+  seal(): { files: number[]; changes: GroupChange[] } {
+    const files: number[] = [];
+    const changes: GroupChange[] = [];
+    for (const group of this.#groups.values()) {
+      if (!group.ready) continue;
+      const dirty = new Uint8Array(this.groupSlots / 8);
+      for (let i = 0; i < dirty.length; i++) dirty[i] = group.unavailable[i] & ~group.used[i];
+      changes.push({ pool: this.id, grp: group.grp, state: GROUP_SEALED, dirty });
+      if (group.zeroed) files.push(this.row.kind === 'directory' ? group.grp : 0);
+    }
+    return { files: [...new Set(files)], changes };
+  }
+}
+
+/** Sorts and joins [slot, count] runs; never joins across a group's border. */
+function mergeRuns(runs: number[], groupSlots: number): number[] {
+  const pairs: [number, number][] = [];
+  for (let i = 0; i < runs.length; i += 2) pairs.push([runs[i], runs[i + 1]]);
+  pairs.sort((a, b) => a[0] - b[0]);
+  const out: number[] = [];
+  for (const [slot, count] of pairs) {
+    const n = out.length;
+    if (n > 0 && out[n - 2] + out[n - 1] === slot && slot % groupSlots !== 0) out[n - 1] += count;
+    else out.push(slot, count);
+  }
+  return out;
+}

@@ -1,0 +1,101 @@
+/** The mapper's reading connection: pages, references, groups, resources and the release queue, as committed. */
+import type { PoolRow, ReleaseRow, ResourceRow } from './batch.ts';
+import { openReader, type StoreDatabase } from './schema.ts';
+
+export interface GroupRow {
+  grp: number;
+  used: number;
+  state: number;
+  bitmap: Uint8Array;
+  dirty: Uint8Array | null;
+}
+
+export class StoreReader {
+  readonly db: StoreDatabase;
+  #statements;
+
+  constructor(path: string) {
+    this.db = openReader(path);
+    const p = (sql: string) => this.db.prepare(sql);
+    this.#statements = {
+      page: p('SELECT data FROM page WHERE id = ?').pluck(),
+      pageRef: p('SELECT extra FROM page_ref WHERE id = ?').pluck(),
+      slotRef: p('SELECT extra FROM slot_ref WHERE pool = ? AND slot = ?').pluck(),
+      anySlotRef: p('SELECT 1 FROM slot_ref LIMIT 1').pluck(),
+      children: p('SELECT id FROM page WHERE base = ? LIMIT ?').pluck(),
+      group: p('SELECT grp, used, state, bitmap, dirty FROM slot_group WHERE pool = ? AND grp = ?'),
+      groupList: p('SELECT grp, used, state FROM slot_group WHERE pool = ? ORDER BY grp'),
+      resource: p('SELECT * FROM resource WHERE id = ?'),
+      byName: p('SELECT id FROM resource WHERE kind = ? AND volume = ? AND name = ?').pluck(),
+      byKind: p('SELECT id FROM resource WHERE kind = ? ORDER BY name').pluck(),
+      snapshotsOf: p('SELECT id FROM resource WHERE volume = ? AND kind = 2 ORDER BY id').pluck(),
+      countOf: p('SELECT count(*) FROM resource WHERE kind = ?').pluck(),
+      releases: p('SELECT seq, kind, id, pool FROM release WHERE seq > ? ORDER BY seq LIMIT ?'),
+      releaseCount: p('SELECT count(*) FROM release').pluck(),
+      releaseMax: p('SELECT max(seq) FROM release').pluck(),
+      pools: p('SELECT * FROM pool ORDER BY id'),
+      meta: p('SELECT value FROM meta WHERE key = ?').pluck(),
+      used: p('SELECT sum(used) FROM slot_group WHERE pool = ?').pluck(),
+    };
+  }
+
+  page(id: number): Buffer | undefined {
+    return this.#statements.page.get(id) as Buffer | undefined;
+  }
+  pageExtra(id: number): number {
+    return (this.#statements.pageRef.get(id) as number | undefined) ?? 0;
+  }
+  slotExtra(pool: number, slot: number): number {
+    return (this.#statements.slotRef.get(pool, slot) as number | undefined) ?? 0;
+  }
+  anySlotRef(): boolean {
+    return this.#statements.anySlotRef.get() !== undefined;
+  }
+  /** pages that have `id` as base, at most `max` */
+  children(id: number, max: number): number[] {
+    return this.#statements.children.all(id, max) as number[];
+  }
+  group(pool: number, grp: number): GroupRow | undefined {
+    return this.#statements.group.get(pool, grp) as GroupRow | undefined;
+  }
+  groups(pool: number): { grp: number; used: number; state: number }[] {
+    return this.#statements.groupList.all(pool) as { grp: number; used: number; state: number }[];
+  }
+  resource(id: number): ResourceRow | undefined {
+    return this.#statements.resource.get(id) as ResourceRow | undefined;
+  }
+  /** id, or undefined */
+  resourceByName(kind: number, volume: number, name: string): number | undefined {
+    return this.#statements.byName.get(kind, volume, name) as number | undefined;
+  }
+  resourceIds(kind: number): number[] {
+    return this.#statements.byKind.all(kind) as number[];
+  }
+  snapshotIds(volume: number): number[] {
+    return this.#statements.snapshotsOf.all(volume) as number[];
+  }
+  resourceCount(kind: number): number {
+    return this.#statements.countOf.get(kind) as number;
+  }
+  releases(after: number, max: number): ReleaseRow[] {
+    return this.#statements.releases.all(after, max) as ReleaseRow[];
+  }
+  releaseCount(): number {
+    return this.#statements.releaseCount.get() as number;
+  }
+  releaseMax(): number {
+    return (this.#statements.releaseMax.get() as number | null) ?? 0;
+  }
+  pools(): PoolRow[] {
+    return this.#statements.pools.all() as PoolRow[];
+  }
+  meta(key: string): number | string | undefined {
+    return this.#statements.meta.get(key) as number | string | undefined;
+  }
+  usedSlots(pool: number): number {
+    return (this.#statements.used.get(pool) as number | null) ?? 0;
+  }
+  close(): void {
+    this.db.close();
+  }
+}
