@@ -141,7 +141,10 @@ export function describeError(error: unknown): { code: ErrorCode; message: strin
   if (typeof code === 'string' && Object.hasOwn(ERRNO_TEXT, code)) {
     const where = typeof path === 'string' ? path : typeof address === 'string' ? address : null;
     const text = ERRNO_TEXT[code];
-    return { code: ERRNO_CODES[code] ?? 'INTERNAL', message: where === null ? `${text}` : `${oneLine(where)}: ${text}` };
+    return {
+      code: ERRNO_CODES[code] ?? 'INTERNAL',
+      message: where === null ? `${text}` : `${oneLine(where)}: ${text}`,
+    };
   }
   return { code: 'INTERNAL', message: oneLine(typeof message === 'string' ? message : String(error)) };
 }

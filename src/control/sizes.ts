@@ -30,7 +30,8 @@ export function parseSize(text: string): number {
   const scale = 10n ** BigInt(fraction.length);
   const scaled = (BigInt(whole) * scale + BigInt(fraction || '0')) * unit;
   if (scaled === 0n) throw new ControlError('INVALID', `${shown} is zero; a size is at least one byte`);
-  if (scaled > BigInt(SIZE_MAX) * scale) throw new ControlError('TOO_LARGE', `${shown} is more than 1P, the largest size`);
+  if (scaled > BigInt(SIZE_MAX) * scale)
+    throw new ControlError('TOO_LARGE', `${shown} is more than 1P, the largest size`);
   if (scaled % scale !== 0n) throw new ControlError('INVALID', `${shown} is not a whole number of bytes`);
   return Number(scaled / scale);
 }

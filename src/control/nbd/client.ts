@@ -212,11 +212,16 @@ export class NbdClient {
     return pending;
   }
 
+  /** Throws, with the request still in the table, when the server broke its word: fail() then ends them all. */
   private finish(cookie: number, pending: Pending): void {
-    this.pending.delete(cookie);
-    if (pending.failure) return pending.reject(pending.failure);
+    if (pending.failure) {
+      this.pending.delete(cookie);
+      pending.reject(pending.failure);
+      return;
+    }
     if (pending.buffer && pending.covered !== pending.length) throw new Error('the server left out a part of a read');
     if (pending.extents?.length === 0) throw new Error('the server answered a block status with nothing');
+    this.pending.delete(cookie);
     pending.resolve();
   }
 

@@ -48,14 +48,15 @@ async function acknowledged(socket: Socket, input: SocketReader): Promise<boolea
 }
 
 /** @returns the context's id, or null when the server has no such context */
-async function setContext(socket: Socket, input: SocketReader, exportName: string, context: string): Promise<number | null> {
+async function setContext(
+  socket: Socket,
+  input: SocketReader,
+  exportName: string,
+  context: string,
+): Promise<number | null> {
   const count = Buffer.alloc(4);
   count.writeUInt32BE(1);
-  sendOption(
-    socket,
-    proto.OPTION.setMetaContext,
-    Buffer.concat([withLength(exportName), count, withLength(context)]),
-  );
+  sendOption(socket, proto.OPTION.setMetaContext, Buffer.concat([withLength(exportName), count, withLength(context)]));
   let id: number | null = null;
   for (let replies = 0; replies < proto.OPTION_REPLIES_MAX; replies++) {
     const { type, body } = await optionReply(input, proto.OPTION.setMetaContext);

@@ -35,7 +35,14 @@ export const EXPORT_FLAG = { readOnly: 2, flush: 4, trim: 32, writeZeroes: 64, d
 export const COMMAND = { read: 0, write: 1, disconnect: 2, flush: 3, writeZeroes: 6, blockStatus: 7 } as const;
 export const COMMAND_FLAG_FUA = 1;
 
-export const CHUNK = { none: 0, offsetData: 1, offsetHole: 2, blockStatus: 5, error: 32769, errorOffset: 32770 } as const;
+export const CHUNK = {
+  none: 0,
+  offsetData: 1,
+  offsetHole: 2,
+  blockStatus: 5,
+  error: 32769,
+  errorOffset: 32770,
+} as const;
 export const CHUNK_FLAG_DONE = 1;
 export const CHUNK_ERROR_BIT = 32768;
 

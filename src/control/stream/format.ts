@@ -167,7 +167,13 @@ export function checkRecordDigest(head: Buffer, data: Buffer | null, at: number)
 }
 
 /** Checks the end record against what was seen before it. `whole` has seen every byte before the end record. */
-export function checkEnd(head: Buffer, end: StreamEnd, seen: Omit<StreamEnd, 'kind'>, whole: WholeHash, at: number): void {
+export function checkEnd(
+  head: Buffer,
+  end: StreamEnd,
+  seen: Omit<StreamEnd, 'kind'>,
+  whole: WholeHash,
+  at: number,
+): void {
   whole.update(head.subarray(0, RECORD_COVERED));
   if (!whole.digest().equals(head.subarray(RECORD_COVERED))) throw damaged(at, 'the whole fails its checksum');
   if (end.records !== seen.records || end.dataBytes !== seen.dataBytes) {

@@ -1,0 +1,29 @@
+/** What the routes get. Routes know these and each other not. */
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
+import type {
+  FastifyBaseLogger,
+  FastifyInstance,
+  RawReplyDefaultExpression,
+  RawRequestDefaultExpression,
+  RawServerDefault,
+} from 'fastify';
+import type { Engine } from '../../xseg/types.ts';
+import type { Log } from '../log.ts';
+import type { Transfers } from '../transfers.ts';
+
+export interface ApiContext {
+  engine: Engine;
+  transfers: Transfers;
+  log: Log;
+  /** where the daemon can be reached */
+  sockets: () => { control: string; nbd: string[] };
+}
+
+/** A fastify that takes its types from TypeBox schemas. */
+export type Api = FastifyInstance<
+  RawServerDefault,
+  RawRequestDefaultExpression,
+  RawReplyDefaultExpression,
+  FastifyBaseLogger,
+  TypeBoxTypeProvider
+>;

@@ -1,0 +1,43 @@
+/** /v1/status, /v1/check, /v1/diff */
+import { describeError } from '../errors.ts';
+import { checkResourceName } from './checks.ts';
+import type { Api, ApiContext } from './context.ts';
+import { NdjsonReply } from './ndjson.ts';
+import * as schemas from './schemas.ts';
+
+/** progress lines of a check: at most one in this time */
+const PROGRESS_MS = 200;
+
+export function daemonRoutes(app: Api, { engine, transfers, sockets, log }: ApiContext): void {
+  app.get('/v1/status', { schema: { querystring: schemas.NoQuery } }, async () => ({
+    ...(await engine.status()),
+    sockets: sockets(),
+    transfers: transfers.count,
+  }));
+
+  app.get('/v1/diff', { schema: { querystring: schemas.DiffQuery } }, async ({ query: { from, to, offset, max } }) =>
+    engine.diff(checkResourceName(from), checkResourceName(to), {
+      offset: Number(offset ?? 0),
+      max: Math.min(Math.max(1, Number(max ?? schemas.DIFF_PAGE_MAX)), schemas.DIFF_PAGE_MAX),
+    }),
+  );
+
+  app.post('/v1/check', { schema: { body: schemas.Nothing } }, async (_request, reply) => {
+    const lines = new NdjsonReply(reply);
+    let last = 0;
+    try {
+      const report = await engine.check((done, total) => {
+        const now = Date.now();
+        if (now - last < PROGRESS_MS && done < total) return;
+        last = now;
+        lines.send({ progress: { done, total } });
+      });
+      lines.end({ report });
+    } catch (error) {
+      const described = describeError(error);
+      if (described.code === 'INTERNAL')
+        log('error', 'api.internal', { url: '/v1/check', stack: (error as Error).stack });
+      lines.end({ error: described });
+    }
+  });
+}

@@ -1,0 +1,37 @@
+/** /v1/pools */
+import path from 'node:path';
+import { checkName } from '../../xseg/names.ts';
+import { ControlError } from '../errors.ts';
+import { checkNewName } from './checks.ts';
+import type { Api, ApiContext } from './context.ts';
+import * as schemas from './schemas.ts';
+
+export function poolRoutes(app: Api, { engine }: ApiContext): void {
+  app.get('/v1/pools', { schema: { querystring: schemas.NoQuery } }, async () => ({ pools: await engine.listPools() }));
+
+  app.post('/v1/pools', { schema: { body: schemas.PoolCreate } }, async (request, reply) => {
+    checkNewName('pool', request.body.name);
+    // The daemon's working directory is nobody's business: a relative path would mean another place to each.
+    if (!path.isAbsolute(request.body.path)) throw new ControlError('INVALID', 'the path of a pool has to be absolute');
+    reply.code(201);
+    return engine.createPool(request.body);
+  });
+
+  app.get(
+    '/v1/pools/:pool',
+    { schema: { params: schemas.PoolParams, querystring: schemas.NoQuery } },
+    async (request) => {
+      checkName('pool', request.params.pool);
+      return engine.showPool(request.params.pool);
+    },
+  );
+
+  app.post(
+    '/v1/pools/:pool/grow',
+    { schema: { params: schemas.PoolParams, body: schemas.PoolGrow } },
+    async (request) => {
+      checkName('pool', request.params.pool);
+      return engine.growPool(request.params.pool, request.body.size);
+    },
+  );
+}

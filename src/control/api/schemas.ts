@@ -1,0 +1,62 @@
+/** What requests on the control socket may hold. Ajv neither coerces nor strips: what is not said here is refused. */
+import { Type } from '@sinclair/typebox';
+
+/** Only a bound against nonsense: names.ts says what a name may be, with better words. */
+const Name = Type.String({ maxLength: 1024 });
+/** bytes; sizes.ts and the engine say which sizes will do */
+const Bytes = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
+/** query strings are text, and are not coerced */
+const Flag = Type.Union([Type.Literal('true'), Type.Literal('false')]);
+const Digits = Type.String({ pattern: '^[0-9]{1,15}$' });
+const strict = { additionalProperties: false };
+
+/** extents of one page of a diff */
+export const DIFF_PAGE_MAX = 65536;
+
+export const PoolParams = Type.Object({ pool: Name }, strict);
+export const VolumeParams = Type.Object({ volume: Name }, strict);
+export const SnapshotParams = Type.Object({ volume: Name, snapshot: Name }, strict);
+export const TransferParams = Type.Object({ transfer: Type.String({ pattern: '^[0-9a-f]{16}$' }) }, strict);
+
+export const Nothing = Type.Union([Type.Null(), Type.Object({}, strict)]);
+export const NoQuery = Type.Object({}, strict);
+
+export const PoolCreate = Type.Object(
+  {
+    name: Name,
+    path: Type.String({ minLength: 1, maxLength: 4096 }),
+    size: Type.Optional(Bytes),
+    blockSize: Type.Optional(Bytes),
+    direct: Type.Optional(Type.Boolean()),
+    preallocate: Type.Optional(Type.Boolean()),
+  },
+  strict,
+);
+export const PoolGrow = Type.Object({ size: Type.Optional(Bytes) }, strict);
+
+export const ListQuery = Type.Object({ hidden: Type.Optional(Flag) }, strict);
+export const VolumeCreate = Type.Object(
+  { name: Name, size: Type.Optional(Bytes), pool: Type.Optional(Name), from: Type.Optional(Name) },
+  strict,
+);
+export const VolumeDeleteQuery = Type.Object(
+  { force: Type.Optional(Flag), withSnapshots: Type.Optional(Flag) },
+  strict,
+);
+export const Resize = Type.Object({ size: Bytes }, strict);
+export const NewName = Type.Object({ name: Name }, strict);
+export const Protect = Type.Object({ on: Type.Boolean() }, strict);
+
+export const SnapshotListQuery = Type.Object({ volume: Type.Optional(Name), hidden: Type.Optional(Flag) }, strict);
+export const SnapshotDeleteQuery = Type.Object({ force: Type.Optional(Flag) }, strict);
+
+export const DiffQuery = Type.Object(
+  { from: Name, to: Name, offset: Type.Optional(Digits), max: Type.Optional(Digits) },
+  strict,
+);
+
+export const TransferBegin = Type.Union([
+  Type.Object({ kind: Type.Literal('create'), name: Name, size: Bytes, pool: Type.Optional(Name) }, strict),
+  Type.Object({ kind: Type.Literal('onto'), volume: Name }, strict),
+  Type.Object({ kind: Type.Literal('read'), volume: Name }, strict),
+]);

@@ -1,0 +1,96 @@
+/**
+ * HTTP and JSON over the control socket: docs/control-api.md. Routes are in the files beside this one, one per noun; each is
+ * schema, one call, reply. What is common to all is here: limits, validation, errors.
+ */
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
+import { type FastifyReply, fastify } from 'fastify';
+import { describeError, ERRORS, type ErrorBody, type ErrorCode } from '../errors.ts';
+import type { Api, ApiContext } from './context.ts';
+import { daemonRoutes } from './daemon.ts';
+import { poolRoutes } from './pools.ts';
+import { snapshotRoutes } from './snapshots.ts';
+import { transferRoutes } from './transfers.ts';
+import { volumeRoutes } from './volumes.ts';
+
+/** the largest request is a pool with a long path */
+export const BODY_BYTES_MAX = 64 * 1024;
+/** a request that has not arrived whole by then is given up */
+export const REQUEST_MS_MAX = 30_000;
+export const CONNECTIONS_MAX = 256;
+/** percent-encoded, three bytes for one: twice what a name may have, so that names.ts can say what is wrong */
+const PARAM_LENGTH_MAX = 2048;
+
+function newServer(): Api {
+  return fastify({
+    logger: false,
+    bodyLimit: BODY_BYTES_MAX,
+    requestTimeout: REQUEST_MS_MAX,
+    routerOptions: { maxParamLength: PARAM_LENGTH_MAX },
+    ajv: { customOptions: { coerceTypes: false, removeAdditional: false, useDefaults: false, allErrors: false } },
+    frameworkErrors: (error, _request, reply) => {
+      sendError(reply as FastifyReply, error);
+    },
+    clientErrorHandler: (_error, socket) => {
+      if (socket.writable) socket.end(rawResponse('INVALID', 'what was sent is no HTTP request, or too long for one'));
+      else socket.destroy();
+    },
+    forceCloseConnections: true,
+  }).withTypeProvider<TypeBoxTypeProvider>();
+}
+
+export function buildApi(context: ApiContext): Api {
+  const app = newServer();
+  app.removeContentTypeParser('text/plain');
+  app.server.maxConnections = CONNECTIONS_MAX;
+  app.setNotFoundHandler((request, reply) => {
+    void reply.code(404).send(errorBody('NO_ROUTE', `there is no ${request.method} ${request.url.slice(0, 200)} here`));
+  });
+  app.setErrorHandler((error, request, reply) => {
+    // Errors that a client caused are the client's to read; our own bugs are ours.
+    if (sendError(reply, error) === 'INTERNAL') {
+      context.log('error', 'api.internal', { method: request.method, url: request.url, stack: (error as Error).stack });
+    }
+  });
+  daemonRoutes(app, context);
+  poolRoutes(app, context);
+  volumeRoutes(app, context);
+  snapshotRoutes(app, context);
+  transferRoutes(app, context);
+  return app;
+}
+
+function sendError(reply: FastifyReply, error: unknown): ErrorCode {
+  const body = bodyOf(error);
+  void reply.code(ERRORS[body.error.code].http).send(body);
+  return body.error.code;
+}
+
+function errorBody(code: ErrorCode, message: string): ErrorBody {
+  return { error: { code, message } };
+}
+
+/** codes of fastify's own errors, where they mean more than a bad request */
+const FRAMEWORK_CODES: Readonly<Record<string, ErrorCode>> = {
+  FST_ERR_CTP_BODY_TOO_LARGE: 'BODY_TOO_LARGE',
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: 'MEDIA_TYPE',
+};
+
+function bodyOf(error: unknown): ErrorBody {
+  const { code, statusCode, validation, message } = error as {
+    code?: string;
+    statusCode?: number;
+    validation?: unknown;
+    message: string;
+  };
+  if (code !== undefined && Object.hasOwn(FRAMEWORK_CODES, code)) return errorBody(FRAMEWORK_CODES[code]!, message);
+  if (validation || (statusCode !== undefined && statusCode >= 400 && statusCode < 500)) {
+    return errorBody('INVALID', describeError({ message }).message);
+  }
+  return { error: describeError(error) };
+}
+
+function rawResponse(code: ErrorCode, message: string): string {
+  const body = JSON.stringify(errorBody(code, message));
+  const head = `HTTP/1.1 ${ERRORS[code].http} Bad Request\r\nContent-Type: application/json\r\n`;
+  return `${head}Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`;
+}

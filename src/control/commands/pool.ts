@@ -1,0 +1,78 @@
+/** atoll pool … */
+import path from 'node:path';
+import type { Command } from 'commander';
+import type { PoolInfo } from '../../xseg/types.ts';
+import { route } from '../client.ts';
+import { type Column, facts, sizeFact, table } from '../output.ts';
+import { formatSize } from '../sizes.ts';
+import { type CommonOptions, clientOf, group, leaf, print, sizeOption, type World } from './context.ts';
+
+interface CreateOptions extends CommonOptions {
+  path: string;
+  size?: number;
+  blockSize?: number;
+  direct?: boolean;
+  preallocate?: boolean;
+}
+
+export const POOL_COLUMNS: readonly Column<PoolInfo>[] = [
+  { title: 'NAME', value: ({ name }) => name },
+  { title: 'STATE', value: ({ state }) => state },
+  { title: 'USED', value: ({ usedBytes }) => formatSize(usedBytes), right: true },
+  { title: 'FREE', value: ({ freeBytes }) => formatSize(freeBytes), right: true },
+  { title: 'CAPACITY', value: ({ capacityBytes }) => formatSize(capacityBytes), right: true },
+  { title: 'BLOCK', value: ({ blockSize }) => formatSize(blockSize), right: true },
+  { title: 'DRIVER', value: ({ driver }) => driver },
+  { title: 'PATH', value: ({ path: at }) => at },
+];
+
+export function poolCommands(program: Command, world: World): void {
+  const pool = group(program, 'pool', 'where blocks are kept');
+
+  leaf(pool, 'create <name>', 'make a pool in a folder, a file or on a device')
+    .requiredOption('--path <path>', 'folder, file or block device')
+    .option('--size <size>', 'how much it may hold (default: thin, as much as the file system has)', sizeOption)
+    .option('--block-size <size>', 'a power of two, 4K to 4M (default 64K)', sizeOption)
+    .option('--direct', 'O_DIRECT: past the page cache')
+    .option('--preallocate', 'take the space now, not when it is written')
+    .action(async (name: string, options: CreateOptions) => {
+      const { size, blockSize, direct, preallocate } = options;
+      const spec = { name, path: path.resolve(options.path), size, blockSize, direct, preallocate };
+      const made = await clientOf(options, world).post<PoolInfo>(route('pools'), spec);
+      print(world, options, made, () => `pool ${made.name}: ${formatSize(made.freeBytes)} free at ${made.path}\n`);
+    });
+
+  leaf(pool, 'list', 'all pools').action(async (options: CommonOptions) => {
+    const answer = await clientOf(options, world).get<{ pools: PoolInfo[] }>(route('pools'));
+    print(world, options, answer, () => table(answer.pools, POOL_COLUMNS));
+  });
+
+  leaf(pool, 'show <name>', 'one pool').action(async (name: string, options: CommonOptions) => {
+    const found = await clientOf(options, world).get<PoolInfo>(route('pools', name));
+    print(world, options, found, () => poolFacts(found));
+  });
+
+  leaf(pool, 'grow <name>', 'let a pool hold more')
+    .option('--size <size>', 'new size (default: what its file or device has grown to)', sizeOption)
+    .action(async (name: string, options: CommonOptions & { size?: number }) => {
+      const body = options.size === undefined ? {} : { size: options.size };
+      const grown = await clientOf(options, world).post<PoolInfo>(route('pools', name, 'grow'), body);
+      print(world, options, grown, () => `pool ${grown.name}: ${sizeFact(grown.capacityBytes)}\n`);
+    });
+}
+
+function poolFacts(pool: PoolInfo): string {
+  return facts([
+    ['name', pool.name],
+    ['id', pool.id],
+    ['state', pool.reason === null ? pool.state : `${pool.state}: ${pool.reason}`],
+    ['driver', `${pool.driver}, ${pool.kind}${pool.direct ? ', O_DIRECT' : ''}`],
+    ['path', pool.path],
+    ['block size', formatSize(pool.blockSize)],
+    ['capacity', sizeFact(pool.capacityBytes)],
+    ['used', sizeFact(pool.usedBytes)],
+    ['free', sizeFact(pool.freeBytes)],
+    ['on its backend', sizeFact(pool.physicalBytes)],
+    ['being zeroed', sizeFact(pool.reclaimingBytes)],
+  ]);
+}

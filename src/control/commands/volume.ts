@@ -1,0 +1,108 @@
+/** atoll volume … */
+import type { Command } from 'commander';
+import type { VolumeInfo } from '../../xseg/types.ts';
+import { route, withQuery } from '../client.ts';
+import { ControlError } from '../errors.ts';
+import { type Column, facts, shortTime, sizeFact, table } from '../output.ts';
+import { formatSize } from '../sizes.ts';
+import { type CommonOptions, clientOf, group, leaf, print, volumeSizeOption, type World } from './context.ts';
+
+const COLUMNS: readonly Column<VolumeInfo>[] = [
+  { title: 'NAME', value: ({ name }) => name },
+  { title: 'SIZE', value: ({ size }) => formatSize(size), right: true },
+  { title: 'MAPPED', value: ({ mappedBytes }) => formatSize(mappedBytes), right: true },
+  { title: 'POOL', value: ({ pool }) => pool },
+  { title: 'SNAPSHOTS', value: ({ snapshots }) => String(snapshots), right: true },
+  { title: 'OPEN', value: ({ openCount }) => String(openCount), right: true },
+  { title: 'CREATED', value: ({ createdAt }) => shortTime(createdAt) },
+];
+
+interface CreateOptions extends CommonOptions {
+  size?: number;
+  pool?: string;
+  from?: string;
+}
+
+interface DeleteOptions extends CommonOptions {
+  force?: boolean;
+  withSnapshots?: boolean;
+}
+
+export function volumeCommands(program: Command, world: World): void {
+  const volume = group(program, 'volume', 'live disks');
+
+  leaf(volume, 'create <name>', 'make a thin volume, empty or from a snapshot')
+    .option('--size <size>', 'such as 10G; needed unless it comes from a snapshot', volumeSizeOption)
+    .option('--pool <pool>', 'where its blocks are kept (default: local, or the snapshot’s)')
+    .option('--from <vol@snap>', 'begin with what the snapshot has')
+    .action(async (name: string, options: CreateOptions) => {
+      const { size, pool, from } = options;
+      if (size === undefined && from === undefined) {
+        throw new ControlError('USAGE', 'say --size SIZE, --from VOL@SNAP, or both');
+      }
+      const made = await clientOf(options, world).post<VolumeInfo>(route('volumes'), { name, size, pool, from });
+      print(world, options, made, () => madeLine(made));
+    });
+
+  leaf(volume, 'list', 'all volumes').action(async (options: CommonOptions) => {
+    const answer = await clientOf(options, world).get<{ volumes: VolumeInfo[] }>(route('volumes'));
+    print(world, options, answer, () => table(answer.volumes, COLUMNS));
+  });
+
+  leaf(volume, 'show <name>', 'one volume').action(async (name: string, options: CommonOptions) => {
+    const found = await clientOf(options, world).get<VolumeInfo>(route('volumes', name));
+    print(world, options, found, () => volumeFacts(found));
+  });
+
+  leaf(volume, 'resize <name>', 'make a volume larger or smaller; clients see it when they connect again')
+    .requiredOption('--size <size>', 'new size, such as 20G', volumeSizeOption)
+    .action(async (name: string, options: CommonOptions & { size: number }) => {
+      const body = { size: options.size };
+      const resized = await clientOf(options, world).post<VolumeInfo>(route('volumes', name, 'resize'), body);
+      print(world, options, resized, () => `volume ${resized.name}: ${sizeFact(resized.size)}\n`);
+    });
+
+  leaf(volume, 'rename <name> <new-name>', 'give a volume another name').action(
+    async (name: string, to: string, options: CommonOptions) => {
+      const renamed = await clientOf(options, world).post<VolumeInfo>(route('volumes', name, 'rename'), { name: to });
+      print(world, options, renamed, () => `volume ${name} is now ${renamed.name}\n`);
+    },
+  );
+
+  leaf(volume, 'delete <name>', 'delete a volume; clones of it stand alone')
+    .option('--force', 'even while it is open: its clients are disconnected')
+    .option('--with-snapshots', 'and its snapshots')
+    .action(async (name: string, options: DeleteOptions) => {
+      const { force, withSnapshots } = options;
+      await clientOf(options, world).delete(withQuery(route('volumes', name), { force, withSnapshots }));
+      print(world, options, { deleted: name }, () => `volume ${name} deleted\n`);
+    });
+
+  leaf(volume, 'protect <name>', 'refuse to delete or roll back a volume')
+    .option('--off', 'allow it again')
+    .action(async (name: string, options: CommonOptions & { off?: boolean }) => {
+      const body = { on: !options.off };
+      const answer = await clientOf(options, world).post<VolumeInfo>(route('volumes', name, 'protect'), body);
+      print(world, options, answer, () => `volume ${name} is ${answer.protected ? '' : 'not '}protected\n`);
+    });
+}
+
+export function madeLine(volume: VolumeInfo): string {
+  return `volume ${volume.name}: ${formatSize(volume.size)} in pool ${volume.pool}\n`;
+}
+
+function volumeFacts(volume: VolumeInfo): string {
+  return facts([
+    ['name', volume.name],
+    ['id', volume.id],
+    ['size', sizeFact(volume.size)],
+    ['mapped', sizeFact(volume.mappedBytes)],
+    ['pool', volume.pool],
+    ['block size', formatSize(volume.blockSize)],
+    ['snapshots', String(volume.snapshots)],
+    ['cloned from', volume.clonedFrom ?? '-'],
+    ['protected', volume.protected ? 'yes' : 'no'],
+    ['open', volume.openCount === 0 ? 'no' : `${volume.openCount} connections`],
+    ['created', shortTime(volume.createdAt)],
+  ]);
+}

@@ -1,0 +1,42 @@
+/** Where NBD is served: `unix:/path` or `tcp:HOST:PORT` on loopback. */
+import net from 'node:net';
+import path from 'node:path';
+import { ControlError } from '../errors.ts';
+import { checkSocketPath } from '../home.ts';
+
+export type NbdAddress = { kind: 'unix'; path: string } | { kind: 'tcp'; host: string; port: number };
+
+const FORMS = 'write tcp:127.0.0.1:10809 or unix:/path/to/socket';
+const TCP = /^(?:\[(?<v6>[0-9a-f:.]+)\]|(?<host>[^:[\]]+)):(?<port>\d{1,5})$/i;
+
+/**
+ * NBD as we serve it knows no users and no encryption, so TCP is for this machine only.
+ * @throws {ControlError} INVALID
+ */
+export function parseNbdAddress(text: string): NbdAddress {
+  if (text.startsWith('unix:')) {
+    const socket = text.slice('unix:'.length);
+    if (!path.isAbsolute(socket)) throw new ControlError('INVALID', `${text}: the path of a socket has to be absolute`);
+    checkSocketPath(socket);
+    return { kind: 'unix', path: socket };
+  }
+  const match = text.startsWith('tcp:') ? TCP.exec(text.slice('tcp:'.length)) : null;
+  const port = Number(match?.groups?.port);
+  if (!match || port > 65535) throw new ControlError('INVALID', `${text} is no NBD address; ${FORMS}`);
+  const host = match.groups?.v6 ?? match.groups?.host ?? '';
+  if (!isLoopback(host)) {
+    const why = 'NBD has no users and no encryption here, so TCP is served on loopback only';
+    throw new ControlError('INVALID', `${text}: ${why}; use tcp:127.0.0.1:${port} and a tunnel`);
+  }
+  return { kind: 'tcp', host: host === 'localhost' ? '127.0.0.1' : host, port };
+}
+
+function isLoopback(host: string): boolean {
+  if (host === 'localhost' || host === '::1') return true;
+  return net.isIPv4(host) && host.startsWith('127.');
+}
+
+export function formatNbdAddress(address: NbdAddress): string {
+  if (address.kind === 'unix') return `unix:${address.path}`;
+  return address.host.includes(':') ? `tcp:[${address.host}]:${address.port}` : `tcp:${address.host}:${address.port}`;
+}

@@ -1,0 +1,94 @@
+/**
+ * The daemon's life: home, engine, listeners, ready, and the way back. The order matters: the engine's lock on the home
+ * comes before anything in the home is touched, and clients come last and go first.
+ */
+import fs from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Engine, EngineOptions } from '../../xseg/types.ts';
+import type { Api } from '../api/context.ts';
+import { buildApi } from '../api/server.ts';
+import { type HomePaths, homePaths, prepareHome, writeDaemonFile } from '../home.ts';
+import type { Log } from '../log.ts';
+import { Transfers } from '../transfers.ts';
+import { formatNbdAddress, type NbdAddress } from './addresses.ts';
+import { clearSocketPath, groupId, MODE_GROUP, MODE_PRIVATE, openToGroup } from './sockets.ts';
+
+export interface DaemonOptions {
+  home: string;
+  socketDir?: string | undefined;
+  socketGroup?: string | undefined;
+  /** besides the unix socket in the home */
+  nbd: NbdAddress[];
+  engine: Omit<EngineOptions, 'home' | 'log' | 'onFatal'>;
+  log: Log;
+  onFatal: (reason: string) => void;
+  openEngine: (options: EngineOptions) => Promise<Engine>;
+}
+
+/** requests under way at a stop have this long to end; the engine itself takes what it needs */
+const API_CLOSE_MS_MAX = 5_000;
+
+export class Daemon {
+  private constructor(
+    readonly paths: HomePaths,
+    readonly engine: Engine,
+    private readonly api: Api,
+    private readonly transfers: Transfers,
+    readonly nbdAddresses: string[],
+  ) {}
+
+  /** Leaves nothing running and no socket behind when it fails. */
+  static async start(options: DaemonOptions): Promise<Daemon> {
+    const paths = homePaths(options.home, options.socketDir);
+    const gid = options.socketGroup === undefined ? null : groupId(options.socketGroup);
+    prepareHome(paths.home);
+    // Sockets are the owner's until openToGroup() says otherwise, without a moment in between.
+    process.umask(0o077);
+    const { home, log, onFatal } = options;
+    const engine = await options.openEngine({ ...options.engine, home, log, onFatal });
+    try {
+      return await Daemon.listen(options, paths, gid, engine);
+    } catch (error) {
+      await engine.close().catch((closing: Error) => log('error', 'engine.close', { message: closing.message }));
+      throw error;
+    }
+  }
+
+  private static async listen(
+    options: DaemonOptions,
+    paths: HomePaths,
+    gid: number | null,
+    engine: Engine,
+  ): Promise<Daemon> {
+    const transfers = new Transfers(engine, options.log);
+    await transfers.sweep();
+    const nbdAddresses: string[] = [];
+    const mode = gid === null ? MODE_PRIVATE : MODE_GROUP;
+    for (const address of [{ kind: 'unix', path: paths.nbd } as const, ...options.nbd]) {
+      if (address.kind === 'unix') await clearSocketPath(address.path);
+      nbdAddresses.push(await engine.listenNbd(formatNbdAddress(address), mode));
+      if (address.kind === 'unix') openToGroup(address.path, gid);
+    }
+    const sockets = () => ({ control: paths.control, nbd: nbdAddresses });
+    const api = buildApi({ engine, transfers, log: options.log, sockets });
+    await clearSocketPath(paths.control);
+    await api.listen({ path: paths.control });
+    openToGroup(paths.control, gid);
+    writeDaemonFile(paths.daemonFile, { pid: process.pid, control: paths.control, nbd: nbdAddresses });
+    return new Daemon(paths, engine, api, transfers, nbdAddresses);
+  }
+
+  /** Clients first, then what is unfinished, then the engine, which commits everything acknowledged. */
+  async stop(): Promise<void> {
+    await this.transfers.abortAll();
+    await Promise.race([this.api.close(), sleep(API_CLOSE_MS_MAX, undefined, { ref: false })]);
+    await this.engine.close();
+    for (const file of [this.paths.control, this.paths.daemonFile, ...this.unixSockets()])
+      fs.rmSync(file, { force: true });
+  }
+
+  private unixSockets(): string[] {
+    const unix = 'unix:';
+    return this.nbdAddresses.filter((address) => address.startsWith(unix)).map((address) => address.slice(unix.length));
+  }
+}

@@ -1,0 +1,78 @@
+/** Images in and out: raw and qcow2 files, by qemu-img, through NBD. */
+import type { VolumeInfo } from '../../xseg/types.ts';
+import type { ControlClient } from '../client.ts';
+import { NbdClient } from '../nbd/client.ts';
+import { nbdUri } from '../nbd/uri.ts';
+import { CONVERT_ARGS, convert, SOURCE_PATH } from './qemu-img.ts';
+import { findNbdSocket, withTransfer } from './remote.ts';
+import type { ImageSource } from './source.ts';
+import type { TargetFile } from './target-file.ts';
+
+export interface TransferRun {
+  client: ControlClient;
+  /** @param share 0..1 */
+  onProgress: (share: number) => void;
+  signal: AbortSignal;
+}
+
+/** Fills a new volume, which appears under its name when it is whole and durable. */
+export async function importImage(
+  run: TransferRun,
+  source: ImageSource,
+  name: string,
+  pool: string | undefined,
+): Promise<VolumeInfo> {
+  const socket = await findNbdSocket(run.client);
+  return withTransfer(run.client, { kind: 'create', name, size: source.size, pool }, async (transfer) => {
+    const driver = source.device ? 'host_device' : 'file';
+    const from = `driver=${source.format},file.driver=${driver},file.filename=${SOURCE_PATH}`;
+    const uri = nbdUri(socket, transfer.info.export);
+    await convert({
+      // A new volume reads as zeroes, so zeroes need not be written.
+      args: [...CONVERT_ARGS, '-n', '--target-is-zero', '--image-opts', from, '-O', 'raw', uri],
+      sourceFd: source.file.fd,
+      sourceName: source.path,
+      onProgress: run.onProgress,
+      signal: run.signal,
+    });
+    // qemu-img flushes only when its cache mode says so; a flush on any connection covers what all have written.
+    await flushExport(socket, transfer.info.export);
+    return transfer.commit();
+  });
+}
+
+async function flushExport(socket: string, exportName: string): Promise<void> {
+  const nbd = await NbdClient.connect({ socket, exportName });
+  try {
+    await nbd.flush();
+  } finally {
+    await nbd.close();
+  }
+}
+
+/**
+ * Copies a volume or snapshot to a file. Of a live volume, one moment is copied, whatever is written meanwhile.
+ * @param name VOL or VOL@SNAP
+ */
+export async function exportImage(
+  run: TransferRun,
+  name: string,
+  target: TargetFile,
+  format: 'raw' | 'qcow2',
+): Promise<{ bytes: number; diskBytes: number }> {
+  const socket = await findNbdSocket(run.client);
+  const copy = async (exportName: string) => {
+    try {
+      await convert({
+        args: [...CONVERT_ARGS, '-f', 'raw', '-O', format, nbdUri(socket, exportName), target.temporary],
+        onProgress: run.onProgress,
+        signal: run.signal,
+      });
+      return target.publish();
+    } finally {
+      target.discard();
+    }
+  };
+  if (name.includes('@')) return copy(name);
+  return withTransfer(run.client, { kind: 'read', volume: name }, (transfer) => copy(transfer.info.export));
+}

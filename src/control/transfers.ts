@@ -1,0 +1,227 @@
+/**
+ * Work that a client does over NBD and that must be seen whole or not at all: a new volume being filled, new content for
+ * a volume, a moment of a live volume being read.
+ *
+ * What is unfinished lives under hidden names (names.ts). A transfer ends by commit or abort; the API aborts it when its client
+ * is gone, and sweep() removes at start what a killed daemon left. So there is never half an import under a name of a user's.
+ */
+import { randomBytes } from 'node:crypto';
+import { HIDDEN_PREFIX, isHiddenName, joinName } from '../xseg/names.ts';
+import { type Engine, EngineError, type VolumeInfo } from '../xseg/types.ts';
+import { ControlError } from './errors.ts';
+import type { Log } from './log.ts';
+
+/** at once; each holds a hidden volume or snapshot and one connection */
+export const TRANSFERS_MAX = 64;
+
+export type TransferSpec =
+  | { kind: 'create'; name: string; size: number; pool?: string | undefined }
+  | { kind: 'onto'; volume: string }
+  | { kind: 'read'; volume: string };
+
+export interface TransferInfo {
+  id: string;
+  kind: TransferSpec['kind'];
+  /** the volume that it is about */
+  volume: string;
+  /** the NBD export to write to, or to read from */
+  export: string;
+  size: number;
+  blockSize: number;
+  pool: string;
+}
+
+interface Transfer {
+  info: TransferInfo;
+  /** id of the volume, so that another one with its name is not taken for it */
+  volumeId: string | null;
+  /** hidden names to remove in the end */
+  stagedVolume: string | null;
+  snapshot: string | null;
+  state: 'open' | 'committing' | 'ended';
+  onEnd: (outcome: 'committed' | 'aborted') => void;
+}
+
+export class Transfers {
+  private readonly transfers = new Map<string, Transfer>();
+  private beginning = 0;
+
+  constructor(
+    private readonly engine: Engine,
+    private readonly log: Log,
+  ) {}
+
+  get count(): number {
+    return this.transfers.size;
+  }
+
+  /**
+   * @param onEnd called once, when the transfer is committed or aborted
+   * @throws EXISTS (create), NOT_FOUND, BUSY (onto: the volume is open; or too many transfers)
+   */
+  async begin(spec: TransferSpec, onEnd: Transfer['onEnd']): Promise<TransferInfo> {
+    if (this.transfers.size + this.beginning >= TRANSFERS_MAX) {
+      throw new ControlError('BUSY', `there are ${TRANSFERS_MAX} transfers under way; wait for one to end`);
+    }
+    const id = randomBytes(8).toString('hex');
+    this.beginning++;
+    try {
+      const transfer = await this.prepare(id, spec, onEnd);
+      this.transfers.set(id, transfer);
+      return transfer.info;
+    } finally {
+      this.beginning--;
+    }
+  }
+
+  /** Gives the staged volume another size. Clients that have it open see it when they connect again. */
+  async resize(id: string, size: number): Promise<TransferInfo> {
+    const transfer = this.find(id);
+    if (!transfer.stagedVolume) throw new ControlError('INVALID', 'only a transfer that writes can be resized');
+    const { size: now } = await this.engine.resizeVolume(transfer.stagedVolume, size);
+    transfer.info = { ...transfer.info, size: now };
+    return transfer.info;
+  }
+
+  /**
+   * Makes what was written the volume's, atomically.
+   * @returns the volume
+   * @throws EXISTS (create: the name was taken meanwhile), BUSY, BASE_DIFFERS (onto: opened or changed meanwhile); the transfer stays open
+   */
+  async commit(id: string): Promise<VolumeInfo> {
+    const transfer = this.find(id);
+    transfer.state = 'committing';
+    try {
+      const volume = await this.publish(transfer);
+      await this.end(transfer, 'committed');
+      return volume;
+    } catch (error) {
+      if (transfer.state === 'committing') transfer.state = 'open';
+      throw error;
+    }
+  }
+
+  /** Removes what was staged. Does nothing when the transfer has ended, or is being committed. */
+  async abort(id: string): Promise<void> {
+    const transfer = this.transfers.get(id);
+    if (transfer?.state === 'open') await this.end(transfer, 'aborted');
+  }
+
+  async abortAll(): Promise<void> {
+    await Promise.all([...this.transfers.keys()].map((id) => this.abort(id)));
+  }
+
+  /** Removes what a daemon that was killed left behind. Call once, before clients are let in. */
+  async sweep(): Promise<void> {
+    for (const { name } of await this.engine.listSnapshots()) {
+      if (isHiddenName(name)) await this.remove('snapshot', name);
+    }
+    for (const { name } of await this.engine.listVolumes()) {
+      if (isHiddenName(name)) await this.remove('volume', name);
+    }
+  }
+
+  private find(id: string): Transfer {
+    const transfer = this.transfers.get(id);
+    if (!transfer)
+      throw new ControlError('NOT_FOUND', 'there is no such transfer; it ends with the request that began it');
+    if (transfer.state !== 'open') throw new ControlError('BUSY', 'the transfer is being committed');
+    return transfer;
+  }
+
+  private async prepare(id: string, spec: TransferSpec, onEnd: Transfer['onEnd']): Promise<Transfer> {
+    const hidden = `${HIDDEN_PREFIX}${id}`;
+    const base = { volumeId: null, stagedVolume: null, snapshot: null, state: 'open' as const, onEnd };
+    if (spec.kind === 'create') {
+      await this.refuseExisting(spec.name);
+      const staged = await this.engine.createVolume({
+        name: hidden,
+        size: spec.size,
+        ...(spec.pool === undefined ? {} : { pool: spec.pool }),
+      });
+      return { ...base, info: infoOf(id, spec.kind, spec.name, hidden, staged), stagedVolume: hidden };
+    }
+    const volume = await this.engine.showVolume(spec.volume);
+    if (spec.kind === 'onto' && volume.openCount > 0) throw stillOpen(volume);
+    const snapshot = joinName(volume.name, hidden);
+    await this.engine.createSnapshot(volume.name, hidden);
+    if (spec.kind === 'read') {
+      return { ...base, info: infoOf(id, spec.kind, volume.name, snapshot, volume), volumeId: volume.id, snapshot };
+    }
+    try {
+      const staged = await this.engine.clone(snapshot, hidden);
+      const info = infoOf(id, spec.kind, volume.name, hidden, staged);
+      return { ...base, info, volumeId: volume.id, stagedVolume: hidden, snapshot };
+    } catch (error) {
+      await this.remove('snapshot', snapshot);
+      throw error;
+    }
+  }
+
+  private async publish(transfer: Transfer): Promise<VolumeInfo> {
+    const { info, stagedVolume } = transfer;
+    if (info.kind === 'create') return this.engine.renameVolume(stagedVolume!, info.volume);
+    const volume = await this.engine.showVolume(info.volume);
+    if (info.kind === 'read') return volume;
+    if (volume.id !== transfer.volumeId) throw changed(info.volume);
+    if (volume.openCount > 0) throw stillOpen(volume);
+    const snapshot = await this.engine.showSnapshot(transfer.snapshot!);
+    const { extents } = await this.engine.diff(transfer.snapshot!, volume.name, { max: 1 });
+    if (snapshot.size !== volume.size || extents.length > 0) throw changed(info.volume);
+    return this.engine.replaceWith(volume.name, stagedVolume!);
+  }
+
+  private async end(transfer: Transfer, outcome: 'committed' | 'aborted'): Promise<void> {
+    transfer.state = 'ended';
+    if (outcome === 'aborted' && transfer.stagedVolume) await this.remove('volume', transfer.stagedVolume);
+    if (transfer.snapshot) await this.remove('snapshot', transfer.snapshot);
+    this.transfers.delete(transfer.info.id);
+    transfer.onEnd(outcome);
+  }
+
+  private async refuseExisting(name: string): Promise<void> {
+    try {
+      await this.engine.showVolume(name);
+    } catch (error) {
+      if (error instanceof EngineError && error.code === 'NOT_FOUND') return;
+      throw error;
+    }
+    throw new ControlError(
+      'EXISTS',
+      `there is a volume ${JSON.stringify(name)} already; choose another name or delete it`,
+    );
+  }
+
+  /** What cannot be removed now is removed by the next start's sweep: it must not fail what it comes after. */
+  private async remove(kind: 'volume' | 'snapshot', name: string): Promise<void> {
+    try {
+      if (kind === 'volume') await this.engine.deleteVolume(name, { force: true, withSnapshots: true });
+      else await this.engine.deleteSnapshot(name, { force: true });
+    } catch (error) {
+      const { code, message } = error as { code?: unknown; message?: unknown };
+      if (code !== 'NOT_FOUND') this.log('warn', 'transfer.leftover', { name, code, message });
+    }
+  }
+}
+
+function infoOf(
+  id: string,
+  kind: TransferSpec['kind'],
+  volume: string,
+  exportName: string,
+  from: { size: number; blockSize: number; pool: string },
+): TransferInfo {
+  return { id, kind, volume, export: exportName, size: from.size, blockSize: from.blockSize, pool: from.pool };
+}
+
+function stillOpen(volume: VolumeInfo): ControlError {
+  const text = `volume ${JSON.stringify(volume.name)} is open (${volume.openCount} connections); disconnect its clients first`;
+  return new ControlError('BUSY', text);
+}
+
+function changed(name: string): ControlError {
+  return new ControlError(
+    'BASE_DIFFERS',
+    `volume ${JSON.stringify(name)} changed while the import ran; nothing was applied`,
+  );
+}
