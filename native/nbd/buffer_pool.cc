@@ -22,7 +22,8 @@ Buffer* BufferPool::take(bool shared) {
     free_ = buffer->next;
     free_count_--;
   } else {
-    // Mapped, not allocated: untouched pages cost nothing, so an idle or small connection never pays for the whole size.
+    // Mapped, not allocated: untouched pages cost nothing, so an idle or small connection never pays for the whole
+    // size.
     void* data = mmap(nullptr, kBufferBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (data == MAP_FAILED) return nullptr;
     buffer = new (std::nothrow) Buffer;

@@ -1,5 +1,6 @@
-// Buffers that requests and replies of one reactor's connections live in. All have one size, so that none is ever too small or
-// wasted; payloads larger than a piece pass through several. One pool per reactor, used by its thread only: no lock.
+// Buffers that requests and replies of one reactor's connections live in. All have one size, so that none is ever too
+// small or wasted; payloads larger than a piece pass through several. One pool per reactor, used by its thread only: no
+// lock.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -15,7 +16,8 @@ inline constexpr uint32_t kBuffersSharedMax = 512;
 // Free buffers that keep their memory; others give it back to the system.
 inline constexpr uint32_t kBuffersWarmMax = 64;
 
-/// A piece of memory with a bump pointer. Users that outlive the moment count in `references`; the owner resets it when none is left.
+/// A piece of memory with a bump pointer. Users that outlive the moment count in `references`; the owner resets it when
+/// none is left.
 struct Buffer {
   uint8_t* data = nullptr;  // kBufferBytes, page aligned
   uint32_t begin = 0;       // input: first byte not parsed
@@ -32,7 +34,8 @@ class BufferPool {
   BufferPool(const BufferPool&) = delete;
   BufferPool& operator=(const BufferPool&) = delete;
 
-  /// One of the two that a connection has a right to (their number is bounded by the limit on connections). nullptr: out of memory.
+  /// One of the two that a connection has a right to (their number is bounded by the limit on connections). nullptr:
+  /// out of memory.
   Buffer* take_own();
   /// One more; nullptr when kBuffersSharedMax are taken: go on with what you have.
   Buffer* take_shared();

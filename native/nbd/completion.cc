@@ -37,9 +37,13 @@ void Transmission::complete(Record* record) {
   } else if (record->type != kCmdBlockStatus || status_answered(record)) {
     deliver(record);
   }
-  if (running_ || wake_asked_) return;
-  wake_asked_ = true;
-  host_.wake();
+  if (running_) return;
+  if (state_ == State::kDead) {
+    if (in_flight_ == 0) host_.wake();  // the last one: it can be forgotten
+  } else if (!wake_asked_) {
+    wake_asked_ = true;
+    host_.wake();
+  }
 }
 
 /// Emits the reply now, or when there is room.
@@ -128,16 +132,18 @@ bool Transmission::emit_with_holes(Record* record, uint64_t at, uint32_t bytes, 
     }
     // The hole's own bytes make room for its chunk and the header of the data behind it.
     const uint32_t hole_bytes = chunk_header_bytes(session_) + kHolePayloadBytes;
-    static_assert(kExtendedChunkHeaderBytes + kHolePayloadBytes + kExtendedChunkHeaderBytes + kOffsetBytes < kPageBytes);
+    static_assert(kExtendedChunkHeaderBytes + kHolePayloadBytes + kExtendedChunkHeaderBytes + kOffsetBytes <
+                  kPageBytes);
     header_at = end < bytes ? end - hole_bytes : lead + from;
-    put_hole(record->region.at + header_at, session_, end == bytes ? done_flag : 0, record->cookie, record->offset, at + from,
-             end - from);
+    put_hole(record->region.at + header_at, session_, end == bytes ? done_flag : 0, record->cookie, record->offset,
+             at + from, end - from);
     if (end == bytes) output_.commit_part(record->region, header_at, hole_bytes);
     run = from = end;
   }
   if (!any) return false;
   if (run != bytes) {
-    put_data_header(record->region.at + run, session_, done_flag, record->cookie, record->offset, at + run, bytes - run);
+    put_data_header(record->region.at + run, session_, done_flag, record->cookie, record->offset, at + run,
+                    bytes - run);
     output_.commit_part(record->region, header_at, lead + bytes - header_at);
   }
   output_.release(record->region);
@@ -188,8 +194,9 @@ bool Transmission::status_answered(Record* record) {
   const bool last = record->context == contexts_.size();
   const uint32_t id = contexts_[record->context - 1].id;
   const uint32_t payload = static_cast<uint32_t>(to - chunk) - chunk_header_bytes(session_);
-  uint8_t* body = put_chunk(chunk, session_, last ? kReplyFlagDone : 0,
-                            session_.extended ? kReplyBlockStatusExt : kReplyBlockStatus, record->cookie, record->offset, payload);
+  uint8_t* body =
+      put_chunk(chunk, session_, last ? kReplyFlagDone : 0,
+                session_.extended ? kReplyBlockStatusExt : kReplyBlockStatus, record->cookie, record->offset, payload);
   body = store<uint32_t>(body, id);
   if (session_.extended) store<uint32_t>(body, count);
   record->used = static_cast<uint32_t>(to - record->region.at);

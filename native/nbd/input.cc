@@ -8,8 +8,9 @@
 
 namespace atoll_native::nbd {
 
-Input::~Input() {
+void Input::clear() {
   if (buffer_ != nullptr) account_.give(buffer_);
+  buffer_ = nullptr;
 }
 
 void Input::unpin(Buffer* buffer) {
@@ -27,7 +28,8 @@ void Input::release_when_empty() {
 
 bool Input::make_room(uint32_t phase) {
   if (buffer_ != nullptr && buffer_->references == 0) {
-    // Nobody else looks at it: what is left moves to the front, where the cache is warm. It is less than a piece and mostly nothing.
+    // Nobody else looks at it: what is left moves to the front, where the cache is warm. It is less than a piece and
+    // mostly nothing.
     uint32_t left = buffer_->end - buffer_->begin;
     if (buffer_->begin != phase && left != 0) std::memmove(buffer_->data + phase, buffer_->data + buffer_->begin, left);
     buffer_->begin = phase;

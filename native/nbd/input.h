@@ -14,7 +14,7 @@ class Input {
   static constexpr uint32_t kRoomBytesMin = 64u << 10;
 
   explicit Input(BufferAccount& account) : account_(account) {}
-  ~Input();
+  ~Input() { clear(); }
   Input(const Input&) = delete;
   Input& operator=(const Input&) = delete;
 
@@ -23,9 +23,10 @@ class Input {
   uint32_t size() const { return buffer_ == nullptr ? 0 : buffer_->end - buffer_->begin; }
   void consume(uint32_t bytes) { buffer_->begin += bytes; }
 
-  /// Receives what there is, without waiting. Bytes; 0 at the end of the stream; -EAGAIN nothing there; -ENOBUFS no room
-  /// until a pinned request is done; else -errno. `*drained`: the socket had no more.
-  /// @param phase where in a page the next byte should lie, so that large payloads are aligned as their place on disk is
+  /// Receives what there is, without waiting. Bytes; 0 at the end of the stream; -EAGAIN nothing there; -ENOBUFS no
+  /// room until a pinned request is done; else -errno. `*drained`: the socket had no more.
+  /// @param phase where in a page the next byte should lie, so that large payloads are aligned as their place on disk
+  /// is
   int receive(int fd, uint32_t phase, bool* drained);
 
   /// The current bytes stay where they are until unpin().
@@ -36,6 +37,8 @@ class Input {
   void unpin(Buffer* buffer);
   /// Gives the buffer back when nothing is in it: an idle connection holds none.
   void release_when_empty();
+  /// Gives all back; nothing is pinned.
+  void clear();
 
  private:
   bool make_room(uint32_t phase);

@@ -1,9 +1,10 @@
 // Requests larger than a piece, or larger than what has come of them. No memory of their size is ever needed.
 //
-// A write is served while it arrives, cut at block borders so that no block is written twice. A read with structured replies
-// becomes one chunk per piece. A read whose data must leave as one run (simple replies, DF) is gathered: its pieces wait in
-// buffers until the last is there, so that an error can still be told. Where the limits on memory do not allow that, DF
-// gets EOVERFLOW, which the protocol has for it; a simple reply begins to leave, and an error behind that ends the connection.
+// A write is served while it arrives, cut at block borders so that no block is written twice. A read with structured
+// replies becomes one chunk per piece. A read whose data must leave as one run (simple replies, DF) is gathered: its
+// pieces wait in buffers until the last is there, so that an error can still be told. Where the limits on memory do not
+// allow that, DF gets EOVERFLOW, which the protocol has for it; a simple reply begins to leave, and an error behind
+// that ends the connection.
 #include <algorithm>
 #include <cassert>
 
@@ -27,7 +28,9 @@ Transmission::Parsed Transmission::feed() {
       if (state_ == State::kDead) return Parsed::kEnded;
       if (output_.pending_bytes() >= kOutputPendingMax) return Parsed::kStalled;
     }
-    Parsed parsed = large->type == kCmdWrite ? feed_write(large) : gathers(*large) ? feed_gathered(large) : feed_read(large);
+    Parsed parsed = large->type == kCmdWrite ? feed_write(large)
+                    : gathers(*large)        ? feed_gathered(large)
+                                             : feed_read(large);
     if (parsed != Parsed::kGoOn) return parsed;
   }
   return Parsed::kGoOn;
@@ -76,10 +79,12 @@ Transmission::Parsed Transmission::feed_write(Record* large) {
 
 Transmission::Parsed Transmission::feed_read(Record* large) {
   const uint64_t left = large->offset + large->length - large->next_offset;
-  const uint32_t bytes = static_cast<uint32_t>(std::min<uint64_t>(left, kPieceBytes - large->next_offset % kPieceBytes));
+  const uint32_t bytes =
+      static_cast<uint32_t>(std::min<uint64_t>(left, kPieceBytes - large->next_offset % kPieceBytes));
   const uint32_t lead = data_header_bytes(session_);
   Output::Region region;
-  if (in_flight_ == kRequestsInFlightMax || !output_.reserve(lead + bytes, lead, kPageBytes, &region)) return Parsed::kStalled;
+  if (in_flight_ == kRequestsInFlightMax || !output_.reserve(lead + bytes, lead, kPageBytes, &region))
+    return Parsed::kStalled;
   Record* piece = take({large->flags, large->type, large->cookie, large->offset, large->length}, Kind::kPiece);
   piece->region = region;
   submit_piece(large, piece, Op::kRead, bytes, region.at + lead);
@@ -88,7 +93,8 @@ Transmission::Parsed Transmission::feed_read(Record* large) {
 
 Transmission::Parsed Transmission::feed_gathered(Record* large) {
   const uint64_t left = large->offset + large->length - large->next_offset;
-  const uint32_t bytes = static_cast<uint32_t>(std::min<uint64_t>(left, kPieceBytes - large->next_offset % kPieceBytes));
+  const uint32_t bytes =
+      static_cast<uint32_t>(std::min<uint64_t>(left, kPieceBytes - large->next_offset % kPieceBytes));
   const uint32_t lead = large->next_offset == large->offset ? data_header_bytes(session_) : 0;
   Output::Region region;
   if (in_flight_ == kRequestsInFlightMax || !output_.reserve(lead + bytes, lead, kPageBytes, &region)) {

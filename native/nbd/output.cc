@@ -7,9 +7,10 @@
 
 namespace atoll_native::nbd {
 
-Output::~Output() {
+void Output::clear() {
   drop();
   if (buffer_ != nullptr) account_.give(buffer_);
+  buffer_ = nullptr;
 }
 
 void Output::dereference(Buffer* buffer) {

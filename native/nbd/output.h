@@ -1,5 +1,5 @@
-// What waits to be sent to a client: replies and data, in buffers of the pool, as a list of runs. Space is reserved before the
-// data is read into it, so that a reply leaves with its header in one send and without a copy.
+// What waits to be sent to a client: replies and data, in buffers of the pool, as a list of runs. Space is reserved
+// before the data is read into it, so that a reply leaves with its header in one send and without a copy.
 #pragma once
 #include <sys/uio.h>
 
@@ -27,7 +27,7 @@ class Output {
   };
 
   explicit Output(BufferAccount& account) : account_(account) {}
-  ~Output();
+  ~Output() { clear(); }
   Output(const Output&) = delete;
   Output& operator=(const Output&) = delete;
 
@@ -52,6 +52,8 @@ class Output {
   uint32_t runs() const { return tail_ - head_; }
   uint32_t runs_free() const { return kRunsMax - runs(); }
   void release_when_empty();
+  /// Gives all back; no region is reserved.
+  void clear();
 
  private:
   struct Run {

@@ -9,8 +9,8 @@
 namespace atoll_native::nbd {
 
 // ---- magic numbers
-inline constexpr uint64_t kMagicServer = 0x4e42444d41474943;         // "NBDMAGIC"
-inline constexpr uint64_t kMagicOption = 0x49484156454F5054;         // "IHAVEOPT"
+inline constexpr uint64_t kMagicServer = 0x4e42444d41474943;  // "NBDMAGIC"
+inline constexpr uint64_t kMagicOption = 0x49484156454F5054;  // "IHAVEOPT"
 inline constexpr uint64_t kMagicOptionReply = 0x0003e889045565a9;
 inline constexpr uint32_t kMagicRequest = 0x25609513;
 inline constexpr uint32_t kMagicSimpleReply = 0x67446698;
@@ -117,11 +117,11 @@ inline constexpr uint32_t kExtendedRequestBytes = 4 + 2 + 2 + 8 + 8 + 8;
 inline constexpr uint32_t kSimpleReplyBytes = 4 + 4 + 8;
 inline constexpr uint32_t kChunkHeaderBytes = 4 + 2 + 2 + 8 + 4;
 inline constexpr uint32_t kExtendedChunkHeaderBytes = 4 + 2 + 2 + 8 + 8 + 8;
-inline constexpr uint32_t kOffsetBytes = 8;              // before the data of an OFFSET_DATA chunk
-inline constexpr uint32_t kHolePayloadBytes = 8 + 4;     // OFFSET_HOLE
-inline constexpr uint32_t kErrorPayloadBytes = 4 + 2;    // ERROR without a text
+inline constexpr uint32_t kOffsetBytes = 8;            // before the data of an OFFSET_DATA chunk
+inline constexpr uint32_t kHolePayloadBytes = 8 + 4;   // OFFSET_HOLE
+inline constexpr uint32_t kErrorPayloadBytes = 4 + 2;  // ERROR without a text
 inline constexpr uint32_t kErrorOffsetPayloadBytes = 4 + 2 + 8;
-inline constexpr uint32_t kStatusHeaderBytes = 4;        // context id before the extents
+inline constexpr uint32_t kStatusHeaderBytes = 4;  // context id before the extents
 inline constexpr uint32_t kStatusExtHeaderBytes = 4 + 4;
 inline constexpr uint32_t kStatusExtentBytes = 4 + 4;
 inline constexpr uint32_t kStatusExtExtentBytes = 8 + 8;
@@ -129,7 +129,8 @@ inline constexpr uint32_t kStatusExtExtentBytes = 8 + 8;
 // The largest data of one read or write. The protocol lets every client use this much without asking.
 inline constexpr uint32_t kPayloadMax = 32u << 20;
 
-static_assert(kServerHelloBytes == 18 && kOptionHeaderBytes == 16 && kRequestBytes == 28 && kExtendedRequestBytes == 32);
+static_assert(kServerHelloBytes == 18 && kOptionHeaderBytes == 16 && kRequestBytes == 28 &&
+              kExtendedRequestBytes == 32);
 static_assert(kSimpleReplyBytes == 16 && kChunkHeaderBytes == 20 && kExtendedChunkHeaderBytes == 32);
 static_assert(kRepErrTooBig == (1u << 31) + 9 && kReplyError == (1u << 15) + 1);
 // The errors that travel are numbers of the protocol; they are also Linux's, so that no table is needed on the way out.

@@ -47,15 +47,15 @@ inline uint8_t* put_data_header(uint8_t* to, const Session& session, uint16_t fl
   return store<uint64_t>(to, at);
 }
 
-inline uint8_t* put_hole(uint8_t* to, const Session& session, uint16_t flags, uint64_t cookie, uint64_t offset, uint64_t at,
-                         uint32_t bytes) {
+inline uint8_t* put_hole(uint8_t* to, const Session& session, uint16_t flags, uint64_t cookie, uint64_t offset,
+                         uint64_t at, uint32_t bytes) {
   to = put_chunk(to, session, flags, kReplyOffsetHole, cookie, offset, kHolePayloadBytes);
   to = store<uint64_t>(to, at);
   return store<uint32_t>(to, bytes);
 }
 
-/// The whole reply of a request without data: success (`error` 0) or failure. Success is a simple reply wherever the protocol
-/// allows one (shorter); failure is a chunk where it can be.
+/// The whole reply of a request without data: success (`error` 0) or failure. Success is a simple reply wherever the
+/// protocol allows one (shorter); failure is a chunk where it can be.
 inline uint8_t* put_result(uint8_t* to, const Session& session, uint64_t cookie, uint64_t offset, int error) {
   if (error == 0) {
     if (!session.extended) return put_simple(to, cookie, 0);

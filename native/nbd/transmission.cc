@@ -89,7 +89,8 @@ uint32_t Transmission::phase() const {
 
 uint32_t Transmission::events() const {
   if (state_ == State::kDead) return 0;
-  return (want_input_ && state_ != State::kEnding ? uint32_t{EPOLLIN} : 0u) | (output_blocked_ ? uint32_t{EPOLLOUT} : 0u);
+  return (want_input_ && state_ != State::kEnding ? uint32_t{EPOLLIN} : 0u) |
+         (output_blocked_ ? uint32_t{EPOLLOUT} : 0u);
 }
 
 bool Transmission::finished() const {
@@ -244,8 +245,14 @@ void Transmission::submit(Record* record, Op op, uint64_t offset, uint64_t lengt
   }
   Extent* extents = record->request.extents;
   uint32_t extent_max = record->request.extent_max;
-  record->request = Request{.op = op, .flags = flags, .volume = session_.volume, .offset = offset, .length = length, .buffer = buffer,
-                            .done = &Transmission::done, .owner = record};
+  record->request = Request{.op = op,
+                            .flags = flags,
+                            .volume = session_.volume,
+                            .offset = offset,
+                            .length = length,
+                            .buffer = buffer,
+                            .done = &Transmission::done,
+                            .owner = record};
   if (op == Op::kStatus) {
     record->request.extents = extents;
     record->request.extent_max = extent_max;
@@ -269,7 +276,8 @@ Transmission::Parsed Transmission::begin_read(const Incoming& in, uint32_t heade
   uint32_t length = static_cast<uint32_t>(in.length);
   uint32_t lead = data_header_bytes(session_);
   Output::Region region;
-  if (!output_.reserve(lead + length, lead, length >= kAlignedReadMin ? kPageBytes : 1, &region)) return Parsed::kStalled;
+  if (!output_.reserve(lead + length, lead, length >= kAlignedReadMin ? kPageBytes : 1, &region))
+    return Parsed::kStalled;
   input_.consume(header_bytes);
   Record* record = take(in, Kind::kSingle);
   record->region = region;

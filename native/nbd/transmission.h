@@ -1,15 +1,15 @@
 // The transmission phase of one connection: requests in, replies out. The hot path of the frontend.
 //
-// One call of run() receives what there is, checks and submits every complete request in it, and sends the replies of all that
-// finished meanwhile with one call. Nothing is allocated and no lock is taken per request: a Record from a fixed table carries
-// each one, its payload lies in the input buffer (pinned while the request is on its way), its data is read into the output
-// buffer right behind its header.
+// One call of run() receives what there is, checks and submits every complete request in it, and sends the replies of
+// all that finished meanwhile with one call. Nothing is allocated and no lock is taken per request: a Record from a
+// fixed table carries each one, its payload lies in the input buffer (pinned while the request is on its way), its data
+// is read into the output buffer right behind its header.
 //
-// Requests larger than a piece are served in pieces (`large.cc`): writes while they arrive, cut at block borders; reads as
-// several chunks, or, where the protocol wants one run of bytes, gathered first so that an error can still be told.
+// Requests larger than a piece are served in pieces (`large.cc`): writes while they arrive, cut at block borders; reads
+// as several chunks, or, where the protocol wants one run of bytes, gathered first so that an error can still be told.
 //
-// Backpressure: without a free Record, room for a reply, or with much that the client has not taken, nothing more is parsed
-// or received until replies drain.
+// Backpressure: without a free Record, room for a reply, or with much that the client has not taken, nothing more is
+// parsed or received until replies drain.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -49,10 +49,11 @@ class Transmission {
   static constexpr uint32_t kStatusExtentsMax = 4096;
   static constexpr uint32_t kContextsMax = 8;
 
-  /// Asked to call run() once this turn of the reactor has brought all its completions.
   class Host {
    public:
     virtual ~Host() = default;
+    /// Call run() once this turn of the reactor has brought all its completions; when dead(): nothing is on its way any
+    /// more.
     virtual void wake() = 0;
   };
 
@@ -71,6 +72,9 @@ class Transmission {
   /// Nothing is on its way and nothing will come: close and forget.
   bool finished() const;
   bool dead() const { return state_ == State::kDead; }
+  /// Still takes bytes from the socket, or will once there is room.
+  bool open() const { return state_ == State::kOpen; }
+  bool reading() const { return want_input_; }
   /// Requests from now on get ESHUTDOWN; those on their way are answered; then it is finished.
   void shut_down();
   /// The socket is of no use any more. Requests on their way end by themselves.
@@ -89,23 +93,23 @@ class Transmission {
     Request request;
     Transmission* owner;
     Kind kind;
-    bool fed;             // large: the last piece was submitted
-    bool holes_allowed;   // read: zeroes may be told instead of sent
-    bool complete;        // piece of a gathered read: its data is there
-    uint16_t type;        // kCmd*
-    uint16_t flags;       // kCmdFlag*
-    int error;            // large: the first piece's that failed
+    bool fed;            // large: the last piece was submitted
+    bool holes_allowed;  // read: zeroes may be told instead of sent
+    bool complete;       // piece of a gathered read: its data is there
+    uint16_t type;       // kCmd*
+    uint16_t flags;      // kCmdFlag*
+    int error;           // large: the first piece's that failed
     uint64_t cookie;
-    uint64_t offset;      // as asked
+    uint64_t offset;  // as asked
     uint64_t length;
-    uint64_t next_offset;  // large: of the next piece; remaining = offset + length - next_offset
-    uint32_t outstanding;  // large: pieces not answered
-    uint32_t context;      // status: index of the context being asked
-    uint32_t used;         // status: bytes of the region that are reply
-    Buffer* pinned;        // write: where the payload is
+    uint64_t next_offset;   // large: of the next piece; remaining = offset + length - next_offset
+    uint32_t outstanding;   // large: pieces not answered
+    uint32_t context;       // status: index of the context being asked
+    uint32_t used;          // status: bytes of the region that are reply
+    Buffer* pinned;         // write: where the payload is
     Output::Region region;  // read, status: where the reply is
-    Record* large;         // piece: whose
-    Record* next;          // free, held, or next piece of a gathered read
+    Record* large;          // piece: whose
+    Record* next;           // free, held, or next piece of a gathered read
   };
 
   static void done(Request* request);
@@ -170,11 +174,11 @@ class Transmission {
   bool output_blocked_ = false;
   uint32_t in_flight_ = 0;  // records in use
   uint32_t submitted_ = 0;  // requests in the sink
-  uint64_t skip_ = 0;  // payload bytes of a refused request that are still to come
+  uint64_t skip_ = 0;       // payload bytes of a refused request that are still to come
   uint64_t turn_bytes_ = 0;
   uint32_t turn_requests_ = 0;
 
-  Record* feeding_ = nullptr;  // the large request whose pieces are being submitted; parsing waits for it
+  Record* feeding_ = nullptr;    // the large request whose pieces are being submitted; parsing waits for it
   Record* gathering_ = nullptr;  // the large read whose pieces are kept until they can leave as one run of bytes
   Record* gathered_ = nullptr;   // its pieces that did not leave yet, in order
   Record* gathered_last_ = nullptr;
