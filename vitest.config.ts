@@ -10,7 +10,6 @@ const common = {
   pool: 'forks' as const,
   testTimeout: TEST_TIMEOUT_MS,
   hookTimeout: TEST_TIMEOUT_MS,
-  teardownTimeout: TEST_TIMEOUT_MS,
 };
 
 export default defineConfig({

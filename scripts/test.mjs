@@ -18,6 +18,7 @@ import { checks } from './lint.mjs';
 
 const ROOT = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const REPORT = path.join(ROOT, 'build/vitest.json');
+const PIPE_DRAIN_MS = 5000;
 const FUZZ_SECONDS = 10;
 const FUZZ_SECONDS_LONG = 600;
 
@@ -44,6 +45,13 @@ function run(command, args, extraEnv = {}) {
     });
     child.on('error', (error) => resolve({ status: 127, text: `${text}${error.message}\n` }));
     child.on('close', (status, signal) => resolve({ status: status ?? signal, text }));
+    // What a test left running may hold the pipe open for ever; what is in it by then is all that counts.
+    child.on('exit', (status, signal) =>
+      setTimeout(() => {
+        child.stdout.destroy();
+        resolve({ status: status ?? signal, text });
+      }, PIPE_DRAIN_MS).unref(),
+    );
   });
 }
 
