@@ -2,6 +2,7 @@
 // layers that break things (`error`, `delay`, `log`). Addresses are bytes in the pool's slot space (slot << shift |
 // offset); one operation never crosses the border of a pool file (file_span()).
 #pragma once
+#include <bit>
 #include <cstdint>
 
 #include "io/pool_task.h"
@@ -57,8 +58,8 @@ struct BlockCapabilities {
 };
 
 struct BlockUsage {
-  uint64_t capacity_bytes =
-      0;  // what the pool can hold (thin: used by us + free in the file system, or the declared size)
+  // What the pool can hold: the declared size, or (thin) what we use and what is free in the file system.
+  uint64_t capacity_bytes = 0;
   uint64_t physical_bytes = 0;  // what it takes on its backend now
 };
 
@@ -67,7 +68,8 @@ class BlockPeer {
   virtual ~BlockPeer() = default;
   virtual BlockCapabilities capabilities() const = 0;
   virtual uint64_t file_span() const = 0;  // bytes of slot space per file; a power of two
-  uint32_t file_of(uint64_t address) const { return static_cast<uint32_t>(address / file_span()); }
+  /// A shift and not a division: this is on the path of every request.
+  uint32_t file_of(uint64_t address) const { return static_cast<uint32_t>(address >> std::countr_zero(file_span())); }
 
   /// Reads what can be read without waiting for a disk. 0 when all of it was, -EAGAIN to submit() instead, or -errno.
   virtual int read_now(uint64_t address, uint8_t* buffer, uint32_t length) = 0;
@@ -76,7 +78,9 @@ class BlockPeer {
   /// Starts an operation; io->done runs later on `async`'s owner thread (never inside submit).
   virtual void submit(BlockIo* io, AsyncIo& async) = 0;
   /// Makes all completed writes of a file durable; blocks the caller. 0 or -errno. A failure marks the peer failed for
-  /// good: every later write and sync answers -EIO (invariant 1).
+  /// good: every later write and sync answers -EIO (invariant 1); so does EIO from a write. Other errors of writes
+  /// (ENOSPC) are only returned. It covers what writes and zero_now() did before it was called, also before the daemon
+  /// started.
   virtual int sync_now(uint32_t file) = 0;
   virtual bool failed() const = 0;
   /// Makes file `file` exist and span file_span(); blocks. 0 or -errno.
