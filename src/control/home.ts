@@ -18,6 +18,10 @@ const OWN_FILES = new Set([
   DAEMON_FILE,
   `${DAEMON_FILE}.new`,
   'lock',
+  'lock-journal',
+  'holder',
+  'store.db-wal',
+  'store.db-shm',
   'pools',
   'lost+found',
 ]);

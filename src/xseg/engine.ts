@@ -11,6 +11,7 @@ import { type Home, openHome } from './home.ts';
 import { FRAME_BYTES } from './layout.gen.ts';
 import type { ControlReply } from './mapper/mapper.ts';
 import { loadNative, type Native } from './native.ts';
+import { checkName } from './names.ts';
 import { formatPool, openPool, planPool, plannedGrowth } from './pools.ts';
 import { Exports } from './exports.ts';
 import type { PoolRow } from './store/batch.ts';
@@ -134,6 +135,7 @@ class EngineImpl implements Engine {
   // ---- pools
 
   async createPool(spec: PoolSpecInput): Promise<PoolInfo> {
+    checkName('pool', spec.name);
     if (this.pools.has(spec.name)) throw new EngineError('EXISTS', `a pool named ${spec.name} exists`);
     const id = Math.max(0, ...[...this.pools.values()].map((p) => p.row.id)) + 1;
     const row = planPool(spec, id);
@@ -173,7 +175,8 @@ class EngineImpl implements Engine {
 
   // ---- resources
 
-  createVolume(spec: { name: string; size?: number; pool?: string; from?: string }): Promise<VolumeInfo> {
+  async createVolume(spec: { name: string; size?: number; pool?: string; from?: string }): Promise<VolumeInfo> {
+    checkName('volume', spec.name);
     return this.call('createVolume', spec);
   }
   listVolumes(): Promise<VolumeInfo[]> {
@@ -185,7 +188,8 @@ class EngineImpl implements Engine {
   resizeVolume(name: string, size: number): Promise<VolumeInfo> {
     return this.call('resizeVolume', name, size);
   }
-  renameVolume(name: string, to: string): Promise<VolumeInfo> {
+  async renameVolume(name: string, to: string): Promise<VolumeInfo> {
+    checkName('volume', to);
     return this.call('renameVolume', name, to);
   }
   async deleteVolume(name: string, options: { force?: boolean; withSnapshots?: boolean }): Promise<void> {
@@ -199,7 +203,8 @@ class EngineImpl implements Engine {
   protect(name: string, on: boolean): Promise<void> {
     return this.call('protect', name, on);
   }
-  createSnapshot(volume: string, snapshot: string): Promise<SnapshotInfo> {
+  async createSnapshot(volume: string, snapshot: string): Promise<SnapshotInfo> {
+    checkName('snapshot', snapshot);
     return this.call('createSnapshot', volume, snapshot);
   }
   listSnapshots(volume?: string): Promise<SnapshotInfo[]> {
@@ -212,7 +217,8 @@ class EngineImpl implements Engine {
     if (options.force) await this.#disconnect(name);
     return this.call('deleteSnapshot', name);
   }
-  clone(from: string, to: string): Promise<VolumeInfo> {
+  async clone(from: string, to: string): Promise<VolumeInfo> {
+    checkName('volume', to);
     return this.call('clone', from, to);
   }
   rollback(snapshot: string): Promise<VolumeInfo> {

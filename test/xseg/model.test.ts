@@ -1,0 +1,23 @@
+import { describe, expect, it } from 'vitest';
+import type { Engine, EngineOptions } from '../../src/xseg/types.ts';
+import { Model } from './model.ts';
+
+const compiled = '../../dist/src/xseg/engine.js';
+const { openEngine } = (await import(compiled)) as { openEngine: (options: EngineOptions) => Promise<Engine> };
+
+/** Long suite: ATOLL_LONG=1 runs more seeds and rounds. */
+const long = process.env.ATOLL_LONG === '1';
+const first = Number(process.env.ATOLL_SEED ?? Math.floor(Math.random() * 1e9));
+
+describe('the engine beside a model', () => {
+  const runs = long ? 40 : 3;
+  for (let i = 0; i < runs; i++) {
+    const seed = first + i;
+    const blockSize = [4096, 65536, 16384][i % 3];
+    it(`seed ${seed}, blocks of ${blockSize}`, { timeout: long ? 3_600_000 : 180_000 }, async () => {
+      const model = new Model({ seed, rounds: long ? 3000 : 250, blockSize, cacheBytes: 16 * 1024 * 1024, openEngine });
+      await model.run();
+      expect(model.log).toEqual([]);
+    });
+  }
+});
