@@ -31,6 +31,7 @@ export class Bench {
   readonly dir: string;
   private daemonStarted: Daemon | null = null;
   private names = 0;
+  private readonly made = new Map<string, Promise<unknown>>();
 
   constructor(readonly options: Options) {
     fs.mkdirSync(options.dir, { recursive: true });
@@ -56,7 +57,7 @@ export class Bench {
   }
 
   remove(file: string): void {
-    fs.rmSync(file, { force: true });
+    fs.rmSync(file, { force: true, recursive: true });
   }
 
   /** The shared daemon, started when it is first asked for, with nothing but `--home`. */
@@ -64,6 +65,26 @@ export class Bench {
     if (!this.daemonStarted) this.daemonStarted = await Daemon.start(this.children, { home: this.file('home') });
     if (!this.daemonStarted.running) await this.daemonStarted.restart();
     return this.daemonStarted;
+  }
+
+  /** A daemon with a home of its own, for what would disturb the others. `end` stops it and removes its data. */
+  async ownDaemon(args: readonly string[] = []): Promise<{ daemon: Daemon; end: () => Promise<void> }> {
+    const daemon = await Daemon.start(this.children, { home: this.file(this.fresh('home')), args });
+    const end = async (): Promise<void> => {
+      await daemon.stop();
+      fs.rmSync(daemon.home, { recursive: true, force: true });
+    };
+    return { daemon, end };
+  }
+
+  /** What `make` makes, once for all rows that ask for it. */
+  once<T>(key: string, make: () => Promise<T>): Promise<T> {
+    let made = this.made.get(key) as Promise<T> | undefined;
+    if (!made) {
+      made = make();
+      this.made.set(key, made);
+    }
+    return made;
   }
 
   /** @throws with the reason when a row needs Atoll and --peers leaves it out */
@@ -75,7 +96,7 @@ export class Bench {
   async quiet(daemon: Daemon): Promise<void> {
     const deadline = Date.now() + QUIET_MS_MAX;
     while (Date.now() < deadline) {
-      const { background } = await daemon.http<{ background: Record<string, number> }>('GET', '/v1/status');
+      const { background } = await daemon.status();
       if (Object.values(background).every((left) => left === 0)) return;
       await sleep(QUIET_POLL_MS);
     }
@@ -110,7 +131,7 @@ export class Bench {
   async compare(
     row: RowResult,
     contenders: readonly Contender[],
-    measure: (target: Export, round: number) => Promise<Sample>,
+    measure: (target: Export, round: number, name: string) => Promise<Sample>,
   ): Promise<void> {
     const wanted = contenders.filter((contender) => this.wants(contender.name));
     const series = new Map(wanted.map((contender) => [contender.name, [] as Sample[]]));
@@ -118,7 +139,7 @@ export class Bench {
       const told: string[] = [];
       for (const contender of rotate(wanted, round)) {
         const target = await contender.prepare(round);
-        const sample = await measure(target, round);
+        const sample = await measure(target, round, contender.name);
         series.get(contender.name)!.push(sample);
         await flush(target);
         await contender.release?.(target, round);

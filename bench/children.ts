@@ -63,13 +63,13 @@ export class Children {
     return child;
   }
 
-  /** Starts a server and waits until its unix socket takes connections. */
+  /** Starts an NBD server and waits until it says hello on its unix socket. */
   async server(command: string, argv: readonly string[], socket: string, log: string): Promise<Child> {
     const output = fs.openSync(log, 'a');
     const child = this.spawn(command, argv, { stdio: ['ignore', output, output] });
     fs.closeSync(output);
     const deadline = Date.now() + START_MS_MAX;
-    while (!(await accepts(socket))) {
+    while (!(await greets(socket))) {
       if (child.finished) throw new Error(`${command} ended (${describe(child.finished)}); its log: ${tail(log)}`);
       if (Date.now() > deadline) {
         await child.stop('SIGKILL');
@@ -120,14 +120,19 @@ function tail(file: string): string {
   return fs.readFileSync(file, 'utf8').trim().split('\n').slice(-5).join(' | ');
 }
 
-/** True when a unix socket takes a connection now. */
-export function accepts(socket: string): Promise<boolean> {
+/**
+ * True when an NBD server on a unix socket says hello. A connection alone tells little: qemu-nbd listens before it has
+ * opened its image, and may then end.
+ */
+export function greets(socket: string): Promise<boolean> {
   return new Promise((resolve) => {
     const connection = net.connect(socket);
-    connection.once('connect', () => {
+    const answer = (greeted: boolean): void => {
       connection.destroy();
-      resolve(true);
-    });
-    connection.once('error', () => resolve(false));
+      resolve(greeted);
+    };
+    connection.once('data', () => answer(true));
+    connection.once('end', () => answer(false));
+    connection.once('error', () => answer(false));
   });
 }

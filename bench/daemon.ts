@@ -32,6 +32,18 @@ export interface DaemonOptions {
   env?: NodeJS.ProcessEnv;
 }
 
+/** The parts of `atoll status --json` that are used here. */
+export interface DaemonStatus {
+  map: { faultP50Us: number; faultP99Us: number; faults: number };
+  background: Record<string, number>;
+}
+
+function snapshotRoute(name: string): string {
+  const [volume, snapshot] = name.split('@');
+  if (volume === undefined || snapshot === undefined) throw new Error(`${name} is no snapshot`);
+  return `/v1/volumes/${encodeURIComponent(volume)}/snapshots/${encodeURIComponent(snapshot)}`;
+}
+
 /** A request that the control socket refused. */
 export class ControlError extends Error {
   constructor(
@@ -111,10 +123,10 @@ export class Daemon {
       }, READY_MS_MAX);
       child.process.stdout?.setEncoding('utf8').on('data', (chunk: string) => {
         text += chunk;
-        const line = /^.*\bready\b.*$/m.exec(text);
+        const line = /^.*\bready\b.*\n/m.exec(text);
         if (!line) return;
         clearTimeout(timer);
-        resolve(line[0]);
+        resolve(line[0].trim());
       });
       void child.ended.then((finished) => {
         clearTimeout(timer);
@@ -185,6 +197,35 @@ export class Daemon {
       request.once('error', reject);
       request.end(text ?? undefined);
     });
+  }
+
+  async createVolume(name: string, bytes: number, pool?: string): Promise<void> {
+    await this.http('POST', '/v1/volumes', { name, size: bytes, ...(pool === undefined ? {} : { pool }) });
+  }
+
+  /** @returns the name of the snapshot, VOL@SNAP */
+  async snapshot(volume: string, name: string): Promise<string> {
+    await this.http('POST', `/v1/volumes/${encodeURIComponent(volume)}/snapshots`, { name });
+    return `${volume}@${name}`;
+  }
+
+  /** @param from VOL@SNAP */
+  async clone(from: string, name: string): Promise<void> {
+    await this.http('POST', `${snapshotRoute(from)}/clone`, { name });
+  }
+
+  /** Deletes a volume, its snapshots too, and cuts off who has it open. */
+  async deleteVolume(name: string): Promise<void> {
+    await this.http('DELETE', `/v1/volumes/${encodeURIComponent(name)}?force=true&withSnapshots=true`);
+  }
+
+  /** @param name VOL@SNAP */
+  async deleteSnapshot(name: string): Promise<void> {
+    await this.http('DELETE', `${snapshotRoute(name)}?force=true`);
+  }
+
+  status(): Promise<DaemonStatus> {
+    return this.http('GET', '/v1/status');
   }
 
   /** NBD URI of a volume, or of VOL@SNAP. */

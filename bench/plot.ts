@@ -5,6 +5,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import type { Children } from './children.ts';
+import { ATOLL, NBDKIT_FILE, NBDKIT_MEMORY, QEMU_QCOW2, QEMU_RAW } from './peers/server.ts';
 import type { Report, RowResult } from './result.ts';
 import { median, spread } from './stats.ts';
 
@@ -76,17 +77,20 @@ function panels(rows: RowResult[], barsOf: (row: RowResult) => Bar[], unitOf: (r
       lines.push(`${i} ${bar.value} ${bar.min} ${bar.max} ${colour(bar.name)} "${quoted(bar.name)}"`);
     });
     lines.push('EOD');
+    // 40k for thousands, but no 500m for halves.
+    lines.push(`set format y "${Math.max(...bars.map((bar) => bar.max)) >= 1000 ? '%.0s%c' : '%g'}"`);
     lines.push(`set title "${quoted(row.title)}" font ",9"`, `set ylabel "${quoted(unitOf(row))}" font ",8"`);
     lines.push(
       `plot $panel${index} using 1:2:5:xtic(6) with boxes lc rgb variable, ` +
-        `$panel${index} using 1:2:3:4 with yerrorbars lc rgb "#111111" pt 0`,
+        `$panel${index} using 1:2:3:4 with yerrorbars lc rgb "#111111" ps 0`,
     );
   });
   lines.push('unset multiplot');
   return lines.join('\n');
 }
 
-const coloured: string[] = ['atoll', 'qemu-nbd qcow2', 'qemu-nbd raw', 'nbdkit file', 'nbdkit memory'];
+/** The servers have the same colour in every plot; what else comes gets the next one. */
+const coloured: string[] = [ATOLL, QEMU_QCOW2, QEMU_RAW, NBDKIT_FILE, NBDKIT_MEMORY];
 
 function colour(name: string): string {
   let index = coloured.indexOf(name);

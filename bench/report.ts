@@ -1,8 +1,11 @@
 /**
  * The report as Markdown: what was measured, what was aimed at, and where it was missed.
  */
+import { ATOLL, NBDKIT_FILE, NBDKIT_MEMORY, QEMU_QCOW2, QEMU_RAW } from './peers/server.ts';
 import { type Goal, type Report, type RowResult, valuesOf } from './result.ts';
 import { median, spread } from './stats.ts';
+
+const SERVERS: readonly string[] = [ATOLL, QEMU_QCOW2, QEMU_RAW, NBDKIT_FILE, NBDKIT_MEMORY];
 
 export function markdown(report: Report): string {
   const goals = report.rows.flatMap((row) => row.goals.map((goal) => ({ row, goal })));
@@ -22,14 +25,29 @@ export function markdown(report: Report): string {
     '',
   ];
   const compared = report.rows.filter((row) => row.series.length > 0);
-  if (compared.length > 0) lines.push('## Compared', '', ...comparedTable(compared), '');
+  if (compared.length > 0) lines.push('## Compared', '');
+  for (const rows of groups(compared)) lines.push(...comparedTable(rows), '');
   const cpu = compared.filter((row) => row.series.some((one) => one.samples.some((s) => s.cpuPerMillion !== null)));
-  if (cpu.length > 0) lines.push('## CPU seconds of the server per million I/Os', '', ...cpuTable(cpu), '');
+  if (cpu.length > 0) lines.push('## CPU seconds of the server per million I/Os', '');
+  for (const rows of groups(cpu)) lines.push(...cpuTable(rows), '');
   const goalRows = report.rows.filter((row) => row.goals.length > 0);
   if (goalRows.length > 0) lines.push('## Goals', '', ...goalTable(goalRows), '');
   lines.push('## Further numbers', '');
   for (const row of report.rows) lines.push(...details(row));
   return `${lines.join('\n').trimEnd()}\n`;
+}
+
+/** Rows that share contenders share a table: those of the five servers, and the others by themselves. */
+function groups(rows: readonly RowResult[]): RowResult[][] {
+  const found = new Map<string, RowResult[]>();
+  for (const row of rows) {
+    const names = row.series.map((series) => series.name);
+    const key = names.every((name) => SERVERS.includes(name)) ? 'servers' : names.join();
+    const group = found.get(key);
+    if (group) group.push(row);
+    else found.set(key, [row]);
+  }
+  return [...found.values()];
 }
 
 function seriesNames(rows: readonly RowResult[]): string[] {

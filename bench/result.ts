@@ -83,6 +83,13 @@ export function ratioGoal(row: RowResult, ours: string, theirs: string, factor: 
   });
 }
 
+/** Adds the median of the paired ratios of two series as a fact; nothing when either did not run. */
+export function pairedFact(row: RowResult, name: string, ours: string, theirs: string): void {
+  const mine = valuesOf(row, ours);
+  const others = valuesOf(row, theirs);
+  if (mine && others) row.facts[name] = median(pairedRatios(mine, others));
+}
+
 export function atMost(row: RowResult, text: string, value: number, bound: number, unit: string): void {
   row.goals.push({ text, direction: 'at most', bound, value, spread: null, unit, pass: value <= bound });
 }

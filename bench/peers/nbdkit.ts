@@ -13,6 +13,14 @@ export async function nbdkitFile(children: Children, file: string): Promise<Peer
   return new PeerServer(child, socket);
 }
 
+/** Serves every file of a folder by its name. */
+export async function nbdkitFolder(children: Children, dir: string): Promise<PeerServer> {
+  const socket = `${dir}.sock`;
+  const argv = ['--foreground', '--unix', socket, 'file', `dir=${dir}`];
+  const child = await children.server('nbdkit', argv, socket, path.join(path.dirname(dir), 'nbdkit.log'));
+  return new PeerServer(child, socket);
+}
+
 export async function nbdkitMemory(children: Children, dir: string, bytes: number): Promise<PeerServer> {
   const socket = path.join(dir, 'memory.sock');
   const argv = ['--foreground', '--unix', socket, 'memory', String(bytes)];

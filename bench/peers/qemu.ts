@@ -19,16 +19,24 @@ export async function createOverlay(children: Children, backing: string, backing
   await children.run('qemu-img', ['create', '-q', '-f', 'qcow2', '-F', backingFormat, '-b', backing, file]);
 }
 
-/** @param cache qemu-nbd's own default is writeback */
+export interface QemuNbdOptions {
+  /** qemu-nbd's own default is writeback */
+  cache?: 'writeback' | 'none';
+  /** needed where two servers have an image in common */
+  readOnly?: boolean;
+}
+
 export async function qemuNbd(
   children: Children,
   format: QemuFormat,
   file: string,
-  cache: 'writeback' | 'none' = 'writeback',
+  options: QemuNbdOptions = {},
 ): Promise<PeerServer> {
   const socket = `${file}.sock`;
   const argv = ['--persistent', `--shared=${CLIENTS_MAX}`, `--socket=${socket}`, `--format=${format}`];
-  argv.push(`--cache=${cache}`, '--aio=threads', file);
+  argv.push(`--cache=${options.cache ?? 'writeback'}`, '--aio=threads');
+  if (options.readOnly) argv.push('--read-only');
+  argv.push(file);
   const child = await children.server('qemu-nbd', argv, socket, path.join(path.dirname(file), 'qemu-nbd.log'));
   return new PeerServer(child, socket);
 }

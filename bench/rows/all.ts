@@ -1,6 +1,23 @@
 /** All rows, in the order of the report. */
+import { chain } from './chain.ts';
+import { cloneTimes } from './clone-times.ts';
+import { direct } from './direct.ts';
+import { neighbour } from './neighbour.ts';
+import { resident } from './resident.ts';
 import type { Row } from './row.ts';
+import { snapshotLoad } from './snapshot-load.ts';
+import { startup } from './startup.ts';
 import { thin } from './thin.ts';
 import { throughput } from './throughput.ts';
 
-export const ROWS: readonly Row[] = [throughput, thin];
+export const ROWS: readonly Row[] = [
+  throughput,
+  thin,
+  cloneTimes,
+  chain,
+  snapshotLoad,
+  neighbour,
+  direct,
+  startup,
+  resident,
+];

@@ -79,7 +79,7 @@ async function firstWrites(
   ratioGoal(row, ATOLL, QEMU_QCOW2, GOAL);
   row.notes.push(`${requests} requests per measurement, the same offsets for both`);
   if (daemon) {
-    const { map } = await daemon.cli<{ map: { faultP50Us: number; faultP99Us: number } }>('status');
+    const { map } = await daemon.status();
     row.facts.atoll_map_fault_p50_us = map.faultP50Us;
     row.facts.atoll_map_fault_p99_us = map.faultP99Us;
   }
@@ -92,12 +92,12 @@ function atollContender(bench: Bench, daemon: Daemon, snapshot: string | null, b
     name: ATOLL,
     prepare: async () => {
       const name = bench.fresh('thin');
-      if (snapshot) await daemon.cli('clone', snapshot, name);
-      else await daemon.cli('volume', 'create', name, '--size', String(bytes));
+      if (snapshot) await daemon.clone(snapshot, name);
+      else await daemon.createVolume(name, bytes);
       return bench.exportOf(daemon, name);
     },
     release: async (target) => {
-      await daemon.cli('volume', 'delete', target.exportName);
+      await daemon.deleteVolume(target.exportName);
       await bench.quiet(daemon);
     },
   };
@@ -126,11 +126,10 @@ async function makeBase(bench: Bench, daemon: Daemon | null, bytes: number, kind
   const base: Base = { snapshot: null, image: null };
   if (daemon) {
     const volume = bench.fresh(kind);
-    await daemon.cli('volume', 'create', volume, '--size', String(bytes));
+    await daemon.createVolume(volume, bytes);
     const target = bench.exportOf(daemon, volume);
     await (kind === 'full' ? bench.fill(target, bytes) : scatter(target, bytes, perLeaf));
-    await daemon.cli('snapshot', 'create', volume, 'base');
-    base.snapshot = `${volume}@base`;
+    base.snapshot = await daemon.snapshot(volume, 'base');
   }
   if (bench.wants(QEMU_QCOW2)) {
     base.image = bench.file(`${bench.fresh(kind)}.qcow2`);
@@ -145,8 +144,7 @@ async function makeBase(bench: Bench, daemon: Daemon | null, bytes: number, kind
 async function dropBase(bench: Bench, daemon: Daemon | null, base: Base): Promise<void> {
   if (base.image) fs.rmSync(base.image, { force: true });
   if (daemon && base.snapshot) {
-    const [volume] = base.snapshot.split('@');
-    await daemon.cli('volume', 'delete', volume!, '--with-snapshots');
+    await daemon.deleteVolume(base.snapshot.split('@')[0]!);
     await bench.quiet(daemon);
   }
 }

@@ -129,7 +129,7 @@ async function serveAll(bench: Bench, bytes: number): Promise<{ contenders: Cont
   const volume = bench.fresh('full');
   await take(ATOLL, async () => {
     const daemon = await bench.daemon();
-    await daemon.cli('volume', 'create', volume, '--size', String(bytes));
+    await daemon.createVolume(volume, bytes);
     return bench.exportOf(daemon, volume);
   });
   for (const [name, format] of [
@@ -160,7 +160,7 @@ async function serveAll(bench: Bench, bytes: number): Promise<{ contenders: Cont
   const end = async (): Promise<void> => {
     for (const server of servers) await server.stop();
     for (const file of [bench.file('full.qcow2'), bench.file('full.raw'), plain]) bench.remove(file);
-    if (bench.wants(ATOLL)) await (await bench.daemon()).cli('volume', 'delete', volume);
+    if (bench.wants(ATOLL)) await (await bench.daemon()).deleteVolume(volume);
   };
   return { contenders, end };
 }

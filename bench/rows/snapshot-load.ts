@@ -1,0 +1,144 @@
+/**
+ * Snapshots of a volume under 4 × 16 random writes: the longest gap between two of its writes around each snapshot,
+ * and the time to the snapshot's answer, which is something else (it waits for durable data, writers do not).
+ *
+ * fio logs the end of every write with a resolution of a millisecond. The same windows without a snapshot are
+ * measured beside, since two cores that five processes share make gaps of their own.
+ */
+import fs from 'node:fs';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Daemon } from '../daemon.ts';
+import { atMost, latencyFacts, newRow, type RowResult } from '../result.ts';
+import { MIB } from '../size.ts';
+import { nearestRank } from '../stats.ts';
+import type { Row } from './row.ts';
+
+const GOAL_GAP_P99_MS = 5;
+const BYTES = 512 * MIB;
+const SNAPSHOTS = 100;
+const SNAPSHOTS_QUICK = 10;
+const PAUSE_MS = 200;
+/** Snapshots kept; the older are deleted, or the copies would fill the disk. */
+const KEPT = 4;
+/** A gap is a snapshot's when it overlaps the time from its request to this long after its answer. */
+const AFTER_MS = 20;
+/** fio's start is not measured. */
+const WARM_MS = 1000;
+
+interface Window {
+  from: number;
+  to: number;
+}
+
+export const snapshotLoad: Row = {
+  ids: ['snapshot-load'],
+  async *run(bench): AsyncIterable<RowResult> {
+    bench.needsAtoll();
+    const row = newRow(
+      'snapshot-load',
+      'snapshots under 4 × 16 random writes: longest gap between two writes',
+      'ms',
+      'lower',
+    );
+    bench.say(`${row.id}: ${row.title}`);
+    const { daemon, end } = await bench.ownDaemon();
+    await daemon.createVolume('busy', BYTES);
+    const target = bench.exportOf(daemon, 'busy');
+    await bench.fill(target, BYTES);
+    const count = bench.options.quick ? SNAPSHOTS_QUICK : SNAPSHOTS;
+    const log = bench.file('busy');
+    // Each turn takes a pause and a snapshot's time; what is left over at the end is written without snapshots.
+    const seconds = Math.ceil((WARM_MS + count * (PAUSE_MS + 100)) / 1000) + 2;
+    const job = {
+      rw: 'randwrite',
+      blockSize: '4k',
+      depth: 16,
+      jobs: 4,
+      runtimeSeconds: seconds,
+      latencyLog: log,
+    } as const;
+    const load = bench.fio(target, job);
+    const { during, quiet, answers } = await Promise.race([
+      takeSnapshots(daemon, count),
+      // A load that fails must not be waited for in vain.
+      load.then(() => Promise.reject(new Error('fio ended before the snapshots did'))),
+    ]);
+    const result = await load;
+    const ends = readEnds(path.dirname(log), path.basename(log));
+    const gaps = during.map((window) => longestGap(ends, window));
+    const without = quiet.map((window) => longestGap(ends, window));
+    for (const [name, values] of [
+      ['with a snapshot', gaps],
+      ['without', without],
+    ] as const) {
+      row.series.push({ name, samples: values.map((value) => ({ value, cpuPerMillion: null })) });
+    }
+    latencyFacts(row, 'longest_gap_with_a_snapshot', gaps, 'ms');
+    latencyFacts(row, 'longest_gap_without', without, 'ms');
+    latencyFacts(row, 'time_to_answer', answers, 'ms');
+    row.facts.writes_per_second = result.iops;
+    atMost(row, `longest gap, p99 ≤ ${GOAL_GAP_P99_MS} ms`, nearestRank(gaps, 0.99), GOAL_GAP_P99_MS, 'ms');
+    row.notes.push('gaps have a resolution of 1 ms');
+    await end();
+    yield row;
+  },
+};
+
+async function takeSnapshots(daemon: Daemon, count: number) {
+  const during: Window[] = [];
+  const quiet: Window[] = [];
+  const answers: number[] = [];
+  const kept: string[] = [];
+  await sleep(WARM_MS);
+  for (let i = 0; i < count; i++) {
+    await sleep(PAUSE_MS / 2);
+    // As long as a snapshot's own window was, at a moment without one.
+    const length = AFTER_MS + (answers.at(-1) ?? 0);
+    quiet.push({ from: Date.now(), to: Date.now() + length });
+    await sleep(Math.max(PAUSE_MS / 2, length));
+    const from = Date.now();
+    const started = process.hrtime.bigint();
+    kept.push(await daemon.snapshot('busy', `s${i}`));
+    answers.push(Number(process.hrtime.bigint() - started) / 1e6);
+    during.push({ from, to: Date.now() + AFTER_MS });
+    await sleep(AFTER_MS);
+    if (kept.length > KEPT) await daemon.deleteSnapshot(kept.shift()!);
+  }
+  return { during, quiet, answers };
+}
+
+/** Unix milliseconds at which writes ended, ascending, from the logs of all jobs. */
+function readEnds(dir: string, prefix: string): number[] {
+  const ends: number[] = [];
+  for (const name of fs.readdirSync(dir)) {
+    if (!name.startsWith(`${prefix}_`) || !name.endsWith('.log')) continue;
+    const file = path.join(dir, name);
+    if (name.startsWith(`${prefix}_clat.`)) {
+      for (const line of fs.readFileSync(file, 'utf8').split('\n')) {
+        if (line !== '') ends.push(Number(line.slice(0, line.indexOf(','))));
+      }
+    }
+    fs.rmSync(file);
+  }
+  return ends.sort((a, b) => a - b);
+}
+
+/**
+ * @param ends ascending
+ * @returns the longest time between two neighbours in `ends` that overlaps the window
+ */
+export function longestGap(ends: readonly number[], window: Window): number {
+  let low = 0;
+  let high = ends.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (ends[middle]! < window.from) low = middle + 1;
+    else high = middle;
+  }
+  let longest = 0;
+  for (let i = Math.max(1, low); i < ends.length && ends[i - 1]! <= window.to; i++) {
+    longest = Math.max(longest, ends[i]! - ends[i - 1]!);
+  }
+  return longest;
+}
