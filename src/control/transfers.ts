@@ -6,6 +6,7 @@
  * is gone, and sweep() removes at start what a killed daemon left. So there is never half an import under a name of a user's.
  */
 import { randomBytes } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { HIDDEN_PREFIX, isHiddenName, joinName } from '../xseg/names.ts';
 import { type Engine, EngineError, type VolumeInfo } from '../xseg/types.ts';
 import { ControlError } from './errors.ts';
@@ -13,6 +14,9 @@ import type { Log } from './log.ts';
 
 /** at once; each holds a hidden volume or snapshot and one connection */
 export const TRANSFERS_MAX = 64;
+/** a client that commits has closed its connection; the server needs a moment to see it */
+const CLOSE_MS_MAX = 5_000;
+const CLOSE_POLL_MS = 10;
 
 export type TransferSpec =
   | { kind: 'create'; name: string; size: number; pool?: string | undefined }
@@ -57,7 +61,7 @@ export class Transfers {
 
   /**
    * @param onEnd called once, when the transfer is committed or aborted
-   * @throws EXISTS (create), NOT_FOUND, BUSY (onto: the volume is open; or too many transfers)
+   * @throws EXISTS (create), NOT_FOUND, BUSY (onto: the volume is open; or too many transfers), PROTECTED
    */
   async begin(spec: TransferSpec, onEnd: Transfer['onEnd']): Promise<TransferInfo> {
     if (this.transfers.size + this.beginning >= TRANSFERS_MAX) {
@@ -142,7 +146,7 @@ export class Transfers {
       return { ...base, info: infoOf(id, spec.kind, spec.name, hidden, staged), stagedVolume: hidden };
     }
     const volume = await this.engine.showVolume(spec.volume);
-    if (spec.kind === 'onto' && volume.openCount > 0) throw stillOpen(volume);
+    if (spec.kind === 'onto') refuseInUse(volume);
     const snapshot = joinName(volume.name, hidden);
     await this.engine.createSnapshot(volume.name, hidden);
     if (spec.kind === 'read') {
@@ -160,15 +164,27 @@ export class Transfers {
 
   private async publish(transfer: Transfer): Promise<VolumeInfo> {
     const { info, stagedVolume } = transfer;
+    if (info.kind === 'read') throw new ControlError('INVALID', 'a transfer that reads has nothing to commit');
     if (info.kind === 'create') return this.engine.renameVolume(stagedVolume!, info.volume);
+    await this.untilClosed(stagedVolume!);
     const volume = await this.engine.showVolume(info.volume);
-    if (info.kind === 'read') return volume;
     if (volume.id !== transfer.volumeId) throw changed(info.volume);
-    if (volume.openCount > 0) throw stillOpen(volume);
+    refuseInUse(volume);
     const snapshot = await this.engine.showSnapshot(transfer.snapshot!);
     const { extents } = await this.engine.diff(transfer.snapshot!, volume.name, { max: 1 });
     if (snapshot.size !== volume.size || extents.length > 0) throw changed(info.volume);
     return this.engine.replaceWith(volume.name, stagedVolume!);
+  }
+
+  /** The client has said goodbye; the engine hears of it a moment later. */
+  private async untilClosed(name: string): Promise<void> {
+    for (const until = Date.now() + CLOSE_MS_MAX; ; ) {
+      const { openCount } = await this.engine.showVolume(name);
+      if (openCount === 0) return;
+      if (Date.now() > until)
+        throw new ControlError('BUSY', 'the staged volume is still open; disconnect from it first');
+      await sleep(CLOSE_POLL_MS);
+    }
   }
 
   private async end(transfer: Transfer, outcome: 'committed' | 'aborted'): Promise<void> {
@@ -214,9 +230,15 @@ function infoOf(
   return { id, kind, volume, export: exportName, size: from.size, blockSize: from.blockSize, pool: from.pool };
 }
 
-function stillOpen(volume: VolumeInfo): ControlError {
-  const text = `volume ${JSON.stringify(volume.name)} is open (${volume.openCount} connections); disconnect its clients first`;
-  return new ControlError('BUSY', text);
+function refuseInUse(volume: VolumeInfo): void {
+  const name = JSON.stringify(volume.name);
+  if (volume.protected) {
+    throw new ControlError('PROTECTED', `volume ${name} is protected; allow it with \`atoll volume protect --off\``);
+  }
+  if (volume.openCount > 0) {
+    const text = `volume ${name} is open (${volume.openCount} connections); disconnect its clients first`;
+    throw new ControlError('BUSY', text);
+  }
 }
 
 function changed(name: string): ControlError {
