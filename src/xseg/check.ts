@@ -3,8 +3,8 @@
  * beside a serving daemon (SQLite's snapshot isolation) or on a home that nobody serves.
  */
 import type { Native } from './native.ts';
-import { bitCount, bitGet } from './store/bitmap.ts';
 import { KIND_VOLUME, type PoolRow, RELEASE_PAGE, type ResourceRow } from './store/batch.ts';
+import { bitCount, bitGet } from './store/bitmap.ts';
 import { FORMAT_VERSION, openReader, type StoreDatabase } from './store/schema.ts';
 import type { CheckReport } from './types.ts';
 
@@ -71,7 +71,8 @@ export class Check {
 
   #problem(code: string, message: string, resource?: string): void {
     this.#problemCount++;
-    if (this.#problems.length < PROBLEMS_MAX) this.#problems.push(resource === undefined ? { code, message } : { code, message, resource });
+    if (this.#problems.length < PROBLEMS_MAX)
+      this.#problems.push(resource === undefined ? { code, message } : { code, message, resource });
   }
 
   #integrity(): void {
@@ -92,7 +93,10 @@ export class Check {
 
   #rootsAndQueue(resources: ResourceRow[]): void {
     for (const r of resources) if (r.root !== 0) this.#facts(r.root).parents++;
-    for (const row of this.db.prepare('SELECT kind, id FROM release').iterate() as Iterable<{ kind: number; id: number }>) {
+    for (const row of this.db.prepare('SELECT kind, id FROM release').iterate() as Iterable<{
+      kind: number;
+      id: number;
+    }>) {
       if (row.kind === RELEASE_PAGE) this.#facts(row.id).parents++;
     }
   }
@@ -104,7 +108,11 @@ export class Check {
     let done = 0;
     this.#spreadPools();
     const onlyPool = pools.length === 1 ? pools[0] : undefined;
-    for (const row of this.db.prepare('SELECT id, base, data FROM page').iterate() as Iterable<{ id: number; base: number | null; data: Buffer }>) {
+    for (const row of this.db.prepare('SELECT id, base, data FROM page').iterate() as Iterable<{
+      id: number;
+      base: number | null;
+      data: Buffer;
+    }>) {
       if (done++ % PROGRESS_EVERY === 0) onProgress(done, total);
       const facts = this.#facts(row.id);
       const status = this.native.decodePageTo(row.data, row.id, entries, header);
@@ -113,12 +121,16 @@ export class Check {
         facts.damaged = true;
         facts.base = row.base ?? 0;
         this.#damaged.add(row.id);
-        this.#problem('PAGE', `map page ${row.id} is damaged (${['', 'checksum', 'format', 'version', 'another page'][status] ?? status})`);
+        this.#problem(
+          'PAGE',
+          `map page ${row.id} is damaged (${['', 'checksum', 'format', 'version', 'another page'][status] ?? status})`,
+        );
       } else {
         facts.level = header[0];
         facts.base = header[2];
         facts.mapped = header[5];
-        if ((row.base ?? 0) !== header[2]) this.#problem('PAGE', `map page ${row.id}: base column ${row.base ?? 0}, header ${header[2]}`);
+        if ((row.base ?? 0) !== header[2])
+          this.#problem('PAGE', `map page ${row.id}: base column ${row.base ?? 0}, header ${header[2]}`);
         const pool = onlyPool ?? pools.find((p) => p.id === this.#poolOfPage.get(row.id));
         this.#entries(row.id, facts, entries, pool);
       }
@@ -133,8 +145,16 @@ export class Check {
     if (pools < 2) return;
     const page = this.db.prepare('SELECT base, data FROM page WHERE id = ?');
     const stack: [number, number][] = [];
-    for (const r of this.db.prepare('SELECT root, pool FROM resource WHERE root != 0').iterate() as Iterable<{ root: number; pool: number }>) stack.push([r.root, r.pool]);
-    for (const r of this.db.prepare('SELECT id, pool FROM release WHERE kind != 3').iterate() as Iterable<{ id: number; pool: number }>) stack.push([r.id, r.pool]);
+    for (const r of this.db.prepare('SELECT root, pool FROM resource WHERE root != 0').iterate() as Iterable<{
+      root: number;
+      pool: number;
+    }>)
+      stack.push([r.root, r.pool]);
+    for (const r of this.db.prepare('SELECT id, pool FROM release WHERE kind != 3').iterate() as Iterable<{
+      id: number;
+      pool: number;
+    }>)
+      stack.push([r.id, r.pool]);
     const entries = new Uint32Array(ENTRIES * 2);
     const header = new Float64Array(8);
     for (let next = stack.pop(); next !== undefined; next = stack.pop()) {
@@ -160,7 +180,8 @@ export class Check {
       if (value === 0) continue;
       const owned = (hi & OWNED_HI) !== 0;
       if (facts.level === 0) facts.counted++;
-      if ((hi & EXCLUSIVE_HI) !== 0 && !owned) this.#problem('PAGE', `map page ${id} entry ${i} is exclusive but not owned`);
+      if ((hi & EXCLUSIVE_HI) !== 0 && !owned)
+        this.#problem('PAGE', `map page ${id} entry ${i} is exclusive but not owned`);
       if (!owned && facts.base === 0) this.#problem('PAGE', `map page ${id} entry ${i} borrows without a base`);
       if (!owned) continue;
       if (facts.level > 0) this.#facts(value).parents++;
@@ -187,7 +208,11 @@ export class Check {
 
   #checkPages(resources: ResourceRow[]): void {
     const extras = new Map<number, number>();
-    for (const row of this.db.prepare('SELECT id, extra FROM page_ref').iterate() as Iterable<{ id: number; extra: number }>) extras.set(row.id, row.extra);
+    for (const row of this.db.prepare('SELECT id, extra FROM page_ref').iterate() as Iterable<{
+      id: number;
+      extra: number;
+    }>)
+      extras.set(row.id, row.extra);
     for (const [id, facts] of this.#pages) {
       if (facts.level < 0) {
         this.#problem('PAGE', `map page ${id} is named and does not exist`, this.#whose(id, resources));
@@ -197,10 +222,17 @@ export class Check {
       extras.delete(id);
       // what a damaged page owns cannot be counted: fewer references than counted are then expected
       const exact = this.#damaged.size === 0 ? facts.parents === wanted : facts.parents <= wanted;
-      if (!exact) this.#problem('PAGE_REFS', `map page ${id} has ${facts.parents} parents, counted ${wanted}`, this.#whose(id, resources));
-      if (facts.parents === 0 && facts.children === 0 && this.#damaged.size === 0) this.#problem('UNREACHABLE', `map page ${id} is reached by nothing`);
+      if (!exact)
+        this.#problem(
+          'PAGE_REFS',
+          `map page ${id} has ${facts.parents} parents, counted ${wanted}`,
+          this.#whose(id, resources),
+        );
+      if (facts.parents === 0 && facts.children === 0 && this.#damaged.size === 0)
+        this.#problem('UNREACHABLE', `map page ${id} is reached by nothing`);
     }
-    for (const id of extras.keys()) this.#problem('PAGE_REFS', `references are counted for page ${id}, which does not exist`);
+    for (const id of extras.keys())
+      this.#problem('PAGE_REFS', `references are counted for page ${id}, which does not exist`);
     this.#checkMapped();
     for (const id of this.#damaged) {
       const names = this.#whose(id, resources);
@@ -222,10 +254,12 @@ export class Check {
           const child = value === 0 ? undefined : this.#pages.get(value);
           if (child === undefined) continue;
           facts.counted += child.mapped;
-          if (!child.damaged && child.level !== facts.level - 1) this.#problem('PAGE', `map page ${value} of level ${child.level} below ${id} of level ${facts.level}`);
+          if (!child.damaged && child.level !== facts.level - 1)
+            this.#problem('PAGE', `map page ${value} of level ${child.level} below ${id} of level ${facts.level}`);
         }
       }
-      if (facts.counted !== facts.mapped && this.#damaged.size === 0) this.#problem('MAPPED', `map page ${id} says ${facts.mapped} blocks, has ${facts.counted}`);
+      if (facts.counted !== facts.mapped && this.#damaged.size === 0)
+        this.#problem('MAPPED', `map page ${id} says ${facts.mapped} blocks, has ${facts.counted}`);
     }
   }
 
@@ -239,7 +273,8 @@ export class Check {
       if (id === 0 || seen.has(id)) return false;
       seen.add(id);
       const blob = page.get(id) as Buffer | undefined;
-      if (blob === undefined || this.native.decodePageTo(blob, id, entries, header) !== 0 || header[0] === 0) return false;
+      if (blob === undefined || this.native.decodePageTo(blob, id, entries, header) !== 0 || header[0] === 0)
+        return false;
       const children: number[] = [];
       for (let i = 0; i < ENTRIES; i++) {
         const value = entries[i * 2] + (entries[i * 2 + 1] & 0xffff) * 2 ** 32;
@@ -254,31 +289,52 @@ export class Check {
 
   #checkSlots(pools: PoolRow[]): void {
     const pendingSlots = new Map<string, number>();
-    for (const row of this.db.prepare('SELECT id, pool FROM release WHERE kind = 3').iterate() as Iterable<{ id: number; pool: number }>) {
+    for (const row of this.db.prepare('SELECT id, pool FROM release WHERE kind = 3').iterate() as Iterable<{
+      id: number;
+      pool: number;
+    }>) {
       const key = `${row.pool}/${row.id}`;
       pendingSlots.set(key, (pendingSlots.get(key) ?? 0) + 1);
     }
     const extras = new Map<string, number>();
-    for (const row of this.db.prepare('SELECT pool, slot, extra FROM slot_ref').iterate() as Iterable<{ pool: number; slot: number; extra: number }>) {
+    for (const row of this.db.prepare('SELECT pool, slot, extra FROM slot_ref').iterate() as Iterable<{
+      pool: number;
+      slot: number;
+      extra: number;
+    }>) {
       extras.set(`${row.pool}/${row.slot}`, row.extra);
       if (row.extra < 1) this.#problem('SLOT_REFS', `slot ${row.slot} of pool ${row.pool} has extra ${row.extra}`);
     }
     for (const pool of pools) {
       const groups = this.#uses.get(pool.id) ?? new Map<number, Uint8Array>();
-      for (const row of this.db.prepare('SELECT grp, used, state, bitmap FROM slot_group WHERE pool = ?').iterate(pool.id) as Iterable<{ grp: number; used: number; bitmap: Buffer }>) {
+      for (const row of this.db
+        .prepare('SELECT grp, used, state, bitmap FROM slot_group WHERE pool = ?')
+        .iterate(pool.id) as Iterable<{ grp: number; used: number; bitmap: Buffer }>) {
         const uses = groups.get(row.grp) ?? new Uint8Array(pool.group_slots);
         groups.delete(row.grp);
-        if (bitCount(row.bitmap) !== row.used) this.#problem('SLOTS', `group ${row.grp} of pool ${pool.name} says ${row.used} used, its bitmap ${bitCount(row.bitmap)}`);
+        if (bitCount(row.bitmap) !== row.used)
+          this.#problem(
+            'SLOTS',
+            `group ${row.grp} of pool ${pool.name} says ${row.used} used, its bitmap ${bitCount(row.bitmap)}`,
+          );
         this.#slots += row.used;
         this.#checkGroup(pool, row.grp, row.bitmap, uses, extras, pendingSlots);
       }
       for (const [grp, uses] of groups) {
-        if (uses.some((n) => n > 0)) this.#problem('SLOTS', `slots of group ${grp} of pool ${pool.name} are named; the group does not exist`);
+        if (uses.some((n) => n > 0))
+          this.#problem('SLOTS', `slots of group ${grp} of pool ${pool.name} are named; the group does not exist`);
       }
     }
   }
 
-  #checkGroup(pool: PoolRow, grp: number, bitmap: Uint8Array, uses: Uint8Array, extras: Map<string, number>, pending: Map<string, number>): void {
+  #checkGroup(
+    pool: PoolRow,
+    grp: number,
+    bitmap: Uint8Array,
+    uses: Uint8Array,
+    extras: Map<string, number>,
+    pending: Map<string, number>,
+  ): void {
     for (let i = 0; i < pool.group_slots; i++) {
       const used = bitGet(bitmap, i);
       if (!used && uses[i] === 0) continue;
@@ -300,9 +356,11 @@ export class Check {
       const name = nameOf(r, resources);
       if (r.kind !== KIND_VOLUME && !ids.has(r.volume)) this.#problem('RESOURCE', `snapshot ${r.name} has no volume`);
       const root = r.root === 0 ? undefined : this.#pages.get(r.root);
-      if (root !== undefined && !root.damaged && root.level !== r.height) this.#problem('RESOURCE', `root has level ${root.level}, height is ${r.height}`, name);
+      if (root !== undefined && !root.damaged && root.level !== r.height)
+        this.#problem('RESOURCE', `root has level ${root.level}, height is ${r.height}`, name);
       const mapped = root === undefined ? 0 : root.mapped;
-      if (!root?.damaged && mapped !== r.mapped) this.#problem('RESOURCE', `record says ${r.mapped} blocks, map ${mapped}`, name);
+      if (!root?.damaged && mapped !== r.mapped)
+        this.#problem('RESOURCE', `record says ${r.mapped} blocks, map ${mapped}`, name);
     }
   }
 }
@@ -313,7 +371,11 @@ function nameOf(r: ResourceRow, resources: ResourceRow[]): string {
 }
 
 /** Checks a home's store. */
-export function checkStore(storePath: string, native: Native, onProgress: (done: number, total: number) => void): CheckReport {
+export function checkStore(
+  storePath: string,
+  native: Native,
+  onProgress: (done: number, total: number) => void,
+): CheckReport {
   const db = openReader(storePath);
   try {
     return new Check(db, native).run(onProgress);

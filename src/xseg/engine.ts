@@ -3,22 +3,32 @@
  * Everything above (frontends, control) comes in here and nowhere else.
  */
 import { randomUUID } from 'node:crypto';
-import { availableParallelism } from 'node:os';
 import { mkdirSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import { Exports } from './exports.ts';
 import { type Home, openHome } from './home.ts';
 import { FRAME_BYTES } from './layout.gen.ts';
 import type { ControlReply } from './mapper/mapper.ts';
-import { loadNative, type Native } from './native.ts';
 import { checkName } from './names.ts';
-import { formatPool, openPool, planPool, plannedGrowth } from './pools.ts';
-import { Exports } from './exports.ts';
+import { loadNative, type Native } from './native.ts';
+import { formatPool, openPool, plannedGrowth, planPool } from './pools.ts';
 import type { PoolRow } from './store/batch.ts';
 import { openWriter } from './store/schema.ts';
 import {
-  type CheckReport, type Engine, EngineError, type EngineErrorCode, type EngineOptions, type EngineStatus, type ExtentInfo, type OpenHandle,
-  type PoolInfo, type PoolSpecInput, type SnapshotInfo, type VolumeInfo,
+  type CheckReport,
+  type Engine,
+  EngineError,
+  type EngineErrorCode,
+  type EngineOptions,
+  type EngineStatus,
+  type ExtentInfo,
+  type OpenHandle,
+  type PoolInfo,
+  type PoolSpecInput,
+  type SnapshotInfo,
+  type VolumeInfo,
 } from './types.ts';
 
 export { checkStore } from './check.ts';
@@ -67,14 +77,21 @@ class EngineImpl implements Engine {
     const worker = (file: string, data: object, transfer: MessagePort[]) =>
       new Worker(new URL(file, import.meta.url), { workerData: data, transferList: transfer });
     const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
-    this.#committer = worker(`store/committer-worker.${extension}`, { storePath: home.storePath, core, port: toCommitter.port2 }, [toCommitter.port2]);
+    this.#committer = worker(
+      `store/committer-worker.${extension}`,
+      { storePath: home.storePath, core, port: toCommitter.port2 },
+      [toCommitter.port2],
+    );
     const open = [...pools.values()].filter((p) => p.handle >= 0).map(({ row, handle }) => ({ row, handle }));
     this.#mapper = worker(
       `mapper/mapper-worker.${extension}`,
       { core, storePath: home.storePath, port: toMapper.port2, committer: toCommitter.port1, pools: open },
       [toMapper.port2, toCommitter.port1],
     );
-    for (const [name, thread] of [['mapper', this.#mapper], ['committer', this.#committer]] as const) {
+    for (const [name, thread] of [
+      ['mapper', this.#mapper],
+      ['committer', this.#committer],
+    ] as const) {
       thread.on('error', (error) => this.#died(`${name} failed: ${error.stack ?? error.message}`));
       thread.on('exit', () => this.#died(`${name} ended`));
     }
@@ -108,7 +125,8 @@ class EngineImpl implements Engine {
   }
 
   async status(): Promise<EngineStatus> {
-    const inner = await this.call<Pick<EngineStatus, 'volumes' | 'snapshots' | 'map' | 'commits' | 'background'>>('status');
+    const inner =
+      await this.call<Pick<EngineStatus, 'volumes' | 'snapshots' | 'map' | 'commits' | 'background'>>('status');
     return {
       version: this.options.version,
       home: this.home.path,
@@ -122,7 +140,9 @@ class EngineImpl implements Engine {
   check(onProgress?: (done: number, total: number) => void): Promise<CheckReport> {
     const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
     return new Promise((resolve, reject) => {
-      const thread = new Worker(new URL(`check-worker.${extension}`, import.meta.url), { workerData: { storePath: this.home.storePath } });
+      const thread = new Worker(new URL(`check-worker.${extension}`, import.meta.url), {
+        workerData: { storePath: this.home.storePath },
+      });
       thread.on('message', (m: { done: number; total: number } | { report: CheckReport } | { error: string }) => {
         if ('report' in m) resolve(m.report);
         else if ('error' in m) reject(new EngineError('IO', m.error));
@@ -154,7 +174,13 @@ class EngineImpl implements Engine {
   async listPools(): Promise<PoolInfo[]> {
     const usage = await this.call<PoolUsageRow[]>('poolUsage');
     const found: PoolInfo[] = [];
-    for (const pool of this.pools.values()) found.push(poolInfo(pool, usage.find((u) => u.id === pool.row.id)));
+    for (const pool of this.pools.values())
+      found.push(
+        poolInfo(
+          pool,
+          usage.find((u) => u.id === pool.row.id),
+        ),
+      );
     return found.sort((a, b) => a.name.localeCompare(b.name));
   }
 
@@ -224,7 +250,11 @@ class EngineImpl implements Engine {
   rollback(snapshot: string): Promise<VolumeInfo> {
     return this.call('rollback', snapshot);
   }
-  diff(a: string, b: string, options: { offset?: number; max?: number } = {}): Promise<{ extents: ExtentInfo[]; next: number | null }> {
+  diff(
+    a: string,
+    b: string,
+    options: { offset?: number; max?: number } = {},
+  ): Promise<{ extents: ExtentInfo[]; next: number | null }> {
     return this.call('diff', a, b, options.offset ?? 0, options.max ?? 4096);
   }
   replaceWith(volume: string, staged: string): Promise<VolumeInfo> {
@@ -246,7 +276,11 @@ class EngineImpl implements Engine {
     for (;;) {
       const info = name.includes('@') ? await this.showSnapshot(name) : await this.showVolume(name);
       if (info.openCount === 0) return;
-      if (Date.now() > until) throw new EngineError('BUSY', `${name} is still open ${FORCE_WAIT_MS / 1000} s after its connections were told to end`);
+      if (Date.now() > until)
+        throw new EngineError(
+          'BUSY',
+          `${name} is still open ${FORCE_WAIT_MS / 1000} s after its connections were told to end`,
+        );
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
   }
@@ -303,7 +337,10 @@ function poolInfo(pool: PoolOpen, usage: PoolUsageRow | undefined): PoolInfo {
     physicalBytes: usage?.physicalBytes ?? 0,
     reclaimingBytes: usage?.reclaimingBytes ?? 0,
     state,
-    reason: state === 'failed' ? 'a data sync failed; writes and flushes are refused until it is looked at and the daemon restarted' : pool.reason,
+    reason:
+      state === 'failed'
+        ? 'a data sync failed; writes and flushes are refused until it is looked at and the daemon restarted'
+        : pool.reason,
   };
 }
 
@@ -324,7 +361,9 @@ function prepareStore(home: Home, native: Native): { uuid: string; pools: PoolRo
         put.run('home_uuid', uuid);
         put.run('created_at', Date.now());
         db.prepare(`INSERT INTO pool (id, uuid, name, driver, kind, path, block_shift, group_slots, size, direct, preallocate, created_at)
-          VALUES (@id, @uuid, @name, @driver, @kind, @path, @block_shift, @group_slots, @size, @direct, @preallocate, @created_at)`).run(row);
+          VALUES (@id, @uuid, @name, @driver, @kind, @path, @block_shift, @group_slots, @size, @direct, @preallocate, @created_at)`).run(
+          row,
+        );
       })();
     }
     db.prepare("INSERT OR REPLACE INTO meta (key, value) VALUES ('clean', 0)").run();
@@ -339,7 +378,8 @@ function prepareStore(home: Home, native: Native): { uuid: string; pools: PoolRo
  */
 export async function openEngine(options: EngineOptions): Promise<Engine> {
   const cacheBytes = options.cacheBytes ?? CACHE_BYTES_DEFAULT;
-  if (cacheBytes < CACHE_BYTES_MIN || cacheBytes > CACHE_BYTES_MAX) throw new EngineError('INVALID', 'the map cache has from 16M to 16G');
+  if (cacheBytes < CACHE_BYTES_MIN || cacheBytes > CACHE_BYTES_MAX)
+    throw new EngineError('INVALID', 'the map cache has from 16M to 16G');
   const native = loadNative();
   const home = openHome(options.home);
   let core = -1;
@@ -357,7 +397,10 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
       try {
         pools.set(row.name, { row, handle: openPool(row, uuid, native, core), reason: null });
       } catch (error) {
-        options.log('error', 'a pool could not be opened; its volumes cannot be used', { pool: row.name, reason: (error as Error).message });
+        options.log('error', 'a pool could not be opened; its volumes cannot be used', {
+          pool: row.name,
+          reason: (error as Error).message,
+        });
         pools.set(row.name, { row, handle: -1, reason: (error as Error).message });
       }
     }

@@ -49,7 +49,11 @@ export class Exports {
   async #open(token: number, name: string): Promise<void> {
     try {
       const open = await this.engine.open(name);
-      this.native.nbdAnswerOpen(this.core, token, { ...open, error: 0, description: open.readOnly ? 'snapshot' : 'volume' });
+      this.native.nbdAnswerOpen(this.core, token, {
+        ...open,
+        error: 0,
+        description: open.readOnly ? 'snapshot' : 'volume',
+      });
     } catch (error) {
       this.native.nbdAnswerOpen(this.core, token, errnoOf(error));
     }
@@ -58,8 +62,10 @@ export class Exports {
   async #list(token: number): Promise<void> {
     const all: { name: string; description: string }[] = [];
     try {
-      for (const v of await this.engine.listVolumes()) all.push({ name: v.name, description: `volume, ${v.size} bytes` });
-      for (const s of await this.engine.listSnapshots()) all.push({ name: s.name, description: `snapshot, ${s.size} bytes` });
+      for (const v of await this.engine.listVolumes())
+        all.push({ name: v.name, description: `volume, ${v.size} bytes` });
+      for (const s of await this.engine.listSnapshots())
+        all.push({ name: s.name, description: `snapshot, ${s.size} bytes` });
     } catch (error) {
       this.log('error', 'exports could not be listed', { reason: (error as Error).message });
     }
@@ -74,14 +80,19 @@ export class Exports {
       const info = name.includes('@') ? await this.engine.showSnapshot(name) : await this.engine.showVolume(name);
       const wanted = queries.length === 0 && listing ? ['base:', 'atoll:'] : queries;
       for (const query of wanted) {
-        if (query === 'base:allocation' || (listing && query === 'base:')) contexts.set('base:allocation', BASE_ALLOCATION);
+        if (query === 'base:allocation' || (listing && query === 'base:'))
+          contexts.set('base:allocation', BASE_ALLOCATION);
         if (listing && (query === 'atoll:' || query === CHANGED_SINCE)) {
-          for (const s of await this.engine.listSnapshots(volume)) if (s.name !== info.name) contexts.set(CHANGED_SINCE + s.snapshot, 0);
+          for (const s of await this.engine.listSnapshots(volume))
+            if (s.name !== info.name) contexts.set(CHANGED_SINCE + s.snapshot, 0);
         } else if (query.startsWith(CHANGED_SINCE) && query.length > CHANGED_SINCE.length) {
           await this.#changedSince(`${volume}@${query.slice(CHANGED_SINCE.length)}`, query, listing, contexts);
         }
       }
-      this.native.nbdAnswerContexts(this.core, token, { error: 0, contexts: [...contexts].map(([n, handle]) => ({ name: n, handle })) });
+      this.native.nbdAnswerContexts(this.core, token, {
+        error: 0,
+        contexts: [...contexts].map(([n, handle]) => ({ name: n, handle })),
+      });
     } catch (error) {
       this.native.nbdAnswerContexts(this.core, token, { error: errnoOf(error).error, contexts: [] });
     }

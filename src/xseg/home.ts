@@ -21,8 +21,12 @@ export function openHome(path: string): Home {
     mkdirSync(path, { recursive: true, mode: 0o700 });
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
-    if (code === 'EEXIST' || code === 'ENOTDIR') throw new EngineError('NOT_OURS', `${path} is not a folder; choose another home`);
-    throw new EngineError(code === 'EROFS' ? 'READ_ONLY' : code === 'ENOSPC' ? 'NO_SPACE' : 'IO', `home ${path}: ${message}`);
+    if (code === 'EEXIST' || code === 'ENOTDIR')
+      throw new EngineError('NOT_OURS', `${path} is not a folder; choose another home`);
+    throw new EngineError(
+      code === 'EROFS' ? 'READ_ONLY' : code === 'ENOSPC' ? 'NO_SPACE' : 'IO',
+      `home ${path}: ${message}`,
+    );
   }
   const info = statSync(path);
   if (process.getuid !== undefined && info.uid !== process.getuid() && process.getuid() !== 0) {
@@ -45,8 +49,13 @@ function takeLock(lockPath: string, holderPath: string, home: string): Database.
   } catch (error) {
     lock?.close();
     const { code, message } = error as { code?: string; message: string };
-    if (code === 'SQLITE_BUSY') throw new EngineError('HELD', `${home} is held by another daemon (${holder(holderPath)}); stop it, or use another --home`);
-    if (code === 'SQLITE_READONLY' || code === 'SQLITE_CANTOPEN') throw new EngineError('READ_ONLY', `home ${home} cannot be written: ${message}`);
+    if (code === 'SQLITE_BUSY')
+      throw new EngineError(
+        'HELD',
+        `${home} is held by another daemon (${holder(holderPath)}); stop it, or use another --home`,
+      );
+    if (code === 'SQLITE_READONLY' || code === 'SQLITE_CANTOPEN')
+      throw new EngineError('READ_ONLY', `home ${home} cannot be written: ${message}`);
     if (code === 'SQLITE_FULL') throw new EngineError('NO_SPACE', `home ${home}: the disk is full`);
     throw new EngineError(code === 'SQLITE_NOTADB' ? 'NOT_OURS' : 'IO', `home ${home}: ${message}`);
   }

@@ -129,31 +129,81 @@ export interface Native {
 
   // ---- map page codec (docs/format.md, "Map page")
   /** encodes frame into `out` at `at`; returns bytes written (≤ PAGE_BLOB_MAX). Ids as doubles (< 2^53). */
-  encodePage(core: number, frame: number, level: number, pageId: number, base: number, owner: number, generation: number,
-    mapped: number, out: Uint8Array, at: number): number;
+  encodePage(
+    core: number,
+    frame: number,
+    level: number,
+    pageId: number,
+    base: number,
+    owner: number,
+    generation: number,
+    mapped: number,
+    out: Uint8Array,
+    at: number,
+  ): number;
   /** verifies and decodes into `frame`; fills header: [level, pageId, base, owner, generation, mapped, entryCount]. 0, or an error: 1 checksum, 2 format, 3 version, 4 other page id */
   decodePage(core: number, blob: Uint8Array, expectedPageId: number, frame: number, header: Float64Array): number;
   /** the same without a core: entries as 512 × (lo, hi) words; for check and tests */
   decodePageTo(blob: Uint8Array, expectedPageId: number, entries: Uint32Array, header: Float64Array): number;
-  encodePageFrom(entries: Uint32Array, level: number, pageId: number, base: number, owner: number, generation: number,
-    mapped: number, out: Uint8Array, at: number): number;
+  encodePageFrom(
+    entries: Uint32Array,
+    level: number,
+    pageId: number,
+    base: number,
+    owner: number,
+    generation: number,
+    mapped: number,
+    out: Uint8Array,
+    at: number,
+  ): number;
   crc32c(bytes: Uint8Array, seed: number): number;
 
   // ---- NBD: main thread
-  nbdStart(core: number, events: NbdEvents, limits: { connectionsMax: number; negotiationMs: number; connectionBytesMax: number }): void;
+  nbdStart(
+    core: number,
+    events: NbdEvents,
+    limits: { connectionsMax: number; negotiationMs: number; connectionBytesMax: number },
+  ): void;
   /** 'unix:/path' (mode 0600 unless `mode`) or 'tcp:127.0.0.1:10809'; returns listener id and the bound address */
   nbdListen(core: number, address: string, mode?: number): { id: number; address: string };
   nbdClose(core: number, listener: number): void;
   /** open: handle ≥ 0 and its facts, or errno > 0 with a message */
-  nbdAnswerOpen(core: number, token: number, answer: { error: number; message?: string; handle?: number; size?: number;
-    blockSize?: number; readOnly?: boolean; description?: string }): void;
+  nbdAnswerOpen(
+    core: number,
+    token: number,
+    answer: {
+      error: number;
+      message?: string;
+      handle?: number;
+      size?: number;
+      blockSize?: number;
+      readOnly?: boolean;
+      description?: string;
+    },
+  ): void;
   nbdAnswerList(core: number, token: number, exports: { name: string; description: string }[]): void;
   /** handle: what Request.context gets; 0xffffffff for base:allocation */
-  nbdAnswerContexts(core: number, token: number, answer: { error: number; contexts: { name: string; handle: number }[] }): void;
+  nbdAnswerContexts(
+    core: number,
+    token: number,
+    answer: { error: number; contexts: { name: string; handle: number }[] },
+  ): void;
   /** ends every connection on a handle (forced delete) */
   nbdDisconnect(core: number, handle: number): void;
-  nbdStatus(core: number): { connections: { id: number; name: string; handle: number; inFlight: number; bytesHeld: number; reactor: number }[] };
-  reactorStats(core: number): { loops: number; spins: number; spinHits: number; requests: number; inline: number; async: number; faults: number }[];
+  nbdStatus(core: number): {
+    connections: { id: number; name: string; handle: number; inFlight: number; bytesHeld: number; reactor: number }[];
+  };
+  reactorStats(
+    core: number,
+  ): {
+    loops: number;
+    spins: number;
+    spinHits: number;
+    requests: number;
+    inline: number;
+    async: number;
+    faults: number;
+  }[];
 }
 
 const require = createRequire(import.meta.url);

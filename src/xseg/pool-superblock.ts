@@ -45,9 +45,13 @@ export function encodeSuperblock(s: Superblock, crc32c: (bytes: Uint8Array) => n
 export function decodeSuperblock(b: Buffer, path: string, crc32c: (bytes: Uint8Array) => number): Superblock | null {
   if (b.every((byte) => byte === 0)) return null;
   if (b.length < SUPERBLOCK_BYTES || !b.subarray(0, 8).equals(MAGIC)) {
-    throw new EngineError('NOT_OURS', `${path} holds something that is not an Atoll pool; choose another place, or wipe it first`);
+    throw new EngineError(
+      'NOT_OURS',
+      `${path} holds something that is not an Atoll pool; choose another place, or wipe it first`,
+    );
   }
-  if (b.readUInt32LE(8) > VERSION) throw new EngineError('FORMAT_NEWER', `${path} has pool format ${b.readUInt32LE(8)}, this Atoll knows ${VERSION}`);
+  if (b.readUInt32LE(8) > VERSION)
+    throw new EngineError('FORMAT_NEWER', `${path} has pool format ${b.readUInt32LE(8)}, this Atoll knows ${VERSION}`);
   if (b.readUInt32LE(SUPERBLOCK_BYTES - 4) !== crc32c(b.subarray(0, SUPERBLOCK_BYTES - 4))) {
     throw new EngineError('CORRUPT', `the superblock of ${path} is damaged`);
   }

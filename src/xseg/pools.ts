@@ -1,11 +1,28 @@
 /** Pools as a whole: making, opening, growing them. What is in them is the mapper's. */
 import { randomUUID } from 'node:crypto';
-import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readdirSync, readFileSync, type Stats, statfsSync, statSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  type Stats,
+  statfsSync,
+  statSync,
+} from 'node:fs';
 import { isAbsolute, join, resolve } from 'node:path';
 import { FILES_MAX } from './layout.gen.ts';
 import type { Native, PoolSpec } from './native.ts';
 import {
-  decodeSuperblock, encodeSuperblock, POOL_DATA_OFFSET, type PoolKind, readSuperblockBytes, type Superblock, writeSuperblock,
+  decodeSuperblock,
+  encodeSuperblock,
+  POOL_DATA_OFFSET,
+  type PoolKind,
+  readSuperblockBytes,
+  type Superblock,
+  writeSuperblock,
 } from './pool-superblock.ts';
 import type { PoolRow } from './store/batch.ts';
 import { EngineError, type PoolSpecInput } from './types.ts';
@@ -33,7 +50,8 @@ function fail(error: unknown, what: string): never {
   const { code, message } = error as NodeJS.ErrnoException;
   if (error instanceof EngineError) throw error;
   if (code === 'ENOENT') throw new EngineError('NOT_FOUND', `${what}: ${message}`);
-  if (code === 'EROFS' || code === 'EACCES' || code === 'EPERM') throw new EngineError('READ_ONLY', `${what}: ${message}`);
+  if (code === 'EROFS' || code === 'EACCES' || code === 'EPERM')
+    throw new EngineError('READ_ONLY', `${what}: ${message}`);
   if (code === 'ENOSPC') throw new EngineError('NO_SPACE', `${what}: ${message}`);
   if (code === 'EBUSY') throw new EngineError('HELD', `${what}: ${message}`);
   throw new EngineError('IO', `${what}: ${message}`);
@@ -60,7 +78,8 @@ export function planPool(spec: PoolSpecInput, id: number): PoolRow {
     throw new EngineError('INVALID', 'a block size is a power of two from 4K to 4M');
   }
   const size = spec.size ?? 0;
-  if (size !== 0 && (size < POOL_SIZE_MIN || size > POOL_SIZE_MAX)) throw new EngineError('INVALID', 'a pool has from 64M to 1P');
+  if (size !== 0 && (size < POOL_SIZE_MIN || size > POOL_SIZE_MAX))
+    throw new EngineError('INVALID', 'a pool has from 64M to 1P');
   const path = isAbsolute(spec.path) ? spec.path : resolve(spec.path);
   const kind = kindOf(path, spec);
   const row: PoolRow = {
@@ -115,7 +134,8 @@ export function formatPool(row: PoolRow, homeUuid: string, native: Native, first
       mkdirSync(row.path, { recursive: true, mode: 0o700 });
       const entries = readdirSync(row.path).filter((name) => name !== 'lost+found');
       if (entries.length > 0) {
-        if (existsSync(at) && !firstStart) refuseExisting(at, decodeSuperblock(readSuperblockBytes(at), at, crc), homeUuid);
+        if (existsSync(at) && !firstStart)
+          refuseExisting(at, decodeSuperblock(readSuperblockBytes(at), at, crc), homeUuid);
         if (!firstStart || entries.some((name) => name !== 'superblock')) {
           throw new EngineError('NOT_OURS', `${row.path} is not empty; a pool wants an empty folder`);
         }
@@ -194,14 +214,16 @@ export function plannedGrowth(row: PoolRow, size: number | undefined): number {
   let wanted = size;
   if (row.kind === 'device') wanted = usable(deviceBytes(row.path), size ?? 0, row.path);
   if (wanted === undefined) throw new EngineError('INVALID', 'say how large: --size');
-  if (wanted < row.size) throw new EngineError('INVALID', `pool ${row.name} has ${row.size} bytes; pools do not shrink`);
+  if (wanted < row.size)
+    throw new EngineError('INVALID', `pool ${row.name} has ${row.size} bytes; pools do not shrink`);
   if (wanted > POOL_SIZE_MAX) throw new EngineError('TOO_LARGE', 'a pool has at most 1P');
   if (row.kind === 'directory' && wanted > FILES_MAX * row.group_slots * 2 ** row.block_shift) {
     throw new EngineError('TOO_LARGE', `pool ${row.name} can have at most ${FILES_MAX} groups`);
   }
   if (row.kind !== 'device') {
     const fs = statfsSync(row.kind === 'directory' ? row.path : resolve(row.path, '..'));
-    if (row.preallocate && wanted - row.size > fs.bavail * fs.bsize) throw new EngineError('NO_SPACE', 'the file system has less than that free');
+    if (row.preallocate && wanted - row.size > fs.bavail * fs.bsize)
+      throw new EngineError('NO_SPACE', 'the file system has less than that free');
   }
   return wanted;
 }

@@ -197,7 +197,11 @@ export interface Engine {
   clone(from: string, to: string): Promise<VolumeInfo>;
   rollback(snapshot: string): Promise<VolumeInfo>;
   /** extents that differ between two resources of one size class; `b` a volume or snapshot; a page of at most `max` extents from `offset` */
-  diff(a: string, b: string, options?: { offset?: number; max?: number }): Promise<{ extents: ExtentInfo[]; next: number | null }>;
+  diff(
+    a: string,
+    b: string,
+    options?: { offset?: number; max?: number },
+  ): Promise<{ extents: ExtentInfo[]; next: number | null }>;
   /** atomic: the volume becomes what `staged` (a volume) holds; `staged` goes away. Both closed. For stream imports. */
   replaceWith(volume: string, staged: string): Promise<VolumeInfo>;
 

@@ -210,7 +210,13 @@ export class Model {
     if (snap === undefined || this.volumes.length >= VOLUMES_MAX) return;
     const name = `c${this.#names++}`;
     await this.engine.clone(`${v.name}@${snap}`, name);
-    this.volumes.push({ name, bytes: Buffer.from(v.snapshots.get(snap) as Buffer), client: null, second: null, snapshots: new Map() });
+    this.volumes.push({
+      name,
+      bytes: Buffer.from(v.snapshots.get(snap) as Buffer),
+      client: null,
+      second: null,
+      snapshots: new Map(),
+    });
   }
 
   async #rollback(v: Volume): Promise<void> {
@@ -262,7 +268,10 @@ export class Model {
       const client = await this.#connected(v);
       const from = lane * span;
       const offset = from + this.int(span);
-      const length = Math.max(1, Math.min(span - (offset - from), this.int(3) === 0 ? 1 + this.int(2 * MIB) : 1 + this.int(9000)));
+      const length = Math.max(
+        1,
+        Math.min(span - (offset - from), this.int(3) === 0 ? 1 + this.int(2 * MIB) : 1 + this.int(9000)),
+      );
       const flags = this.int(8) === 0 ? 1 : 0;
       const what = this.int(10);
       if (what < 6) {
@@ -281,7 +290,10 @@ export class Model {
         const expected = Buffer.from(v.bytes.subarray(offset, offset + length));
         work.push(
           client.read(offset, length).then((got) => {
-            if (!got.equals(expected)) throw new Error(`${v.name}: read of ${length} at ${offset} differs at ${offset + firstDifference(got, expected)}`);
+            if (!got.equals(expected))
+              throw new Error(
+                `${v.name}: read of ${length} at ${offset} differs at ${offset + firstDifference(got, expected)}`,
+              );
           }),
         );
       }
@@ -291,7 +303,10 @@ export class Model {
     const length = Math.min(size - offset, 1 + this.int(MIB));
     const got = await (await this.#connected(v)).read(offset, length);
     const expected = v.bytes.subarray(offset, offset + length);
-    if (!got.equals(expected)) throw new Error(`${v.name}: read back of ${length} at ${offset} differs at ${offset + firstDifference(got, expected)}`);
+    if (!got.equals(expected))
+      throw new Error(
+        `${v.name}: read back of ${length} at ${offset} differs at ${offset + firstDifference(got, expected)}`,
+      );
   }
 
   async #readAll(name: string, size: number): Promise<Buffer> {
@@ -326,9 +341,13 @@ export class Model {
     const [left, right] = [full(bytesA), full(bytesB)];
     let next: number | null = 0;
     while (next !== null) {
-      const page = await this.engine.diff(`${v.name}@${a}`, b === '' ? v.name : `${v.name}@${b}`, { offset: next, max: 1 + this.int(20) });
+      const page = await this.engine.diff(`${v.name}@${a}`, b === '' ? v.name : `${v.name}@${b}`, {
+        offset: next,
+        max: 1 + this.int(20),
+      });
       for (const e of page.extents) {
-        if (!e.data && !right.subarray(e.offset, e.offset + e.length).every((x) => x === 0)) throw new Error('diff calls data a hole');
+        if (!e.data && !right.subarray(e.offset, e.offset + e.length).every((x) => x === 0))
+          throw new Error('diff calls data a hole');
         right.copy(left, e.offset, e.offset, e.offset + e.length);
       }
       next = page.next;
@@ -346,7 +365,13 @@ export class Model {
   async #check(): Promise<void> {
     for (const v of this.volumes) if (v.client) await v.client.flush();
     const report = await this.engine.check();
-    if (!report.ok) throw new Error(`check: ${report.problemCount} problems: ${report.problems.slice(0, 8).map((p) => `${p.code} ${p.message}`).join('; ')}`);
+    if (!report.ok)
+      throw new Error(
+        `check: ${report.problemCount} problems: ${report.problems
+          .slice(0, 8)
+          .map((p) => `${p.code} ${p.message}`)
+          .join('; ')}`,
+      );
     if (this.log.length > 0) throw new Error(`the engine logged errors: ${this.log.slice(0, 3).join('; ')}`);
   }
 
@@ -361,7 +386,10 @@ export class Model {
     for (let i = 0; ; i++) {
       const pool = await this.engine.showPool('p');
       if (pool.usedBytes === 0 && pool.reclaimingBytes === 0) break;
-      if (i > 1000) throw new Error(`space does not come back: ${JSON.stringify(pool)} ${JSON.stringify((await this.engine.status()).background)}`);
+      if (i > 1000)
+        throw new Error(
+          `space does not come back: ${JSON.stringify(pool)} ${JSON.stringify((await this.engine.status()).background)}`,
+        );
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
     await this.#check();

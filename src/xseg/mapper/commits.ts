@@ -6,9 +6,9 @@ import { VolumeRecord } from '../layout.gen.ts';
 import type { Native } from '../native.ts';
 import type { CommitBatch, CommitResult } from '../store/batch.ts';
 import { emptyBatch } from '../store/batch.ts';
+import { EIO } from './errors.ts';
 import type { Frames } from './frames.ts';
 import { Changes, type Resource } from './resource.ts';
-import { EIO } from './errors.ts';
 import type { Tree } from './tree.ts';
 
 /** docs/format.md: the longest blob of a page. */
@@ -105,7 +105,8 @@ export class Commits {
         if (resource.failed === 0) this.#fail(resource, error);
       } else {
         for (const frame of frames) this.frames.flying[frame]--;
-        if (handle >= 0 && handle === resource.handle) Atomics.store(this.frames.words, this.recordAt(handle) + VolumeRecord.mapDurable / 4, mapSeq);
+        if (handle >= 0 && handle === resource.handle)
+          Atomics.store(this.frames.words, this.recordAt(handle) + VolumeRecord.mapDurable / 4, mapSeq);
         if (batch.freed.length > 0) this.host.freed(batch.freed);
         this.host.pagesDurable(batch.pages);
       }
@@ -142,7 +143,8 @@ export class Commits {
 
   #fail(resource: Resource, error: number): void {
     resource.failed = error;
-    if (resource.handle >= 0) Atomics.store(this.frames.words, this.recordAt(resource.handle) + VolumeRecord.failed / 4, error);
+    if (resource.handle >= 0)
+      Atomics.store(this.frames.words, this.recordAt(resource.handle) + VolumeRecord.failed / 4, error);
     this.host.log('error', 'volume failed: its data could not be made durable; writes and flushes are refused', {
       volume: resource.row.name,
       errno: error,
@@ -176,7 +178,16 @@ export class Commits {
   encodeFrame(frame: number, out: Uint8Array, at: number): number {
     const f = this.frames;
     return this.native.encodePage(
-      this.core, frame, f.level[frame], f.pageId[frame], f.base[frame], f.owner[frame], f.generation[frame], f.mapped[frame], out, at,
+      this.core,
+      frame,
+      f.level[frame],
+      f.pageId[frame],
+      f.base[frame],
+      f.owner[frame],
+      f.generation[frame],
+      f.mapped[frame],
+      out,
+      at,
     );
   }
 

@@ -3,12 +3,31 @@
  * answered by exactly one reply. What has to wait (a lock on its block, a barrier, frames, slots) is parked and run again.
  */
 import {
-  EXTENT_CHANGED, EXTENT_HOLE, EXTENT_ZERO, FLAG_ALLOCATE, FLAG_CHANGED_SINCE, FLAG_FULL, GRANT_IN_PLACE, OP_DONE, OP_FLUSH, OP_LOAD,
-  OP_MAP_WRITE, OP_STATUS, OP_UNMAP, PAGE_ENTRIES, RECORD_BYTES, Reply, Request, SCRATCH_EXTENTS, SCRATCH_SLOTS, SLOT_NONE, VolumeRecord,
+  EXTENT_CHANGED,
+  EXTENT_HOLE,
+  EXTENT_ZERO,
+  FLAG_ALLOCATE,
+  FLAG_CHANGED_SINCE,
+  FLAG_FULL,
+  GRANT_IN_PLACE,
+  OP_DONE,
+  OP_FLUSH,
+  OP_LOAD,
+  OP_MAP_WRITE,
+  OP_STATUS,
+  OP_UNMAP,
+  PAGE_ENTRIES,
+  RECORD_BYTES,
+  Reply,
+  Request,
+  SCRATCH_EXTENTS,
+  SCRATCH_SLOTS,
+  SLOT_NONE,
+  VolumeRecord,
 } from '../layout.gen.ts';
 import type { Native } from '../native.ts';
 import { KIND_SNAPSHOT, RELEASE_SLOT } from '../store/batch.ts';
-import { EIO, EINVAL, ENOSPC, EROFS, ESHUTDOWN } from './errors.ts';
+import { EINVAL, EIO, ENOSPC, EROFS, ESHUTDOWN } from './errors.ts';
 import { Walk } from './extents.ts';
 import { EXCLUSIVE, type Frames, OWNED } from './frames.ts';
 import type { Resource } from './resource.ts';
@@ -282,7 +301,15 @@ export class Faults {
     resource.outstanding++;
     const id = this.#grantFree.pop() ?? this.#grants.length;
     if (id >= GRANTS_MAX) throw new Error('grants beyond GRANTS_MAX');
-    this.#grants[id] = { resource, handle: f.handle, block: f.block, count: run.count, slot: run.slot, frame, at: f.at };
+    this.#grants[id] = {
+      resource,
+      handle: f.handle,
+      block: f.block,
+      count: run.count,
+      slot: run.slot,
+      frame,
+      at: f.at,
+    };
     const old = full ? 0 : frames.value(frame, index);
     const oldSlot = old === 0 ? SLOT_NONE : old - 1;
     const at = this.#reply(f);
@@ -297,7 +324,8 @@ export class Faults {
 
   #done(f: Fault, error: number): void {
     const grant = this.#grants[f.grant];
-    if (grant === undefined || grant.handle !== f.handle) throw new Error(`reactor ${f.reactor} ended a grant it does not hold`);
+    if (grant === undefined || grant.handle !== f.handle)
+      throw new Error(`reactor ${f.reactor} ended a grant it does not hold`);
     this.#grants[f.grant] = undefined;
     this.#grantFree.push(f.grant);
     const { resource, frame } = grant;
@@ -343,7 +371,10 @@ export class Faults {
 
   /** Puts another slot in the place of a block's, under a barrier; what it had goes. */
   replaceBlock(resource: Resource, frame: number, block: number, slot: number): void {
-    this.#publish({ resource, handle: resource.handle, block, count: 1, slot, frame, at: 0 }, this.host.poolOf(resource));
+    this.#publish(
+      { resource, handle: resource.handle, block, count: 1, slot, frame, at: 0 },
+      this.host.poolOf(resource),
+    );
   }
 
   /** A leaf entry of the resource's own page goes: its slot is free at once when nobody else can have it. */
@@ -353,13 +384,19 @@ export class Faults {
       resource.changes.freed.push(resource.row.pool, slot, 1);
       pool.freeingSlots++;
     } else {
-      resource.changes.releases.push({ seq: this.host.nextRelease(), kind: RELEASE_SLOT, id: slot, pool: resource.row.pool });
+      resource.changes.releases.push({
+        seq: this.host.nextRelease(),
+        kind: RELEASE_SLOT,
+        id: slot,
+        pool: resource.row.pool,
+      });
     }
   }
 
   #mapChanged(resource: Resource): void {
     resource.mapDirty = (resource.mapDirty + 1) >>> 0;
-    if (resource.handle >= 0) Atomics.store(this.frames.words, this.recordAt(resource.handle) + VolumeRecord.mapDirty / 4, resource.mapDirty);
+    if (resource.handle >= 0)
+      Atomics.store(this.frames.words, this.recordAt(resource.handle) + VolumeRecord.mapDirty / 4, resource.mapDirty);
     this.host.changed(resource);
   }
 
@@ -483,7 +520,10 @@ export class Faults {
       return PARKED;
     }
     frames.pins[frame]++;
-    this.#publish({ resource, handle: resource.handle, block: at, count: run.count, slot: run.slot, frame, at: 0 }, pool);
+    this.#publish(
+      { resource, handle: resource.handle, block: at, count: run.count, slot: run.slot, frame, at: 0 },
+      pool,
+    );
     frames.pins[frame]--;
     return at + run.count;
   }
@@ -541,7 +581,15 @@ export class Faults {
       lastFlags = flags;
       return true;
     };
-    const walk = new Walk(this.tree, this.frames, resource, against ?? null, Math.floor(f.offset / blockSize), Math.ceil(end / blockSize), emit);
+    const walk = new Walk(
+      this.tree,
+      this.frames,
+      resource,
+      against ?? null,
+      Math.floor(f.offset / blockSize),
+      Math.ceil(end / blockSize),
+      emit,
+    );
     const result = walk.run();
     if (count === 0) {
       if (result.status === BROKEN) this.#fail(f, EIO);

@@ -4,8 +4,9 @@
  * Frame 0 is the page of all empty entries, shared by everybody and never written. A frame that reactors may have found
  * through the leaf hash is used again only after every reactor passed the epoch of its removal.
  */
+
+import { FRAME_BYTES, FrameMeta, SegmentHeader } from '../layout.gen.ts';
 import type { Native } from '../native.ts';
-import { FRAME_BYTES, SegmentHeader, FrameMeta } from '../layout.gen.ts';
 
 /** bit 62 of an entry, seen in its high word: this page holds the reference */
 export const OWNED = 0x40000000;
@@ -235,7 +236,8 @@ export class Frames {
     for (let i = 0; i < looks && victims.length < wanted; i++) {
       const frame = this.#hand;
       this.#hand = frame + 1 >= this.count ? 1 : frame + 1;
-      if (this.pageId[frame] === 0 || this.pins[frame] !== 0 || this.dirty[frame] !== 0 || this.flying[frame] !== 0) continue;
+      if (this.pageId[frame] === 0 || this.pins[frame] !== 0 || this.dirty[frame] !== 0 || this.flying[frame] !== 0)
+        continue;
       const refAt = this.#metaAt + frame * 16 + FrameMeta.referenced / 4;
       if (this.#meta[refAt] !== 0) {
         this.#meta[refAt] = 0;

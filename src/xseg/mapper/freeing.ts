@@ -176,7 +176,12 @@ export class Freeing {
    * One release. @returns the live resource whose batch it must be in, null for any batch, 'later' to put it off, or
    * 'other target' when it needs another batch than this group's
    */
-  #one(row: ReleaseRow, changes: Changes, target: Resource | null | undefined, dirty: number[]): Resource | null | 'later' | 'other target' {
+  #one(
+    row: ReleaseRow,
+    changes: Changes,
+    target: Resource | null | undefined,
+    dirty: number[],
+  ): Resource | null | 'later' | 'other target' {
     if (row.kind === RELEASE_SLOT) {
       this.#dropSlot(row.pool, row.id, changes);
       changes.releasesDone.push(row.seq);
@@ -230,7 +235,8 @@ export class Freeing {
     }
     const freed = changes.freed;
     const n = freed.length;
-    if (n > 0 && freed[n - 3] === pool && freed[n - 2] + freed[n - 1] === slot && !this.#groupBorder(pool, slot)) freed[n - 1]++;
+    if (n > 0 && freed[n - 3] === pool && freed[n - 2] + freed[n - 1] === slot && !this.#groupBorder(pool, slot))
+      freed[n - 1]++;
     else freed.push(pool, slot, 1);
     const slots = this.host.pool(pool);
     if (slots !== undefined) slots.freeingSlots++;
@@ -261,7 +267,8 @@ export class Freeing {
   #kill(id: number, pool: number, changes: Changes): boolean {
     const frame = this.#load(id);
     if (frame < 0) {
-      if (frame === BROKEN) this.host.log('warn', 'a damaged page cannot be freed; `atoll check` names it', { page: id });
+      if (frame === BROKEN)
+        this.host.log('warn', 'a damaged page cannot be freed; `atoll check` names it', { page: id });
       return false;
     }
     const { frames } = this;
@@ -283,7 +290,12 @@ export class Freeing {
   }
 
   /** One child of a ghost takes over what it borrows. */
-  #ghost(row: ReleaseRow, changes: Changes, target: Resource | null | undefined, dirty: number[]): Resource | null | 'later' | 'other target' {
+  #ghost(
+    row: ReleaseRow,
+    changes: Changes,
+    target: Resource | null | undefined,
+    dirty: number[],
+  ): Resource | null | 'later' | 'other target' {
     const id = row.id;
     if (this.#extraOf(id) !== -1 || this.reader.page(id) === undefined) {
       changes.releasesDone.push(row.seq); // an older row did it
@@ -341,7 +353,12 @@ export class Freeing {
           else this.#addPageRef(value, 1, changes);
         }
         // nobody else has it: the live page may write it in place again
-        const alone = last && leaf && live !== null && this.reader.slotExtra(pool, value - 1) === 0 && !this.#slotDelta.has(`${pool}/${value - 1}`);
+        const alone =
+          last &&
+          leaf &&
+          live !== null &&
+          this.reader.slotExtra(pool, value - 1) === 0 &&
+          !this.#slotDelta.has(`${pool}/${value - 1}`);
         frames.set(child, i, value, alone ? OWNED | EXCLUSIVE : OWNED);
       } else if (last) {
         if (leaf) this.#dropSlot(pool, value - 1, changes);

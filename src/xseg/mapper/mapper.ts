@@ -3,7 +3,15 @@
  * control messages go on. Runs in a worker thread (`mapper-worker.ts`) that blocks in the addon, never in the event loop.
  */
 import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
-import { OP_SYNC_DONE, OP_WAKE, OP_ZERO_DONE, RECORD_BYTES, Request, SegmentHeader, VolumeRecord } from '../layout.gen.ts';
+import {
+  OP_SYNC_DONE,
+  OP_WAKE,
+  OP_ZERO_DONE,
+  RECORD_BYTES,
+  Request,
+  SegmentHeader,
+  VolumeRecord,
+} from '../layout.gen.ts';
 import type { Native } from '../native.ts';
 import type { CommitBatch, CommitResult, PoolRow } from '../store/batch.ts';
 import { StoreReader } from '../store/reader.ts';
@@ -198,7 +206,12 @@ export class Mapper {
         batch.groups.push(change);
         batch.ensureFiles.push(...ensure);
         this.commits.sendLoose(batch, (error) => {
-          if (error !== null) this.log('warn', 'a slot group could not be prepared', { pool: row.name, group: change.grp, reason: error.message });
+          if (error !== null)
+            this.log('warn', 'a slot group could not be prepared', {
+              pool: row.name,
+              group: change.grp,
+              reason: error.message,
+            });
           done(error === null);
         });
       },
@@ -385,13 +398,19 @@ export class Mapper {
       case 'insertPool':
         return this.#insertPool(a[0], a[1], done);
       case 'poolUsage':
-        return done(null, [...this.pools.values()].map((p) => ({ id: p.id, failed: p.failed, ...p.usage() })));
+        return done(
+          null,
+          [...this.pools.values()].map((p) => ({ id: p.id, failed: p.failed, ...p.usage() })),
+        );
       case 'growPool':
         return this.#growPool(a[0], a[1], done);
       case 'createVolume':
         return o.createVolume(a[0], done);
       case 'listVolumes':
-        return done(null, this.#list(1).map((r) => o.volumeInfo(r)));
+        return done(
+          null,
+          this.#list(1).map((r) => o.volumeInfo(r)),
+        );
       case 'showVolume':
         return done(null, o.volumeInfo(o.needVolume(a[0])));
       case 'resizeVolume':
@@ -405,7 +424,12 @@ export class Mapper {
       case 'createSnapshot':
         return o.createSnapshot(a[0], a[1], done);
       case 'listSnapshots':
-        return done(null, (a[0] === undefined ? this.#list(2) : this.registry.snapshotsOf(o.needVolume(a[0]))).map((r) => o.snapshotInfo(r)));
+        return done(
+          null,
+          (a[0] === undefined ? this.#list(2) : this.registry.snapshotsOf(o.needVolume(a[0]))).map((r) =>
+            o.snapshotInfo(r),
+          ),
+        );
       case 'showSnapshot':
         return done(null, o.snapshotInfo(o.needSnapshot(a[0])));
       case 'deleteSnapshot':
@@ -467,7 +491,8 @@ export class Mapper {
 
   #status(): unknown {
     const samples = [...this.#samples.slice(0, Math.min(this.#sampleCount, FAULT_SAMPLES))].sort((x, y) => x - y);
-    const at = (list: number[], p: number) => (list.length === 0 ? 0 : list[Math.min(list.length - 1, Math.floor(list.length * p))]);
+    const at = (list: number[], p: number) =>
+      list.length === 0 ? 0 : list[Math.min(list.length - 1, Math.floor(list.length * p))];
     const times = this.commits.times();
     let zeroQueue = 0;
     for (const pool of this.pools.values()) zeroQueue += pool.reclaimingSlots * pool.blockSize;
@@ -484,7 +509,13 @@ export class Mapper {
         loads: this.tree.loads,
         evictions: this.frames.evictions,
       },
-      commits: { count: this.commits.count, pages: this.commits.pages, p50Ms: at(times, 0.5), p99Ms: at(times, 0.99), logBytes: this.commits.logBytes },
+      commits: {
+        count: this.commits.count,
+        pages: this.commits.pages,
+        p50Ms: at(times, 0.5),
+        p99Ms: at(times, 0.99),
+        logBytes: this.commits.logBytes,
+      },
       background: { dropQueue: this.freeing.queued, dissolveQueue: 0, zeroQueueBytes: zeroQueue },
     };
   }

@@ -4,7 +4,7 @@
  * durable.
  */
 import { randomUUID } from 'node:crypto';
-import { VolumeRecord, VOLUME_FREE, VOLUME_OPEN, VOLUME_READ_ONLY, VOLUMES_MAX } from '../layout.gen.ts';
+import { VOLUME_FREE, VOLUME_OPEN, VOLUME_READ_ONLY, VOLUMES_MAX, VolumeRecord } from '../layout.gen.ts';
 import type { Native } from '../native.ts';
 import { KIND_SNAPSHOT, KIND_VOLUME, RELEASE_PAGE, type ResourceRow } from '../store/batch.ts';
 import { EngineError, type ExtentInfo, type OpenHandle, type SnapshotInfo, type VolumeInfo } from '../types.ts';
@@ -135,12 +135,14 @@ export class Operations {
   }
 
   needSnapshot(name: string): Resource {
-    if (!name.includes('@')) throw new EngineError('INVALID', `${name} names a volume; a snapshot is named VOLUME@SNAPSHOT`);
+    if (!name.includes('@'))
+      throw new EngineError('INVALID', `${name} names a volume; a snapshot is named VOLUME@SNAPSHOT`);
     return this.need(name);
   }
 
   #checkSize(size: number): void {
-    if (!Number.isSafeInteger(size) || size <= 0) throw new EngineError('INVALID', 'a size is a positive number of bytes');
+    if (!Number.isSafeInteger(size) || size <= 0)
+      throw new EngineError('INVALID', 'a size is a positive number of bytes');
     if (size % SECTOR_BYTES !== 0) throw new EngineError('INVALID', `a size is a multiple of ${SECTOR_BYTES} bytes`);
     if (size > SIZE_MAX) throw new EngineError('TOO_LARGE', 'a volume has at most 1 PiB');
   }
@@ -168,7 +170,8 @@ export class Operations {
         };
         this.#guard(finish, () => {
           const again = find();
-          if (again.length !== first.length || again.some((r, i) => r !== first[i])) throw new EngineError('BUSY', 'it was changed meanwhile; try again');
+          if (again.length !== first.length || again.some((r, i) => r !== first[i]))
+            throw new EngineError('BUSY', 'it was changed meanwhile; try again');
           work(finish);
         });
       });
@@ -177,7 +180,9 @@ export class Operations {
 
   /** Answers when the resource's changes so far are durable. */
   #durable(r: Resource, finish: (error: EngineError | null) => void): void {
-    r.changes.waiters.push((error) => finish(error === 0 ? null : new EngineError('POOL_FAILED', 'its data could not be made durable; see the log')));
+    r.changes.waiters.push((error) =>
+      finish(error === 0 ? null : new EngineError('POOL_FAILED', 'its data could not be made durable; see the log')),
+    );
     this.host.cut(r);
     this.host.poke();
   }
@@ -190,7 +195,8 @@ export class Operations {
       return;
     }
     this.#guard(done, () => {
-      if (spec.size === undefined) throw new EngineError('INVALID', 'a volume needs a size, or a snapshot to start from');
+      if (spec.size === undefined)
+        throw new EngineError('INVALID', 'a volume needs a size, or a snapshot to start from');
       this.#checkSize(spec.size);
       this.#refuseTaken(spec.name);
       const pool = this.#poolNamed(spec.pool);
@@ -207,7 +213,8 @@ export class Operations {
   #poolNamed(name: string | undefined): SlotPool {
     if (name === undefined) {
       const first = this.host.pools.values().next().value;
-      if (first === undefined) throw new EngineError('NOT_FOUND', 'there is no pool; make one with `atoll pool create`');
+      if (first === undefined)
+        throw new EngineError('NOT_FOUND', 'there is no pool; make one with `atoll pool create`');
       for (const pool of this.host.pools.values()) if (pool.row.name === 'local') return pool;
       return first;
     }
@@ -248,14 +255,16 @@ export class Operations {
         row.cloned_from = from;
         if (size !== undefined) {
           this.#checkSize(size);
-          if (size < source.row.size) throw new EngineError('INVALID', `${from} has ${source.row.size} bytes; a clone cannot be smaller`);
+          if (size < source.row.size)
+            throw new EngineError('INVALID', `${from} has ${source.row.size} bytes; a clone cannot be smaller`);
         }
         const r = this.registry.add(row);
         r.changes.row = true;
         if (row.root !== 0) this.#addPageRef(r, row.root);
         if (size !== undefined && size > row.size) {
           row.size = size;
-          while (row.height < heightFor(size, this.#pool(r).blockSize)) if (!this.tree.grow(r)) throw new EngineError('BUSY', 'no memory for map pages now; try again');
+          while (row.height < heightFor(size, this.#pool(r).blockSize))
+            if (!this.tree.grow(r)) throw new EngineError('BUSY', 'no memory for map pages now; try again');
         }
         this.#durable(r, (error) => {
           if (error === null) this.registry.settleName(row, row.id);
@@ -300,7 +309,8 @@ export class Operations {
       done,
       (finish) => {
         const r = this.needVolume(volume);
-        if (this.registry.snapshot(r, name) !== undefined) throw new EngineError('EXISTS', `a snapshot named ${volume}@${name} exists`);
+        if (this.registry.snapshot(r, name) !== undefined)
+          throw new EngineError('EXISTS', `a snapshot named ${volume}@${name} exists`);
         if (r.failed !== 0) throw new EngineError('POOL_FAILED', `${volume} has failed; see the log`);
         this.#freeze(r, () => {
           const blocks = this.#mapped(r);
@@ -335,12 +345,20 @@ export class Operations {
         const r = this.needVolume(name);
         const snapshots = this.registry.snapshotsOf(r);
         if (snapshots.length > 0 && !options.withSnapshots) {
-          throw new EngineError('HAS_SNAPSHOTS', `${name} has ${snapshots.length} snapshot(s); delete them first, or use --with-snapshots`);
+          throw new EngineError(
+            'HAS_SNAPSHOTS',
+            `${name} has ${snapshots.length} snapshot(s); delete them first, or use --with-snapshots`,
+          );
         }
         for (const one of [r, ...snapshots]) {
           const full = this.registry.fullName(one);
-          if (one.row.protected !== 0) throw new EngineError('PROTECTED', `${full} is protected; \`atoll volume protect ${full} --off\` first`);
-          if (one.openCount > 0) throw new EngineError('BUSY', `${full} is open (${one.openCount} connection(s)); disconnect, or use --force`);
+          if (one.row.protected !== 0)
+            throw new EngineError('PROTECTED', `${full} is protected; \`atoll volume protect ${full} --off\` first`);
+          if (one.openCount > 0)
+            throw new EngineError(
+              'BUSY',
+              `${full} is open (${one.openCount} connection(s)); disconnect, or use --force`,
+            );
         }
         for (const one of snapshots) this.#bury(one, r);
         this.#bury(r, r);
@@ -358,8 +376,10 @@ export class Operations {
       done,
       (finish) => {
         const s = this.needSnapshot(name);
-        if (s.row.protected !== 0) throw new EngineError('PROTECTED', `${name} is protected; \`atoll volume protect ${name} --off\` first`);
-        if (s.openCount > 0) throw new EngineError('BUSY', `${name} is open (${s.openCount} connection(s)); disconnect, or use --force`);
+        if (s.row.protected !== 0)
+          throw new EngineError('PROTECTED', `${name} is protected; \`atoll volume protect ${name} --off\` first`);
+        if (s.openCount > 0)
+          throw new EngineError('BUSY', `${name} is open (${s.openCount} connection(s)); disconnect, or use --force`);
         const volume = this.registry.get(s.row.volume) as Resource;
         this.#bury(s, volume);
         this.#finishBurial(volume, [s], finish);
@@ -373,7 +393,8 @@ export class Operations {
     const changes = carrier.changes;
     if (r === carrier) changes.deleted = true;
     else changes.rowsDeleted.push(r.id);
-    if (r.row.root !== 0) changes.releases.push({ seq: this.host.nextRelease(), kind: RELEASE_PAGE, id: r.row.root, pool: r.row.pool });
+    if (r.row.root !== 0)
+      changes.releases.push({ seq: this.host.nextRelease(), kind: RELEASE_PAGE, id: r.row.root, pool: r.row.pool });
     this.registry.unname(r.row);
     this.registry.kill(r);
     if (r === carrier) {
@@ -448,7 +469,10 @@ export class Operations {
         if (size < r.row.size) {
           for (const s of this.registry.snapshotsOf(r)) {
             if (s.row.size > size) {
-              throw new EngineError('HAS_SNAPSHOTS', `${this.registry.fullName(s)} has ${s.row.size} bytes and could not be rolled back to; delete it, or keep that size`);
+              throw new EngineError(
+                'HAS_SNAPSHOTS',
+                `${this.registry.fullName(s)} has ${s.row.size} bytes and could not be rolled back to; delete it, or keep that size`,
+              );
             }
           }
           this.#shrink(r, size, end);
@@ -540,7 +564,11 @@ export class Operations {
       bytes.fill(0, tail);
       this.native.writeNow(this.core, pool.handle, run.slot * pool.blockSize, bytes);
       if (r.handle >= 0) {
-        this.native.markFile(this.core, r.handle, pool.row.kind === 'directory' ? Math.floor(run.slot / pool.groupSlots) : 0);
+        this.native.markFile(
+          this.core,
+          r.handle,
+          pool.row.kind === 'directory' ? Math.floor(run.slot / pool.groupSlots) : 0,
+        );
         this.faults.replaceBlock(r, frame, block, run.slot);
         r.changes.syncData = true;
         done(null);
@@ -553,7 +581,12 @@ export class Operations {
     }
     this.faults.replaceBlock(r, frame, block, run.slot);
     const file = pool.row.kind === 'directory' ? Math.floor(run.slot / pool.groupSlots) : 0;
-    this.native.syncFile(this.core, pool.handle, file, this.host.ticket((error) => done(error === 0 ? null : new EngineError('IO', `data sync failed: errno ${error}`))));
+    this.native.syncFile(
+      this.core,
+      pool.handle,
+      file,
+      this.host.ticket((error) => done(error === 0 ? null : new EngineError('IO', `data sync failed: errno ${error}`))),
+    );
   }
 
   rollback(name: string, done: Done<VolumeInfo>): void {
@@ -566,7 +599,11 @@ export class Operations {
       (finish) => {
         const s = this.needSnapshot(name);
         const r = this.registry.get(s.row.volume) as Resource;
-        if (r.openCount > 0) throw new EngineError('BUSY', `${r.row.name} is open (${r.openCount} connection(s)); rollback needs it closed`);
+        if (r.openCount > 0)
+          throw new EngineError(
+            'BUSY',
+            `${r.row.name} is open (${r.openCount} connection(s)); rollback needs it closed`,
+          );
         if (r.row.protected !== 0) throw new EngineError('PROTECTED', `${r.row.name} is protected`);
         this.#becomes(r, s.row);
         if (s.row.root !== 0) this.#addPageRef(r, s.row.root);
@@ -580,7 +617,8 @@ export class Operations {
     this.#closeHandle(r);
     // what it changed goes first, with its data, in a batch of its own; the move is one batch
     this.host.cut(r);
-    if (r.row.root !== 0) r.changes.releases.push({ seq: this.host.nextRelease(), kind: RELEASE_PAGE, id: r.row.root, pool: r.row.pool });
+    if (r.row.root !== 0)
+      r.changes.releases.push({ seq: this.host.nextRelease(), kind: RELEASE_PAGE, id: r.row.root, pool: r.row.pool });
     r.row.generation++;
     r.row.root = other.root;
     r.row.height = other.height;
@@ -596,7 +634,8 @@ export class Operations {
       (finish) => {
         const r = this.needVolume(name);
         const staged = this.needVolume(stagedName);
-        for (const one of [r, staged]) if (one.openCount > 0) throw new EngineError('BUSY', `${one.row.name} is open; it must be closed`);
+        for (const one of [r, staged])
+          if (one.openCount > 0) throw new EngineError('BUSY', `${one.row.name} is open; it must be closed`);
         if (r.row.pool !== staged.row.pool) throw new EngineError('INVALID', 'both must be in one pool');
         staged.changes.syncData = true;
         // the staged map first, durable by itself; then one batch moves it
@@ -646,7 +685,8 @@ export class Operations {
       this.#closeIdle();
       this.#collectHandles();
       handle = this.#freeHandles.pop();
-      if (handle === undefined) throw new EngineError('BUSY', `${VOLUMES_MAX} volumes and snapshots are open; disconnect some`);
+      if (handle === undefined)
+        throw new EngineError('BUSY', `${VOLUMES_MAX} volumes and snapshots are open; disconnect some`);
     }
     r.handle = handle;
     this.#handles[handle] = r;
@@ -688,7 +728,8 @@ export class Operations {
     if (!r.dead) this.host.cut(r);
     const leaves = this.frames.leaves.get(handle);
     if (leaves !== undefined) {
-      for (const frame of leaves.values()) if (frame !== 0 && this.tree.inPlace(r, frame)) this.native.stamp(this.core, frame, 0xffffffff, 0);
+      for (const frame of leaves.values())
+        if (frame !== 0 && this.tree.inPlace(r, frame)) this.native.stamp(this.core, frame, 0xffffffff, 0);
       this.frames.unhashRange(handle, 0, Number.MAX_SAFE_INTEGER);
       this.frames.leaves.delete(handle);
     }
@@ -713,12 +754,19 @@ export class Operations {
 
   #collectHandles(): void {
     const safe = this.native.epochSafe(this.core);
-    while (this.#retired.length > 0 && this.#retired[0].epoch <= safe) this.#freeHandles.push((this.#retired.shift() as { handle: number }).handle);
+    while (this.#retired.length > 0 && this.#retired[0].epoch <= safe)
+      this.#freeHandles.push((this.#retired.shift() as { handle: number }).handle);
   }
 
   // ---- comparing
 
-  diff(aName: string, bName: string, offset: number, max: number, done: Done<{ extents: ExtentInfo[]; next: number | null }>): void {
+  diff(
+    aName: string,
+    bName: string,
+    offset: number,
+    max: number,
+    done: Done<{ extents: ExtentInfo[]; next: number | null }>,
+  ): void {
     this.#guard(done, () => {
       const a = this.need(aName);
       const b = this.need(bName);
@@ -729,21 +777,30 @@ export class Operations {
       const extents: ExtentInfo[] = [];
       let from = Math.floor(offset / pool.blockSize);
       const turn = () => {
-        const walk = new Walk(this.tree, this.frames, b, a, from, Math.ceil(end / pool.blockSize), (first, count, changed, data) => {
-          from = first + count;
-          if (!changed) return true;
-          const start = first * pool.blockSize;
-          const length = Math.min(end, from * pool.blockSize) - start;
-          const last = extents[extents.length - 1];
-          if (last !== undefined && last.data === data && last.offset + last.length === start) last.length += length;
-          else if (extents.length === limit) {
-            from = first;
-            return false;
-          } else extents.push({ offset: start, length, data });
-          return true;
-        });
+        const walk = new Walk(
+          this.tree,
+          this.frames,
+          b,
+          a,
+          from,
+          Math.ceil(end / pool.blockSize),
+          (first, count, changed, data) => {
+            from = first + count;
+            if (!changed) return true;
+            const start = first * pool.blockSize;
+            const length = Math.min(end, from * pool.blockSize) - start;
+            const last = extents[extents.length - 1];
+            if (last !== undefined && last.data === data && last.offset + last.length === start) last.length += length;
+            else if (extents.length === limit) {
+              from = first;
+              return false;
+            } else extents.push({ offset: start, length, data });
+            return true;
+          },
+        );
         const result = walk.run();
-        if (result.status === BROKEN) done(new EngineError('CORRUPT', `a map page of ${aName} or ${bName} is damaged; \`atoll check\` names it`));
+        if (result.status === BROKEN)
+          done(new EngineError('CORRUPT', `a map page of ${aName} or ${bName} is damaged; \`atoll check\` names it`));
         else if (from * pool.blockSize >= end) done(null, { extents, next: null });
         else if (extents.length === limit) done(null, { extents, next: from * pool.blockSize });
         else this.host.whenFrames(turn);

@@ -73,7 +73,6 @@ export class SlotPool {
   #reclaim: { epoch: number; runs: number[] }[] = [];
   #zeroJobs = 0;
   #usageAt = 0;
-  #capacity = 0;
   #fsFree = Number.MAX_SAFE_INTEGER;
 
   constructor(
@@ -105,7 +104,13 @@ export class SlotPool {
     return this.row.size > 0 ? Math.floor(this.row.size / this.blockSize) : Number.POSITIVE_INFINITY;
   }
 
-  usage(): { capacityBytes: number; usedBytes: number; freeBytes: number; physicalBytes: number; reclaimingBytes: number } {
+  usage(): {
+    capacityBytes: number;
+    usedBytes: number;
+    freeBytes: number;
+    physicalBytes: number;
+    reclaimingBytes: number;
+  } {
     const native = this.native.poolUsage(this.core, this.handle);
     this.#takeUsage(native);
     const used = (this.usedSlots - this.freeingSlots) * this.blockSize;
@@ -122,7 +127,6 @@ export class SlotPool {
 
   #takeUsage(usage: { capacityBytes: number; physicalBytes: number; failed: boolean }): void {
     this.#usageAt = performance.now();
-    this.#capacity = usage.capacityBytes;
     this.#fsFree = this.row.size > 0 ? Number.MAX_SAFE_INTEGER : Math.max(0, usage.capacityBytes - usage.physicalBytes);
     this.failed = usage.failed;
   }
@@ -233,7 +237,8 @@ export class SlotPool {
     const used = row === undefined ? new Uint8Array(this.groupSlots / 8) : Uint8Array.from(row.bitmap);
     const unavailable = Uint8Array.from(used);
     if (row !== undefined) {
-      for (let i = 0; i < unavailable.length; i++) unavailable[i] |= row.state === GROUP_ACTIVE ? 0xff : (row.dirty?.[i] ?? 0xff);
+      for (let i = 0; i < unavailable.length; i++)
+        unavailable[i] |= row.state === GROUP_ACTIVE ? 0xff : (row.dirty?.[i] ?? 0xff);
     }
     const first = grp * this.groupSlots;
     const beyond = Math.max(0, first + this.groupSlots - this.slotLimit);
@@ -351,7 +356,10 @@ export class SlotPool {
     const ticket = this.host.ticket((error) => {
       this.#zeroJobs--;
       if (error !== 0) {
-        this.host.log('error', 'zeroing freed slots failed; they stay out of use', { pool: this.row.name, errno: error });
+        this.host.log('error', 'zeroing freed slots failed; they stay out of use', {
+          pool: this.row.name,
+          errno: error,
+        });
         this.failed = this.native.poolUsage(this.core, this.handle).failed;
         return;
       }

@@ -221,14 +221,25 @@ export class Tree {
   }
 
   #loseParent(resource: Resource, page: number): void {
-    resource.changes.releases.push({ seq: this.host.nextRelease(), kind: RELEASE_PAGE, id: page, pool: resource.row.pool });
+    resource.changes.releases.push({
+      seq: this.host.nextRelease(),
+      kind: RELEASE_PAGE,
+      id: page,
+      pool: resource.row.pool,
+    });
   }
 
   /**
    * Empties entries [from, to) of a page that the resource may change: `owned(value, exclusive)` is told of each reference
    * that goes. `to - from` entries are looked at.
    */
-  clear(resource: Resource, frame: number, from: number, to: number, owned: (value: number, exclusive: boolean) => void): number {
+  clear(
+    resource: Resource,
+    frame: number,
+    from: number,
+    to: number,
+    owned: (value: number, exclusive: boolean) => void,
+  ): number {
     const { frames } = this;
     const words = frames.words;
     let at = frames.at(frame) + from * 2;

@@ -76,7 +76,8 @@ function handle(first: CommitBatch): void {
     for (const batch of good) answer({ seq: batch.seq, error: null, ms, logBytes });
   } catch (error) {
     const code = error instanceof EngineError ? error.code : ((error as { code?: string }).code ?? 'IO');
-    for (const batch of good) answer({ seq: batch.seq, error: { code, message: (error as Error).message, fatal: true }, ms: 0, logBytes: 0 });
+    for (const batch of good)
+      answer({ seq: batch.seq, error: { code, message: (error as Error).message, fatal: true }, ms: 0, logBytes: 0 });
   }
   native.wake(core);
   committer.checkpoint();

@@ -32,27 +32,39 @@ export class Committer {
     this.db = openWriter(path);
     const p = (sql: string) => this.db.prepare(sql);
     this.#statements = {
-      pagePut: p('INSERT INTO page (id, base, data) VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET base = excluded.base, data = excluded.data'),
+      pagePut: p(
+        'INSERT INTO page (id, base, data) VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET base = excluded.base, data = excluded.data',
+      ),
       pageDelete: p('DELETE FROM page WHERE id = ?'),
-      pageRef: p('INSERT INTO page_ref (id, extra) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET extra = extra + excluded.extra'),
+      pageRef: p(
+        'INSERT INTO page_ref (id, extra) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET extra = extra + excluded.extra',
+      ),
       pageRefSweep: p('DELETE FROM page_ref WHERE id = ? AND extra = 0'),
       pageRefDrop: p('DELETE FROM page_ref WHERE id = ?'),
-      slotRef: p('INSERT INTO slot_ref (pool, slot, extra) VALUES (?, ?, ?) ON CONFLICT (pool, slot) DO UPDATE SET extra = extra + excluded.extra'),
+      slotRef: p(
+        'INSERT INTO slot_ref (pool, slot, extra) VALUES (?, ?, ?) ON CONFLICT (pool, slot) DO UPDATE SET extra = extra + excluded.extra',
+      ),
       slotRefSweep: p('DELETE FROM slot_ref WHERE pool = ? AND slot = ? AND extra = 0'),
       groupGet: p('SELECT used, state, bitmap, dirty FROM slot_group WHERE pool = ? AND grp = ?'),
-      groupPut: p('INSERT OR REPLACE INTO slot_group (pool, grp, used, state, bitmap, dirty) VALUES (?, ?, ?, ?, ?, ?)'),
-      resourcePut: p(`INSERT INTO resource (id, uuid, name, kind, volume, pool, size, root, height, generation, protected, created_at, cloned_from, grp, mapped)
+      groupPut: p(
+        'INSERT OR REPLACE INTO slot_group (pool, grp, used, state, bitmap, dirty) VALUES (?, ?, ?, ?, ?, ?)',
+      ),
+      resourcePut:
+        p(`INSERT INTO resource (id, uuid, name, kind, volume, pool, size, root, height, generation, protected, created_at, cloned_from, grp, mapped)
         VALUES (@id, @uuid, @name, @kind, @volume, @pool, @size, @root, @height, @generation, @protected, @created_at, @cloned_from, @grp, @mapped)
         ON CONFLICT (id) DO UPDATE SET name = @name, size = @size, root = @root, height = @height, generation = @generation,
         protected = @protected, grp = @grp, mapped = @mapped`),
       resourceDelete: p('DELETE FROM resource WHERE id = ?'),
       releasePut: p('INSERT INTO release (seq, kind, id, pool) VALUES (?, ?, ?, ?)'),
       releaseDone: p('DELETE FROM release WHERE seq = ?'),
-      poolPut: p(`INSERT INTO pool (id, uuid, name, driver, kind, path, block_shift, group_slots, size, direct, preallocate, created_at)
+      poolPut:
+        p(`INSERT INTO pool (id, uuid, name, driver, kind, path, block_shift, group_slots, size, direct, preallocate, created_at)
         VALUES (@id, @uuid, @name, @driver, @kind, @path, @block_shift, @group_slots, @size, @direct, @preallocate, @created_at)
         ON CONFLICT (id) DO UPDATE SET name = @name, size = @size, path = @path`),
       poolGet: p('SELECT group_slots FROM pool WHERE id = ?'),
-      metaMax: p(`INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = max(value, excluded.value)`),
+      metaMax: p(
+        `INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = max(value, excluded.value)`,
+      ),
       metaPut: p('INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)'),
     };
   }
@@ -113,7 +125,12 @@ export class Committer {
     if (state === undefined) {
       const row = this.#statements.groupGet.get(pool, grp) as GroupState | undefined;
       if (row === undefined) return null;
-      state = { used: row.used, state: row.state, bitmap: Uint8Array.from(row.bitmap), dirty: row.dirty && Uint8Array.from(row.dirty) };
+      state = {
+        used: row.used,
+        state: row.state,
+        bitmap: Uint8Array.from(row.bitmap),
+        dirty: row.dirty && Uint8Array.from(row.dirty),
+      };
       this.#groups.set(key, state);
     }
     return state;
@@ -138,14 +155,19 @@ export class Committer {
       const grp = Math.floor(runs[i + 1] / slots);
       const group = this.#group(pool, grp);
       if (group === null) throw new EngineError('CORRUPT', `slot group ${grp} of pool ${pool} does not exist`);
-      if (used && group.state !== GROUP_ACTIVE) throw new EngineError('CORRUPT', `slots taken from sealed group ${grp} of pool ${pool}`);
+      if (used && group.state !== GROUP_ACTIVE)
+        throw new EngineError('CORRUPT', `slots taken from sealed group ${grp} of pool ${pool}`);
       const changed = bitFill(group.bitmap, runs[i + 1] % slots, runs[i + 2], used);
       if (changed !== runs[i + 2]) {
-        throw new EngineError('CORRUPT', `slots ${runs[i + 1]}+${runs[i + 2]} of pool ${pool} were not all ${used ? 'free' : 'used'}`);
+        throw new EngineError(
+          'CORRUPT',
+          `slots ${runs[i + 1]}+${runs[i + 2]} of pool ${pool} were not all ${used ? 'free' : 'used'}`,
+        );
       }
       group.used += used ? changed : -changed;
       // a slot freed in a sealed group is not known to be zero any more
-      if (!used && group.state !== GROUP_ACTIVE && group.dirty !== null) bitFill(group.dirty, runs[i + 1] % slots, runs[i + 2], true);
+      if (!used && group.state !== GROUP_ACTIVE && group.dirty !== null)
+        bitFill(group.dirty, runs[i + 1] % slots, runs[i + 2], true);
       this.#touched.add(`${pool}/${grp}`);
     }
   }
@@ -163,7 +185,14 @@ export class Committer {
     for (const key of this.#touched) {
       const group = this.#groups.get(key) as GroupState;
       const slash = key.indexOf('/');
-      this.#statements.groupPut.run(Number(key.slice(0, slash)), Number(key.slice(slash + 1)), group.used, group.state, group.bitmap, group.dirty);
+      this.#statements.groupPut.run(
+        Number(key.slice(0, slash)),
+        Number(key.slice(slash + 1)),
+        group.used,
+        group.state,
+        group.bitmap,
+        group.dirty,
+      );
     }
     this.#touched.clear();
   }

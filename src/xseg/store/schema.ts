@@ -49,7 +49,8 @@ function checkIdentity(db: StoreDatabase, path: string): 'new' | 'ours' {
   const version = db.pragma('user_version', { simple: true }) as number;
   const tables = db.prepare('SELECT count(*) AS n FROM sqlite_master').get() as { n: number };
   if (application === 0 && version === 0 && tables.n === 0) return 'new';
-  if (application !== APPLICATION_ID) throw new EngineError('NOT_OURS', `${path} is not an Atoll store; choose another home`);
+  if (application !== APPLICATION_ID)
+    throw new EngineError('NOT_OURS', `${path} is not an Atoll store; choose another home`);
   if (version > FORMAT_VERSION) {
     throw new EngineError(
       'FORMAT_NEWER',

@@ -1,0 +1,151 @@
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import Database from 'better-sqlite3';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { emptyBatch, GROUP_ACTIVE, GROUP_SEALED } from '../../src/xseg/store/batch.ts';
+import { bitGet } from '../../src/xseg/store/bitmap.ts';
+import { Committer } from '../../src/xseg/store/committer.ts';
+import { StoreReader } from '../../src/xseg/store/reader.ts';
+import { APPLICATION_ID, FORMAT_VERSION, openWriter } from '../../src/xseg/store/schema.ts';
+
+let dir: string;
+let file: string;
+const pool = {
+  id: 1,
+  uuid: 'u',
+  name: 'p',
+  driver: 'local',
+  kind: 'directory',
+  path: '/nowhere',
+  block_shift: 16,
+  group_slots: 64,
+  size: 0,
+  direct: 0,
+  preallocate: 0,
+  created_at: 0,
+};
+
+beforeEach(() => {
+  dir = fs.mkdtempSync(path.join(os.tmpdir(), 'atoll-store-'));
+  file = path.join(dir, 'store.db');
+});
+afterEach(() => fs.rmSync(dir, { recursive: true, force: true }));
+
+function batch(change: (b: ReturnType<typeof emptyBatch>) => void) {
+  const b = emptyBatch(1);
+  change(b);
+  return b;
+}
+
+describe('committer', () => {
+  it('applies a batch whole: pages, references, slots, records', () => {
+    const c = new Committer(file);
+    c.apply([batch((b) => b.pools.push(pool))]);
+    c.apply([
+      batch((b) => {
+        b.groups.push({ pool: 1, grp: 0, state: GROUP_ACTIVE, dirty: null });
+        b.taken.push(1, 3, 4);
+        b.pages.push(7, 0, 0, 3, 8, 7, 3, 2);
+        b.blob = Uint8Array.from([1, 2, 3, 4, 5]);
+        b.pageRefs.push(7, 2, 7, -1);
+        b.slotRefs.push(1, 3, 1, 1, 3, -1);
+        b.meta.next_page = 9;
+      }),
+      batch((b) => {
+        b.meta.next_page = 5;
+      }),
+    ]);
+    const r = new StoreReader(file);
+    expect([...(r.page(8) as Buffer)]).toEqual([4, 5]);
+    expect(r.children(7, 9)).toEqual([8]);
+    expect(r.pageExtra(7)).toBe(1);
+    expect(r.slotExtra(1, 3)).toBe(0);
+    expect(r.meta('next_page')).toBe(9);
+    const group = r.group(1, 0);
+    expect(group?.used).toBe(4);
+    expect([2, 3, 6, 7].map((i) => bitGet(group?.bitmap as Uint8Array, i))).toEqual([false, true, true, false]);
+    r.close();
+    c.close();
+  });
+
+  it('refuses a slot taken twice, one freed twice, one taken from a sealed group, and leaves nothing of the batch', () => {
+    const c = new Committer(file);
+    c.apply([batch((b) => b.pools.push(pool))]);
+    c.apply([
+      batch((b) => {
+        b.groups.push({ pool: 1, grp: 0, state: GROUP_ACTIVE, dirty: null });
+        b.taken.push(1, 0, 2);
+      }),
+    ]);
+    const twice = batch((b) => {
+      b.pages.push(5, 0, 0, 1);
+      b.blob = Uint8Array.from([1]);
+      b.taken.push(1, 1, 1);
+    });
+    expect(() => c.apply([twice])).toThrow(/were not all free/);
+    expect(() => c.apply([batch((b) => b.freed.push(1, 2, 1))])).toThrow(/were not all used/);
+    c.apply([batch((b) => b.groups.push({ pool: 1, grp: 0, state: GROUP_SEALED, dirty: new Uint8Array(8) }))]);
+    expect(() => c.apply([batch((b) => b.taken.push(1, 9, 1))])).toThrow(/sealed group/);
+    const r = new StoreReader(file);
+    expect(r.page(5)).toBeUndefined();
+    expect(r.group(1, 0)?.used).toBe(2);
+    r.close();
+    c.close();
+  });
+
+  it('remembers that a slot freed in a sealed group is not known to be zero', () => {
+    const c = new Committer(file);
+    c.apply([batch((b) => b.pools.push(pool))]);
+    c.apply([
+      batch((b) => {
+        b.groups.push({ pool: 1, grp: 0, state: GROUP_ACTIVE, dirty: null });
+        b.taken.push(1, 0, 2);
+      }),
+    ]);
+    c.apply([batch((b) => b.groups.push({ pool: 1, grp: 0, state: GROUP_SEALED, dirty: new Uint8Array(8) }))]);
+    c.apply([batch((b) => b.freed.push(1, 1, 1))]);
+    const r = new StoreReader(file);
+    const group = r.group(1, 0);
+    expect(bitGet(group?.dirty as Uint8Array, 1)).toBe(true);
+    expect(bitGet(group?.dirty as Uint8Array, 0)).toBe(false);
+    r.close();
+    c.close();
+  });
+
+  it('writes with synchronous=FULL in WAL mode', () => {
+    const c = new Committer(file);
+    expect(c.db.pragma('synchronous', { simple: true })).toBe(2);
+    expect(c.db.pragma('journal_mode', { simple: true })).toBe('wal');
+    c.close();
+  });
+});
+
+describe('opening a store', () => {
+  it('refuses a newer format and leaves it alone', () => {
+    openWriter(file).close();
+    const db = new Database(file);
+    db.pragma(`user_version = ${FORMAT_VERSION + 1}`);
+    db.close();
+    expect(() => openWriter(file)).toThrow(expect.objectContaining({ code: 'FORMAT_NEWER' }));
+  });
+
+  it('refuses a SQLite file of somebody else, and a file that is none', () => {
+    const db = new Database(file);
+    db.exec('CREATE TABLE theirs (x)');
+    db.close();
+    expect(() => openWriter(file)).toThrow(expect.objectContaining({ code: 'NOT_OURS' }));
+    fs.writeFileSync(
+      file,
+      'not a database, but long enough to be looked at as one by whoever reads the header of it....................',
+    );
+    expect(() => openWriter(file)).toThrow(expect.objectContaining({ code: 'IO' }));
+  });
+
+  it('marks what it makes', () => {
+    const db = openWriter(file);
+    expect(db.pragma('application_id', { simple: true })).toBe(APPLICATION_ID);
+    expect(db.pragma('user_version', { simple: true })).toBe(FORMAT_VERSION);
+    db.close();
+  });
+});
