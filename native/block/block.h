@@ -9,6 +9,7 @@
 
 namespace atoll_native {
 
+class BlockPeer;
 class AsyncIo;  // io/async_io.h: one per reactor, and one "background" instance with threads only
 
 enum class BlockOp : uint8_t { kRead, kWrite, kWriteDurable, kCopy, kZero, kSync };
@@ -47,7 +48,8 @@ struct BlockIo {
   uint8_t kind = 0;
   uint8_t io_class = 0;
   bool on_thread = false;
-  void* peer_data = nullptr;  // of the block peer that holds it
+  BlockPeer* peer = nullptr;  // the driver that runs it
+  void* peer_data = nullptr;  // of the peer that holds it
 };
 
 struct BlockCapabilities {

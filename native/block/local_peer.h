@@ -1,0 +1,54 @@
+// The pool driver for a directory of files, one file, or a block device.
+//
+// Buffered pools: reads that hit the page cache and writes that are not expected to wait run inline (write_now says
+// -EAGAIN while recent writes into the file were slow, see SlowGate); the others go to io_uring (reads) and threads
+// (writes). Direct pools do everything asynchronously and align what is not aligned (see DirectIo).
+#pragma once
+#include <memory>
+
+#include "block/direct_io.h"
+#include "block/failure.h"
+#include "block/file_sync.h"
+#include "block/pool_files.h"
+
+namespace atoll_native {
+
+class LocalPeer final : public BlockPeer {
+ public:
+  /// The most that one read or write operation moves; more than any block or payload.
+  static constexpr uint64_t kTransferMax = 64ull << 20;
+  /// Zeroes or copies are written in pieces of this size where no system call does it.
+  static constexpr uint64_t kPieceBytes = 1ull << 20;
+
+  static std::shared_ptr<BlockPeer> open(const PoolSpec& spec, std::string* message, int* error_number);
+  BlockCapabilities capabilities() const override;
+  uint64_t file_span() const override { return files_->span(); }
+  int read_now(uint64_t address, uint8_t* buffer, uint32_t length) override;
+  int write_now(uint64_t address, const uint8_t* buffer, uint32_t length) override;
+  void submit(BlockIo* io, AsyncIo& async) override;
+  int sync_now(uint32_t file) override;
+  bool failed() const override { return latch_.failed(); }
+  int ensure_file(uint32_t file) override;
+  int zero_now(uint64_t address, uint64_t length) override;
+  BlockUsage usage() override { return files_->usage(); }
+
+ private:
+  explicit LocalPeer(std::unique_ptr<PoolFiles> files);
+  void submit_transfer(BlockIo* io, AsyncIo& async);
+  void submit_changed(BlockIo* io, AsyncIo& async);
+  int copy(uint64_t target, uint64_t source, uint64_t length);
+  int zero_locked(uint64_t address, uint64_t length);
+  int zero_range(int fd, uint64_t offset, uint64_t length);
+  int write_zeroes(int fd, uint64_t offset, uint64_t length);
+  static void write_ended(BlockIo* io, AsyncIo& async);
+  static int work(BlockIo* io);
+
+  std::unique_ptr<PoolFiles> files_;
+  FailureLatch latch_;
+  FileSyncs syncs_;
+  std::unique_ptr<DirectIo> direct_;  // direct pools
+  // RWF_NOWAIT is not known to every file system; where it is not, all reads go the asynchronous way.
+  std::atomic<bool> nowait_works_{true};
+};
+
+}  // namespace atoll_native

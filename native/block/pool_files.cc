@@ -1,0 +1,354 @@
+#include "block/pool_files.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/stat.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+namespace atoll_native {
+
+namespace {
+
+constexpr const char* kSuperblockName = "superblock";
+constexpr uint64_t kStatBlockBytes = 512;  // st_blocks counts these whatever the file system
+constexpr size_t kFileNameBytes = 10;      // 's', eight hex digits, NUL
+
+void file_name(uint32_t file, char (&name)[kFileNameBytes]) { snprintf(name, sizeof name, "s%08x", file); }
+
+/// The number in a pool file's name, or -1 for other names.
+int64_t file_number(const char* name) {
+  if (name[0] != 's' || strlen(name) != kFileNameBytes - 1) return -1;
+  for (const char* c = name + 1; *c != 0; c++) {
+    if (isxdigit(static_cast<unsigned char>(*c)) == 0 || isupper(static_cast<unsigned char>(*c)) != 0) return -1;
+  }
+  return strtoll(name + 1, nullptr, 16);
+}
+
+void raise_descriptor_limit() {
+  rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);  // where that is refused, the old limit is the limit
+}
+
+std::string because(const std::string& what, int error_number) { return what + ": " + strerror(error_number); }
+
+int sync_directory(int fd) { return fsync(fd) == 0 ? 0 : -errno; }
+
+}  // namespace
+
+PoolFiles::PoolFiles(const PoolSpec& spec)
+    : kind_(spec.kind),
+      path_(spec.path),
+      data_offset_(spec.kind == PoolSpec::Kind::kDirectory ? 0 : spec.data_offset),
+      span_shift_(static_cast<uint32_t>(std::countr_zero(spec.file_span))),
+      declared_(spec.capacity_bytes),
+      direct_(spec.direct),
+      preallocate_(spec.preallocate && spec.kind != PoolSpec::Kind::kDevice) {}
+
+std::unique_ptr<PoolFiles> PoolFiles::open(const PoolSpec& spec, std::string* message, int* error_number) {
+  std::unique_ptr<PoolFiles> pool(new PoolFiles(spec));
+  if (pool->kind_ == PoolSpec::Kind::kDirectory) pool->file_count_max_ = kFilesMax;
+  // Anonymous memory is zero, which is every File's beginning, and is taken page by page when files are used.
+  void* files =
+      mmap(nullptr, pool->file_count_max_ * sizeof(File), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (files == MAP_FAILED) {
+    *error_number = errno;
+    *message = because(spec.path, errno);
+    return nullptr;
+  }
+  pool->files_ = static_cast<File*>(files);
+  raise_descriptor_limit();
+  const int result =
+      pool->kind_ == PoolSpec::Kind::kDirectory ? pool->open_directory(message) : pool->open_single(message);
+  if (result < 0) {
+    *error_number = -result;
+    return nullptr;
+  }
+  return pool;
+}
+
+PoolFiles::~PoolFiles() {
+  if (files_ != nullptr) {
+    for (uint32_t i = 0; i < file_count_max_; i++) {
+      for (const auto* descriptor : {&files_[i].descriptor_plus_one, &files_[i].durable_descriptor_plus_one}) {
+        const int open_one = descriptor->load(std::memory_order_relaxed);
+        if (open_one != 0) close(open_one - 1);
+      }
+    }
+    munmap(files_, file_count_max_ * sizeof(File));
+  }
+  if (lock_fd_ >= 0) close(lock_fd_);
+  if (directory_fd_ >= 0) close(directory_fd_);
+}
+
+// ---------------------------------------------------------------- opening
+
+int PoolFiles::lock(int fd, const std::string& what, std::string* message) const {
+  if (flock(fd, LOCK_EX | LOCK_NB) == 0) return 0;
+  const int error = errno;
+  if (error == EWOULDBLOCK) {
+    *message = what + " is held by another daemon; a pool is served by one daemon at a time";
+    return -EBUSY;
+  }
+  *message = because("locking " + what, error);
+  return -error;
+}
+
+int PoolFiles::open_directory(std::string* message) {
+  directory_fd_ = ::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (directory_fd_ < 0) {
+    const int error = errno;
+    *message = because(path_, error);
+    return -error;
+  }
+  lock_fd_ = openat(directory_fd_, kSuperblockName, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (lock_fd_ < 0) {
+    const int error = errno;
+    *message = because(path_ + "/" + kSuperblockName, error);
+    return -error;
+  }
+  if (const int result = lock(lock_fd_, path_, message); result < 0) return result;
+  if (direct_) {
+    // The superblock lies in the same file system as the files that will be.
+    const int probe = openat(directory_fd_, kSuperblockName, O_RDWR | O_CLOEXEC | O_DIRECT);
+    if (probe < 0) {
+      const int error = errno;
+      *message = because(path_ + " does not take O_DIRECT; make the pool without --direct", error);
+      return -error;
+    }
+    const int result = learn_alignment(probe, message);
+    close(probe);
+    if (result < 0) return result;
+  }
+  learn_existing();
+  return 0;
+}
+
+int PoolFiles::open_single(std::string* message) {
+  const bool device = kind_ == PoolSpec::Kind::kDevice;
+  const int flags = O_RDWR | O_CLOEXEC | (direct_ ? O_DIRECT : 0) | (device ? O_EXCL : O_CREAT);
+  const int fd = ::open(path_.c_str(), flags, 0600);
+  if (fd < 0) {
+    const int error = errno;
+    if (error == EBUSY) {
+      *message = path_ + " is in use: mounted, or held by another daemon";
+    } else if (error == EINVAL && direct_) {
+      *message = because(path_ + " does not take O_DIRECT; make the pool without --direct", error);
+    } else {
+      *message = because(path_, error);
+    }
+    return -error;
+  }
+  files_[0].descriptor_plus_one.store(fd + 1, std::memory_order_release);
+  struct stat info;
+  if (fstat(fd, &info) != 0 || (device ? !S_ISBLK(info.st_mode) : !S_ISREG(info.st_mode))) {
+    *message = path_ + (device ? " is not a block device" : " is not a regular file");
+    return -EINVAL;
+  }
+  if (!device) {
+    if (const int result = lock(fd, path_, message); result < 0) return result;
+  }
+  return direct_ ? learn_alignment(fd, message) : 0;
+}
+
+int PoolFiles::learn_alignment(int fd, std::string* message) {
+  offset_alignment_ = memory_alignment_ = kDirectAlignmentDefault;
+  if (kind_ == PoolSpec::Kind::kDevice) {
+    int sector = 0;
+    if (ioctl(fd, BLKSSZGET, &sector) == 0 && sector > 0) {
+      offset_alignment_ = memory_alignment_ = static_cast<uint32_t>(sector);
+    }
+  } else {
+#ifdef STATX_DIOALIGN
+    struct ::statx info = {};
+    if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &info) == 0 &&
+        (info.stx_mask & STATX_DIOALIGN) != 0) {
+      if (info.stx_dio_offset_align == 0) {
+        *message = path_ + " does not take O_DIRECT; make the pool without --direct";
+        return -EINVAL;
+      }
+      offset_alignment_ = info.stx_dio_offset_align;
+      memory_alignment_ = info.stx_dio_mem_align;
+    }
+#endif
+  }
+  if (data_offset_ % offset_alignment_ != 0) {
+    *message = path_ + ": its data does not begin on a sector";
+    return -EINVAL;
+  }
+  return 0;
+}
+
+void PoolFiles::learn_existing() {
+  const int fd = dup(directory_fd_);
+  DIR* directory = fd < 0 ? nullptr : fdopendir(fd);
+  if (directory == nullptr) {
+    if (fd >= 0) close(fd);
+    return;  // only usage() knows less for it
+  }
+  while (const dirent* entry = readdir(directory)) {
+    const int64_t number = file_number(entry->d_name);
+    if (number < 0 || number >= file_count_max_) continue;
+    files_[number].known.store(1, std::memory_order_relaxed);
+    known_files_.push_back(static_cast<uint32_t>(number));
+  }
+  closedir(directory);
+}
+
+int PoolFiles::open_named(uint32_t file, int extra_flags) const {
+  char name[kFileNameBytes];
+  file_name(file, name);
+  const int fd =
+      openat(directory_fd_, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | (direct_ ? O_DIRECT : 0) | extra_flags, 0600);
+  return fd >= 0 ? fd : -errno;
+}
+
+int PoolFiles::open_file(uint32_t file) {
+  std::lock_guard lock(mutex_);
+  std::atomic<int>& descriptor = files_[file].descriptor_plus_one;
+  if (const int open_one = descriptor.load(std::memory_order_relaxed); open_one != 0) return open_one - 1;
+  const int fd = open_named(file, 0);
+  if (fd >= 0) descriptor.store(fd + 1, std::memory_order_release);
+  return fd;
+}
+
+int PoolFiles::open_durable(uint32_t file) {
+  const int first = descriptor(file);
+  if (first < 0) return first;
+  std::lock_guard lock(mutex_);
+  std::atomic<int>& entry = files_[file].durable_descriptor_plus_one;
+  if (const int open_one = entry.load(std::memory_order_relaxed); open_one != 0) return open_one - 1;
+  // Through /proc, so that it is the same file whatever its name means by now.
+  char path[32];
+  snprintf(path, sizeof path, "/proc/self/fd/%d", first);
+  const int fd = ::open(path, O_RDWR | O_CLOEXEC | (direct_ ? O_DIRECT : 0));
+  if (fd < 0) return -errno;
+  entry.store(fd + 1, std::memory_order_release);
+  return fd;
+}
+
+// ---------------------------------------------------------------- creating
+
+int PoolFiles::size_file(int fd) const {
+  const uint64_t bytes = kind_ == PoolSpec::Kind::kDirectory ? span() : data_offset_ + declared_;
+  struct stat info;
+  if (fstat(fd, &info) != 0) return -errno;
+  if (preallocate_) {
+    // Also when the size is right: a creation that a crash cut short may have set it.
+    if (static_cast<uint64_t>(info.st_blocks) * kStatBlockBytes >= bytes) return 0;
+    const int error = posix_fallocate(fd, 0, static_cast<off_t>(bytes));
+    return -error;
+  }
+  if (static_cast<uint64_t>(info.st_size) >= bytes) return 0;
+  return ftruncate(fd, static_cast<off_t>(bytes)) == 0 ? 0 : -errno;
+}
+
+int PoolFiles::ensure(uint32_t file, bool* sync_failed) {
+  *sync_failed = false;
+  if (file >= file_count_max_) return -ERANGE;
+  if (kind_ == PoolSpec::Kind::kDevice) return 0;
+  std::lock_guard lock(mutex_);
+  File& entry = files_[file];
+  int fd = entry.descriptor_plus_one.load(std::memory_order_relaxed) - 1;
+  const bool was_open = fd >= 0;
+  bool created = false;
+  if (!was_open) {
+    fd = open_named(file, 0);
+    if (fd == -ENOENT) {
+      fd = open_named(file, O_CREAT | O_EXCL);
+      created = true;
+    }
+    if (fd < 0) return fd;
+  }
+  int result = size_file(fd);
+  if (result == 0 && fsync(fd) != 0) {
+    result = -errno;
+    *sync_failed = true;
+  }
+  if (result == 0 && kind_ == PoolSpec::Kind::kDirectory) result = sync_directory(directory_fd_);
+  if (result < 0) {
+    if (created) {
+      char name[kFileNameBytes];
+      file_name(file, name);
+      unlinkat(directory_fd_, name, 0);
+    }
+    if (!was_open) close(fd);
+    return result;
+  }
+  if (kind_ == PoolSpec::Kind::kDirectory && entry.known.exchange(1, std::memory_order_relaxed) == 0) {
+    known_files_.push_back(file);
+  }
+  entry.descriptor_plus_one.store(fd + 1, std::memory_order_release);
+  return 0;
+}
+
+// ---------------------------------------------------------------- usage
+
+uint64_t PoolFiles::physical_now() {
+  struct stat info;
+  if (kind_ != PoolSpec::Kind::kDirectory) {
+    const int fd = files_[0].descriptor_plus_one.load(std::memory_order_acquire) - 1;
+    return fstat(fd, &info) == 0 ? static_cast<uint64_t>(info.st_blocks) * kStatBlockBytes : 0;
+  }
+  std::vector<uint32_t> files;
+  {
+    std::lock_guard lock(mutex_);
+    files = known_files_;
+  }
+  uint64_t bytes = 0;
+  for (const uint32_t file : files) {
+    char name[kFileNameBytes];
+    file_name(file, name);
+    if (fstatat(directory_fd_, name, &info, AT_SYMLINK_NOFOLLOW) == 0) {
+      bytes += static_cast<uint64_t>(info.st_blocks) * kStatBlockBytes;
+    }
+  }
+  return bytes;
+}
+
+BlockUsage PoolFiles::usage() {
+  if (kind_ == PoolSpec::Kind::kDevice) {
+    // Asked each time: a device may grow.
+    uint64_t bytes = 0;
+    if (ioctl(files_[0].descriptor_plus_one.load(std::memory_order_acquire) - 1, BLKGETSIZE64, &bytes) != 0) bytes = 0;
+    bytes -= std::min(bytes, data_offset_);
+    return {bytes, bytes};
+  }
+  std::lock_guard lock(usage_mutex_);
+  const auto now = std::chrono::steady_clock::now();
+  if (usage_at_ == std::chrono::steady_clock::time_point{} || now - usage_at_ >= kUsageAgeMax) {
+    physical_ = physical_now();
+    usage_at_ = now;
+  }
+  if (kind_ == PoolSpec::Kind::kFile) {
+    struct stat info;
+    const int fd = files_[0].descriptor_plus_one.load(std::memory_order_acquire) - 1;
+    const uint64_t size = fstat(fd, &info) == 0 ? static_cast<uint64_t>(info.st_size) : 0;
+    // A file that was made larger has grown its pool.
+    if (declared_ != 0) return {std::max(declared_, size - std::min(size, data_offset_)), physical_};
+  } else if (declared_ != 0) {
+    return {declared_, physical_};
+  }
+  struct statvfs free_space;
+  const int fd = directory_fd_ >= 0 ? directory_fd_ : files_[0].descriptor_plus_one.load(std::memory_order_acquire) - 1;
+  const uint64_t free_bytes =
+      fstatvfs(fd, &free_space) == 0 ? static_cast<uint64_t>(free_space.f_bavail) * free_space.f_frsize : 0;
+  return {physical_ + free_bytes, physical_};
+}
+
+}  // namespace atoll_native

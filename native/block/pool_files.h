@@ -1,0 +1,113 @@
+// The files of a `local` pool and their descriptors: a directory of files, one file, or a block device.
+//
+// Descriptors are opened when first needed and stay open until the pool is closed: finding one is a single load on the
+// path of every request, and none is ever closed while somebody may be using it. What limits a pool is therefore
+// RLIMIT_NOFILE, which is raised to its hard limit; beyond it operations on files not open yet answer EMFILE.
+//
+// Two daemons never share a pool: the superblock file of a directory, or the file, carries an exclusive flock; a device
+// is claimed by O_EXCL, which mounts and other users of that device respect too.
+#pragma once
+#include <array>
+#include <atomic>
+#include <bit>
+#include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "block/block.h"
+#include "block/factory.h"
+#include "block/slow_gate.h"
+#include "segment/layout.gen.h"
+
+namespace atoll_native {
+
+class PoolFiles {
+ public:
+  /// How long a sum of the files' sizes is good for: it asks the file system about each file.
+  static constexpr std::chrono::milliseconds kUsageAgeMax{1000};
+  /// What O_DIRECT needs where the kernel does not say.
+  static constexpr uint32_t kDirectAlignmentDefault = 4096;
+
+  struct File {
+    std::atomic<int> descriptor_plus_one;  // 0: not open
+    std::atomic<int> durable_descriptor_plus_one;
+    std::atomic<uint32_t> known;  // exists on disk, counted in usage
+    SlowGate gate;
+  };
+
+  static std::unique_ptr<PoolFiles> open(const PoolSpec& spec, std::string* message, int* error_number);
+  ~PoolFiles();
+  PoolFiles(const PoolFiles&) = delete;
+  PoolFiles& operator=(const PoolFiles&) = delete;
+
+  /// The descriptor of a file, or -errno (ENOENT: no such file; EMFILE; ERANGE: beyond what a pool can have).
+  int descriptor(uint32_t file) {
+    if (file >= file_count_max_) return -ERANGE;
+    // Acquire pairs with the release of who opened it: the file has its size by then.
+    const int open_one = files_[file].descriptor_plus_one.load(std::memory_order_acquire);
+    return open_one != 0 ? open_one - 1 : open_file(file);
+  }
+  /// A second open file of the same, for durable writes. The kernel tells of a lost page once per open file: so a
+  /// durable write that is told never hides it from a sync of the file, nor the other way round.
+  int durable_descriptor(uint32_t file) {
+    if (file >= file_count_max_) return -ERANGE;
+    const int open_one = files_[file].durable_descriptor_plus_one.load(std::memory_order_acquire);
+    return open_one != 0 ? open_one - 1 : open_durable(file);
+  }
+  SlowGate& gate(uint32_t file) { return files_[file].gate; }
+  uint32_t file_of(uint64_t address) const { return static_cast<uint32_t>(address >> span_shift_); }
+  uint64_t offset_of(uint64_t address) const { return (address & (span() - 1)) + data_offset_; }
+  uint64_t span() const { return 1ull << span_shift_; }
+  /// One operation never crosses the border of a file.
+  bool inside_a_file(uint64_t address, uint64_t length) const {
+    return (address >> span_shift_) < file_count_max_ && length <= span() - (address & (span() - 1));
+  }
+  PoolSpec::Kind kind() const { return kind_; }
+  bool preallocated() const { return preallocate_; }
+  bool direct() const { return direct_; }
+  /// Of addresses and lengths, and of buffers, in direct pools; else 1.
+  uint32_t offset_alignment() const { return offset_alignment_; }
+  uint32_t memory_alignment() const { return memory_alignment_; }
+
+  /// 0 or -errno. ENOSPC leaves nothing behind. `*sync_failed`: an fsync failed, which is more than a failed creation.
+  int ensure(uint32_t file, bool* sync_failed);
+  BlockUsage usage();
+
+ private:
+  PoolFiles(const PoolSpec& spec);
+  int open_directory(std::string* message);
+  int open_single(std::string* message);
+  int lock(int fd, const std::string& what, std::string* message) const;
+  int learn_alignment(int fd, std::string* message);
+  void learn_existing();
+  int open_file(uint32_t file);
+  int open_durable(uint32_t file);
+  int open_named(uint32_t file, int extra_flags) const;
+  int size_file(int fd) const;
+  uint64_t physical_now();
+
+  const PoolSpec::Kind kind_;
+  const std::string path_;
+  const uint64_t data_offset_;
+  const uint32_t span_shift_;
+  const uint64_t declared_;
+  const bool direct_;
+  const bool preallocate_;
+  uint32_t file_count_max_ = 1;
+  uint32_t offset_alignment_ = 1;
+  uint32_t memory_alignment_ = 1;
+  int directory_fd_ = -1;  // directory: the directory
+  int lock_fd_ = -1;       // directory: the superblock file
+  File* files_ = nullptr;  // file_count_max_ of them, in memory that is only taken where files are
+  std::mutex mutex_;       // opening, creating, and the list
+  std::vector<uint32_t> known_files_;
+  std::mutex usage_mutex_;
+  std::chrono::steady_clock::time_point usage_at_{};
+  uint64_t physical_ = 0;
+};
+
+}  // namespace atoll_native
