@@ -1,6 +1,7 @@
 /**
  * What the rows measure: an NBD export of some server.
  */
+import fs from 'node:fs';
 import type { Child } from '../children.ts';
 import { NbdClient } from '../nbd.ts';
 
@@ -44,5 +45,7 @@ export class PeerServer implements Export {
 
   async stop(): Promise<void> {
     await this.child.stop();
+    // nbdkit leaves it behind.
+    fs.rmSync(this.socket, { force: true });
   }
 }
