@@ -177,7 +177,10 @@ async function npm(argv) {
 }
 
 async function npmPackages() {
-  const value = `${hashOf(['package.json', 'package-lock.json'], process.platform, process.arch)}\n`;
+  // The lock repeats what package.json wants, and only a change of that is a reason to install again.
+  const wanted = JSON.parse(fs.readFileSync(path.join(ROOT, 'package.json'), 'utf8'));
+  const parts = [wanted.dependencies, wanted.devDependencies, wanted.overrides].map((part) => JSON.stringify(part));
+  const value = `${hashOf(['package-lock.json'], ...parts, process.platform, process.arch)}\n`;
   if (!stampHolds(LOCK_STAMP, value)) {
     say('installing npm packages');
     await npm(['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error']);
