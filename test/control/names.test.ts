@@ -51,7 +51,7 @@ describe('nameProblem', () => {
   it('counts bytes, not characters', () => {
     expect(nameProblem('ü'.repeat(127))).toBeNull();
     expect(nameProblem('ü'.repeat(128))).toMatch(/255 bytes/);
-    expect(nameProblem('💾'.repeat(63) + 'abc')).toBeNull();
+    expect(nameProblem(`${'💾'.repeat(63)}abc`)).toBeNull();
     expect(nameProblem('💾'.repeat(64))).toMatch(/255 bytes/);
   });
 

@@ -38,8 +38,12 @@ function newServer(): Api {
   }).withTypeProvider<TypeBoxTypeProvider>();
 }
 
-export function buildApi(context: ApiContext): Api {
+/** @param onRoute hears of every route; for the test that compares them with their documentation */
+export function buildApi(context: ApiContext, onRoute?: (method: string, url: string) => void): Api {
   const app = newServer();
+  app.addHook('onRoute', ({ method, url }) => {
+    for (const one of [method].flat()) onRoute?.(one, url);
+  });
   app.removeContentTypeParser('text/plain');
   app.server.maxConnections = CONNECTIONS_MAX;
   app.setNotFoundHandler((request, reply) => {
