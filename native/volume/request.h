@@ -24,27 +24,25 @@ struct Request {
   // ---- set by the frontend
   Op op;
   uint16_t flags = 0;
-  uint32_t volume = 0;           // handle of an open volume or snapshot
-  uint64_t offset = 0;           // bytes
-  uint64_t length = 0;           // bytes; read/write <= kPayloadMax, others up to the volume's size
-  uint8_t* buffer = nullptr;     // read: filled; write: source. Stays valid until done.
-  Extent* extents = nullptr;     // status: filled
-  uint32_t extent_max = 0;       // status: room in `extents`, <= SCRATCH_EXTENTS
-  uint32_t context = UINT32_MAX; // status: UINT32_MAX base allocation, else the snapshot handle to compare with
+  uint32_t volume = 0;               // handle of an open volume or snapshot
+  uint64_t offset = 0;               // bytes
+  uint64_t length = 0;               // bytes; read/write <= kPayloadMax, others up to the volume's size
+  uint8_t* buffer = nullptr;         // read: filled; write: source. Stays valid until done.
+  Extent* extents = nullptr;         // status: filled
+  uint32_t extent_max = 0;           // status: room in `extents`, <= SCRATCH_EXTENTS
+  uint32_t context = UINT32_MAX;     // status: UINT32_MAX base allocation, else the snapshot handle to compare with
   void (*done)(Request*) = nullptr;  // called once, on the reactor the request was submitted on
-  void* owner = nullptr;         // the frontend's
+  void* owner = nullptr;             // the frontend's
   // ---- set by the volume peer before done()
-  int error = 0;                 // errno or 0
+  int error = 0;  // errno or 0
   uint32_t extent_count = 0;
   // ---- the volume peer's own state while the request is on its way
-  uint32_t pending = 0;
-  uint64_t epoch = 0;
-  Request* next = nullptr;
-  Request* prev = nullptr;
-  uint64_t cursor = 0;
-  void* work = nullptr;
+  Request* next = nullptr;  // in one of the peer's queues
+  uint64_t cursor = 0;      // first byte that is neither served nor being served
+  uint32_t pending = 0;     // works on their way, and one while the request itself has more to start
+  uint32_t retries = 0;     // turns that brought nothing
   uint8_t stage = 0;
-  bool inside_submit = false;
+  uint8_t wait = 0;
 };
 
 /// Where a frontend sends requests. The volume peer of a reactor is one; tests and fuzzers have others.
