@@ -27,7 +27,7 @@ struct BlockIo {
   void* owner = nullptr;
   // private to block peers and AsyncIo; set anew by every submit(), so that a record is reused as it is
   BlockIo* next = nullptr;
-  PoolTask task;
+  PoolTask task = {};
   void (*step)(BlockIo*, AsyncIo&) = nullptr;
   AsyncIo* async = nullptr;
   const void* lane = nullptr;
