@@ -12,6 +12,7 @@
 
 #include "ring/doorbell.h"
 #include "test/check.h"
+#include "test/rendezvous.h"
 
 namespace atoll_native {
 namespace {
@@ -193,6 +194,46 @@ void no_wakeup_is_lost_by_eventfd() {
   close(epoll_fd);
 }
 
+/// Both sides at the same moment, again and again: the consumer says that it sleeps and looks once more, the producer
+/// puts and looks whether it must ring. Never may both miss the other. (Without either fence this fails within some
+/// rounds.)
+void neither_misses_the_other() {
+  const auto memory = empty_ring();
+  uint32_t asleep = 0;
+  const int event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  REQUIRE(event_fd >= 0);
+  Rendezvous rendezvous;
+  std::thread other([&] {
+    Producer producer(memory.get());
+    Doorbell bell(asleep, event_fd);
+    for (uint32_t round = 0; round < Rendezvous::kRounds; round++) {
+      rendezvous.meet();
+      producer.put(numbered(round));
+      bell.ring();
+      rendezvous.meet();
+    }
+  });
+  Consumer consumer(memory.get());
+  Doorbell bell(asleep, event_fd);
+  uint32_t missed = 0;
+  for (uint32_t round = 0; round < Rendezvous::kRounds; round++) {
+    rendezvous.meet();
+    for (uint32_t i = 0; i < round % 64; i++) asm volatile("");  // tries all distances between the two
+    bell.arm();
+    const bool saw_nothing = consumer.empty();
+    rendezvous.meet();
+    uint64_t count;
+    const bool rung = read(event_fd, &count, sizeof count) == sizeof count;
+    if (saw_nothing && !rung) missed++;
+    bell.disarm();
+    RequestRecord out;
+    REQUIRE(consumer.take(&out, 1) == 1);
+  }
+  other.join();
+  CHECK_EQ(missed, 0u);
+  close(event_fd);
+}
+
 void rings_coalesce() {
   uint32_t asleep = 0;
   const int event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -231,6 +272,7 @@ int main() {
   takes_to_any_alignment();
   rings_coalesce();
   a_rung_futex_does_not_sleep();
+  neither_misses_the_other();
   no_wakeup_is_lost_by_futex();
   no_wakeup_is_lost_by_eventfd();
   return check_summary();
