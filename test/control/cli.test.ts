@@ -115,6 +115,9 @@ describe('every command', () => {
       '--direct',
     );
     expect(made).toMatchObject({ name: 'p', path: path.resolve('relative'), blockSize: 4096, direct: true });
+    // A slash at the end says that a folder is meant: it has to arrive.
+    expect(await json('pool', 'create', 'q', '--path', '/srv/new/')).toMatchObject({ path: '/srv/new/' });
+    engine.pools.delete('q');
     expect(await json('pool', 'list')).toMatchObject({ pools: [{ name: 'local' }, { name: 'p' }] });
     expect(await json('pool', 'show', 'p')).toMatchObject({ capacityBytes: 2 ** 40 });
     expect(await json('pool', 'grow', 'p', '--size', '2T')).toMatchObject({ capacityBytes: 2 ** 41 });

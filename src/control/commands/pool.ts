@@ -30,14 +30,14 @@ export function poolCommands(program: Command, world: World): void {
   const pool = group(program, 'pool', 'where blocks are kept');
 
   leaf(pool, 'create <name>', 'make a pool in a folder, a file or on a device')
-    .requiredOption('--path <path>', 'folder, file or block device')
+    .requiredOption('--path <path>', 'folder (new ones with a / at the end), file or block device')
     .option('--size <size>', 'how much it may hold (default: thin, as much as the file system has)', sizeOption)
     .option('--block-size <size>', 'a power of two, 4K to 4M (default 64K)', sizeOption)
     .option('--direct', 'O_DIRECT: past the page cache')
     .option('--preallocate', 'take the space now, not when it is written')
     .action(async (name: string, options: CreateOptions) => {
       const { size, blockSize, direct, preallocate } = options;
-      const spec = { name, path: path.resolve(options.path), size, blockSize, direct, preallocate };
+      const spec = { name, path: absolute(options.path), size, blockSize, direct, preallocate };
       const made = await clientOf(options, world).post<PoolInfo>(route('pools'), spec);
       print(world, options, made, () => `pool ${made.name}: ${formatSize(made.freeBytes)} free at ${made.path}\n`);
     });
@@ -59,6 +59,12 @@ export function poolCommands(program: Command, world: World): void {
       const grown = await clientOf(options, world).post<PoolInfo>(route('pools', name, 'grow'), body);
       print(world, options, grown, () => `pool ${grown.name}: ${sizeFact(grown.capacityBytes)}\n`);
     });
+}
+
+/** Absolute, and with the slash that says that a folder is meant where there is nothing yet. */
+function absolute(text: string): string {
+  const resolved = path.resolve(text);
+  return text.endsWith('/') && resolved !== '/' ? `${resolved}/` : resolved;
 }
 
 function poolFacts(pool: PoolInfo): string {
