@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <shared_mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -157,11 +158,10 @@ class Core {
   RingConsumer<RequestRecord> misc_in_;
   std::atomic<bool> wake_posted_ = false;
 
-  std::mutex stop_mutex_;
+  std::shared_mutex life_mutex_;  // shared: starting background work; exclusive: ending it
   std::vector<std::function<void()>> stop_hooks_;
-  bool stopped_ = false;
+  std::atomic<bool> stopped_ = false;  // written under life_mutex_
 
-  // Order matters: reactors go first, then the syncer, then the threads they used.
   std::unique_ptr<ThreadPool> threads_;
   std::unique_ptr<AsyncIo> background_io_;
   std::unique_ptr<VolumeSyncer> syncer_;
