@@ -1,0 +1,107 @@
+#include "addon/addon.h"
+
+#include <cerrno>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <utility>
+
+#include "reactor/reactor.h"
+#if __has_include("addon/nbd_binding.h")
+#include "addon/nbd_binding.h"
+#endif
+
+namespace atoll_native::addon {
+namespace {
+
+struct Cores {
+  std::mutex mutex;
+  uint32_t next = 1;
+  std::map<uint32_t, std::shared_ptr<Core>> by_id;
+};
+
+/// The one global: worker threads load the addon again and have nothing else in common.
+Cores& cores() {
+  static Cores* const all = new Cores;  // outlives the threads that a process's end does not join
+  return *all;
+}
+
+Napi::Object module(Napi::Env env, Napi::Object exports) {
+  env.SetInstanceData(new EnvironmentData);
+  register_life(env, exports);
+  register_pools(env, exports);
+  register_mapper(env, exports);
+  register_pages(env, exports);
+#if __has_include("addon/nbd_binding.h")
+  register_nbd(env, exports);
+#endif
+  return exports;
+}
+
+}  // namespace
+
+uint32_t register_core(std::shared_ptr<Core> core) {
+  Cores& all = cores();
+  const std::lock_guard lock(all.mutex);
+  all.by_id[all.next] = std::move(core);
+  return all.next++;
+}
+
+std::shared_ptr<Core> unregister_core(uint32_t id) {
+  Cores& all = cores();
+  const std::lock_guard lock(all.mutex);
+  const auto found = all.by_id.find(id);
+  if (found == all.by_id.end()) return nullptr;
+  std::shared_ptr<Core> core = std::move(found->second);
+  all.by_id.erase(found);
+  return core;
+}
+
+std::shared_ptr<Core> find_core(uint32_t id) {
+  Cores& all = cores();
+  const std::lock_guard lock(all.mutex);
+  const auto found = all.by_id.find(id);
+  return found == all.by_id.end() ? nullptr : found->second;
+}
+
+std::shared_ptr<Core> core_argument(const Napi::CallbackInfo& info) {
+  std::shared_ptr<Core> core = find_core(u32(info, 0));
+  if (core == nullptr) throw_errno(info.Env(), ESHUTDOWN, "there is no such core");
+  return core;
+}
+
+void throw_errno(Napi::Env env, int error_number, const std::string& message) {
+  const char* const name = strerrorname_np(error_number);
+  Napi::Error error = Napi::Error::New(env, message.empty() ? std::strerror(error_number) : message);
+  error.Set("code", Napi::String::New(env, name == nullptr ? "EIO" : name));
+  error.Set("errno", Napi::Number::New(env, error_number));
+  error.ThrowAsJavaScriptException();
+}
+
+uint32_t u32(const Napi::CallbackInfo& info, size_t index) {
+  return info.Length() > index && info[index].IsNumber() ? info[index].As<Napi::Number>().Uint32Value() : 0;
+}
+
+uint64_t u64(const Napi::CallbackInfo& info, size_t index) {
+  if (info.Length() <= index || !info[index].IsNumber()) return 0;
+  const int64_t value = info[index].As<Napi::Number>().Int64Value();
+  return value < 0 ? 0 : static_cast<uint64_t>(value);
+}
+
+uint8_t* bytes(const Napi::CallbackInfo& info, size_t index, size_t* length) {
+  if (info.Length() <= index || !info[index].IsTypedArray()) {
+    Napi::TypeError::New(info.Env(), "a Uint8Array is wanted").ThrowAsJavaScriptException();
+    return nullptr;
+  }
+  const Napi::TypedArray array = info[index].As<Napi::TypedArray>();
+  *length = array.ByteLength();
+  return static_cast<uint8_t*>(array.ArrayBuffer().Data()) + array.ByteOffset();
+}
+
+}  // namespace atoll_native::addon
+
+static Napi::Object initialize(Napi::Env env, Napi::Object exports) {
+  return atoll_native::addon::module(env, exports);
+}
+
+NODE_API_MODULE(atoll, initialize)
