@@ -123,7 +123,7 @@ Negotiation::Progress Negotiation::option(uint32_t option, std::span<const uint8
   if (option == kOptExportName) {
     std::string_view name(reinterpret_cast<const char*>(data.data()), data.size());
     // This option has no error replies.
-    if (!is_name(name) || shutting_down_) return Progress::kClose;
+    if (!is_name(name) || shutting_down_ || session_.extended) return Progress::kClose;
     return open(name);
   }
   if (!fixed_) return Progress::kClose;  // the only option of clients that did not ask for more

@@ -32,6 +32,7 @@ class MemorySink final : public RequestSink {
   // ---- what a test may ask for
   bool hold = false;                            // requests wait for answer_held()
   std::function<int(const Request&)> fail;      // errno for a request, 0: serve it
+  std::function<bool(Request&)> serve_instead;  // true when it did: for volumes larger than memory, and odd answers
   std::function<void(const Request&)> observe;  // sees every request as it is submitted
   std::function<void()> held_one;               // called when a request was held: to answer it later
 
@@ -68,7 +69,7 @@ class MemorySink final : public RequestSink {
  private:
   void answer(Request* request) {
     request->error = fail ? fail(*request) : 0;
-    if (request->error == 0) {
+    if (request->error == 0 && !(serve_instead && serve_instead(*request))) {
       if (volume_.locked) {
         std::lock_guard lock(volume_.mutex);
         serve(request);
