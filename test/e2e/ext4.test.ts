@@ -120,16 +120,18 @@ describe.skipIf(missing !== null)('ext4 on an Atoll disk', () => {
     await world.run('sync', '-f', root);
 
     // Files come and go, by another process, while snapshots are taken.
+    const end = world.file('end');
     const script =
-      'i=0; while :; do i=$((i+1)); cp -r "$1" "$2/n$i"; [ $i -gt 3 ] && rm -rf "$2/n$((i-3))"; sync -f "$2"; done';
-    const load = world.children.spawn('sh', ['-c', script, 'load', before, root]);
+      'i=0; while [ ! -e "$3" ]; do i=$((i+1)); cp -r "$1" "$2/n$i"; [ $i -gt 3 ] && rm -rf "$2/n$((i-3))"; sync -f "$2"; done';
+    const load = world.children.spawn('sh', ['-c', script, 'load', before, root, end]);
     const snapshots: string[] = [];
     for (let i = 0; i < SNAPSHOTS; i++) {
       await sleep(300 + next() * 400);
       snapshots.push(await daemon.snapshot('disk', `s${i}`));
     }
     expect(load.finished).toBeNull();
-    await load.stop('SIGKILL');
+    fs.writeFileSync(end, '');
+    await load.ended;
 
     for (const [i, snapshot] of snapshots.entries()) {
       const name = `clone${i}`;
