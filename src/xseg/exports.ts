@@ -130,8 +130,13 @@ export class Exports {
     if (this.#started) this.native.nbdDisconnect(this.core, handle);
   }
 
+  /** Ends listeners and connections, after what is on its way was answered. */
   async close(): Promise<void> {
+    if (!this.#started) return;
     for (const id of this.#listeners) this.native.nbdClose(this.core, id);
     this.#listeners = [];
+    this.native.nbdStop(this.core);
+    // what connections held is given back by events that are on their way to this thread
+    await new Promise((resolve) => setImmediate(resolve));
   }
 }

@@ -188,6 +188,8 @@ export interface Native {
     token: number,
     answer: { error: number; contexts: { name: string; handle: number }[] },
   ): void;
+  /** ends listeners and connections; what was on its way is answered first (bounded wait, blocks) */
+  nbdStop(core: number): void;
   /** ends every connection on a handle (forced delete) */
   nbdDisconnect(core: number, handle: number): void;
   nbdStatus(core: number): {
