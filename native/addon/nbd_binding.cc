@@ -29,8 +29,7 @@ class JsDirectory final : public nbd::Directory {
 
   void open(const std::string& name, uint32_t connection, std::function<void(nbd::OpenAnswer)> answer) override {
     const uint32_t token = remember(opens_, answer);
-    const bool asked = call([this, token, name, connection](Napi::Env env) {
-      const Napi::Object events = events_.Value();
+    const bool asked = call([token, name, connection](Napi::Env env, Napi::Object events) {
       events.Get("open").As<Napi::Function>().Call(
           events, {Napi::Number::New(env, token), Napi::String::New(env, name), Napi::Number::New(env, connection)});
     });
@@ -39,8 +38,7 @@ class JsDirectory final : public nbd::Directory {
 
   void list(std::function<void(nbd::ListAnswer)> answer) override {
     const uint32_t token = remember(lists_, answer);
-    const bool asked = call([this, token](Napi::Env env) {
-      const Napi::Object events = events_.Value();
+    const bool asked = call([token](Napi::Env env, Napi::Object events) {
       events.Get("list").As<Napi::Function>().Call(events, {Napi::Number::New(env, token)});
     });
     if (!asked) answer_list(token, refusal<nbd::ListAnswer>());
@@ -49,19 +47,19 @@ class JsDirectory final : public nbd::Directory {
   void contexts(const std::string& name, const std::vector<std::string>& queries, bool listing,
                 std::function<void(nbd::ContextsAnswer)> answer) override {
     const uint32_t token = remember(contexts_, answer);
-    const bool asked = call([this, token, name, queries, listing](Napi::Env env) {
+    const bool asked = call([token, name, queries, listing](Napi::Env env, Napi::Object events) {
       Napi::Array list = Napi::Array::New(env, queries.size());
       for (uint32_t i = 0; i < queries.size(); i++) list.Set(i, Napi::String::New(env, queries[i]));
-      const Napi::Object events = events_.Value();
-      events.Get("contexts").As<Napi::Function>().Call(
-          events, {Napi::Number::New(env, token), Napi::String::New(env, name), list, Napi::Boolean::New(env, listing)});
+      events.Get("contexts")
+          .As<Napi::Function>()
+          .Call(events,
+                {Napi::Number::New(env, token), Napi::String::New(env, name), list, Napi::Boolean::New(env, listing)});
     });
     if (!asked) answer_contexts(token, refusal<nbd::ContextsAnswer>());
   }
 
   void closed(uint32_t connection, uint32_t handle) override {
-    call([this, connection, handle](Napi::Env env) {
-      const Napi::Object events = events_.Value();
+    call([connection, handle](Napi::Env env, Napi::Object events) {
       events.Get("closed").As<Napi::Function>().Call(
           events, {Napi::Number::New(env, connection), Napi::Number::New(env, handle)});
     });
@@ -71,8 +69,14 @@ class JsDirectory final : public nbd::Directory {
   void answer_list(uint32_t token, nbd::ListAnswer answer) { give(lists_, token, std::move(answer)); }
   void answer_contexts(uint32_t token, nbd::ContextsAnswer answer) { give(contexts_, token, std::move(answer)); }
 
-  /// After the server has stopped: nobody asks any more.
-  void release() { calls_.Release(); }
+  /// Main thread, after the server has stopped: JavaScript is not told anything any more. A connection whose last
+  /// request ends later still finds this object here.
+  void release() {
+    const std::lock_guard lock(mutex_);
+    released_ = true;
+    calls_.Release();
+    events_.Reset();
+  }
 
  private:
   template <typename Answer>
@@ -105,16 +109,19 @@ class JsDirectory final : public nbd::Directory {
     receiver(std::move(answer));
   }
 
-  /// False when JavaScript is going down.
-  bool call(std::function<void(Napi::Env)> work) {
-    return calls_.NonBlockingCall([work = std::move(work)](Napi::Env env, Napi::Function) {
-      if (env != nullptr) work(env);
+  /// Runs `work` on the main thread. False when JavaScript is going down.
+  bool call(std::function<void(Napi::Env, Napi::Object)> work) {
+    const std::lock_guard lock(mutex_);
+    if (released_) return false;
+    return calls_.NonBlockingCall([this, work = std::move(work)](Napi::Env env, Napi::Function) {
+      if (env != nullptr && !events_.IsEmpty()) work(env, events_.Value());
     }) == napi_ok;
   }
 
   Napi::ObjectReference events_;
   Napi::ThreadSafeFunction calls_;
-  std::mutex mutex_;
+  std::mutex mutex_;  // of what follows; events_ is the main thread's
+  bool released_ = false;
   uint32_t last_token_ = 0;
   Waiting<nbd::OpenAnswer> opens_;
   Waiting<nbd::ListAnswer> lists_;
@@ -126,7 +133,8 @@ struct Serving {
   std::unique_ptr<nbd::Server> server;
 };
 
-/// Servers by core; main thread only.
+/// Servers by core; main thread only. One is kept until the next is made after its core has gone, for its reactors may
+/// look at it until they have ended.
 std::map<uint32_t, std::shared_ptr<Serving>>& servers() {
   static auto* const all = new std::map<uint32_t, std::shared_ptr<Serving>>;
   return *all;
@@ -154,15 +162,16 @@ Napi::Value start(const Napi::CallbackInfo& info) {
   limits.negotiation_ms = given.Get("negotiationMs").ToNumber().Uint32Value();
   limits.connection_bytes_max = static_cast<uint64_t>(given.Get("connectionBytesMax").ToNumber().Int64Value());
   std::vector<nbd::Server::Seat> seats;
-  for (uint32_t i = 0; i < core->reactor_count(); i++) seats.push_back({&core->reactor(i), &core->reactor(i).volumes()});
+  for (uint32_t i = 0; i < core->reactor_count(); i++)
+    seats.push_back({&core->reactor(i), &core->reactor(i).volumes()});
   auto serving = std::make_shared<Serving>();
   serving->directory = std::make_unique<JsDirectory>(env, info[1].As<Napi::Object>());
   serving->server = std::make_unique<nbd::Server>(std::move(seats), *serving->directory, limits);
+  std::erase_if(servers(), [](const auto& one) { return find_core(one.first) == nullptr; });
   servers()[id] = serving;
-  core->on_stop([id, serving] {
+  core->on_stop([serving] {
     serving->server->stop();
     serving->directory->release();
-    servers().erase(id);
   });
   return env.Undefined();
 }

@@ -56,12 +56,15 @@ export interface FaultSpec {
 }
 
 export interface NbdEvents {
-  /** Answer through `nbdAnswer(token, …)` exactly once. `name` is UTF-8 that the client sent (≤ 4096 bytes). */
+  /** Answer through `nbdAnswerOpen(token, …)` exactly once, as the others through theirs; later is fine. `name` is UTF-8 that the client sent (≤ 4096 bytes). */
   open(token: number, name: string, connection: number): void;
   list(token: number): void;
-  /** metadata context query on an export; answers the contexts that exist */
+  /**
+   * Metadata context query on an export; answers the contexts that exist. `listing`: a query may be a prefix that ends in a
+   * colon (`base:`, `atoll:`), no queries mean all, handles of the answer are ignored. Else queries are exact and handles opened.
+   */
   contexts(token: number, name: string, queries: string[], listing: boolean): void;
-  /** the connection is gone; every handle it opened may be released */
+  /** the connection does not use the handle any more; called once for each that it got by open or contexts */
   closed(connection: number, handle: number): void;
 }
 
