@@ -1,5 +1,7 @@
 #include "addon/addon.h"
 
+#include "addon/nbd_binding.h"
+
 #include <cerrno>
 #include <cstring>
 #include <map>
@@ -7,9 +9,6 @@
 #include <utility>
 
 #include "reactor/reactor.h"
-#if __has_include("addon/nbd_binding.h")
-#include "addon/nbd_binding.h"
-#endif
 
 namespace atoll_native::addon {
 namespace {
@@ -32,9 +31,7 @@ Napi::Object module(Napi::Env env, Napi::Object exports) {
   register_pools(env, exports);
   register_mapper(env, exports);
   register_pages(env, exports);
-#if __has_include("addon/nbd_binding.h")
   register_nbd(env, exports);
-#endif
   return exports;
 }
 
