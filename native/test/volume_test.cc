@@ -1,0 +1,358 @@
+// The volume peer over the real reactor, rings and segment, with the test mapper.
+#include "test/volume_fixture.h"
+
+namespace atoll_native {
+namespace {
+
+constexpr uint64_t kBlock = 64 << 10;
+constexpr uint64_t kSize = 64 << 20;
+
+void test_reads_zeroes_and_what_was_written() {
+  Bench bench;
+  bench.mapper->open_volume(1, kSize, 16, bench.memory_pool());
+  CHECK(bench.read(1, 0, 200000) == std::vector<uint8_t>(200000, 0));
+  const std::vector<uint8_t> a = pattern(3 * kBlock + 1000, 1);
+  CHECK_EQ(bench.write(1, kBlock / 2, a), 0);
+  CHECK(bench.read(1, kBlock / 2, a.size()) == a);
+  const std::vector<uint8_t> head = bench.read(1, 0, kBlock / 2);
+  CHECK(head == std::vector<uint8_t>(kBlock / 2, 0));
+  // Again in place: no grant.
+  const uint64_t grants = bench.mapper->grants_made;
+  const std::vector<uint8_t> b = pattern(2 * kBlock, 2);
+  CHECK_EQ(bench.write(1, kBlock / 2 + 17, b), 0);
+  CHECK_EQ(bench.mapper->grants_made.load(), grants);
+  CHECK(bench.read(1, kBlock / 2 + 17, b.size()) == b);
+  CHECK_EQ(bench.mapper->grants_open(), 0u);
+}
+
+void test_refusals() {
+  Bench bench;
+  bench.mapper->open_volume(1, kSize, 16, bench.memory_pool());
+  bench.mapper->open_volume(2, kSize, 16, 0, true);
+  CHECK_EQ(bench.simple(Op::kFlush, 3, 0, 0), ESHUTDOWN);
+  CHECK_EQ(bench.simple(Op::kFlush, kVolumesMax, 0, 0), EINVAL);
+  CHECK_EQ(bench.write(2, 0, pattern(512, 1)), EROFS);
+  CHECK_EQ(bench.simple(Op::kTrim, 2, 0, kBlock), EROFS);
+  CHECK_EQ(bench.write(1, kSize - 1, pattern(2, 1)), ENOSPC);
+  CHECK_EQ(bench.simple(Op::kTrim, 1, UINT64_MAX - 10, 20), ENOSPC);
+  uint8_t byte;
+  Request beyond{.op = Op::kRead, .volume = 1, .offset = kSize, .length = 1, .buffer = &byte};
+  CHECK_EQ(bench.call(&beyond), EINVAL);
+  // What the volume record says was lost stays lost, for who writes.
+  store_release(bench.core->segment().volume(1).failed, uint32_t{EIO});
+  CHECK_EQ(bench.write(1, 0, pattern(512, 1)), EIO);
+  CHECK_EQ(bench.flush(1), EIO);
+  CHECK_EQ(bench.read(1, 0, 512).size(), 512u);
+}
+
+void test_runs_granted_in_parts() {
+  Bench bench;
+  bench.mapper->open_volume(1, kSize, 16, bench.memory_pool({}, kBlock * 4));
+  bench.mapper->grant_blocks_max = 3;
+  const std::vector<uint8_t> a = pattern(40 * kBlock + 5, 3);
+  CHECK_EQ(bench.write(1, 7, a), 0);
+  CHECK(bench.read(1, 7, a.size()) == a);
+  CHECK(bench.mapper->grants_made >= 40 / 3);
+  CHECK_EQ(bench.mapper->slots_used(), 41u);
+}
+
+void test_errors_of_grants_and_full_pool() {
+  Bench bench;
+  bench.mapper->open_volume(1, kSize, 16, bench.memory_pool());
+  bench.mapper->fail_grants = EDQUOT;
+  CHECK_EQ(bench.write(1, 100, pattern(3 * kBlock, 1)), EDQUOT);
+  bench.mapper->fail_grants = 0;
+  bench.mapper->slots_max = 4;
+  CHECK_EQ(bench.write(1, 0, pattern(4 * kBlock, 2)), 0);
+  CHECK_EQ(bench.write(1, 8 * kBlock, pattern(4 * kBlock, 3)), ENOSPC);
+  CHECK(bench.read(1, 0, 4 * kBlock) == pattern(4 * kBlock, 2));
+  CHECK_EQ(bench.write(1, 5, pattern(kBlock, 4)), 0);  // in place goes on
+  // Giving up blocks makes room.
+  CHECK_EQ(bench.simple(Op::kTrim, 1, 0, 2 * kBlock), 0);
+  int error = ENOSPC;
+  for (int i = 0; i < 1000 && error == ENOSPC; i++) {  // reclaiming waits for the epoch
+    error = bench.write(1, 8 * kBlock, pattern(kBlock, 5));
+  }
+  CHECK_EQ(error, 0);
+  bench.mapper->fail_loads = EIO;
+  bench.mapper->evict_all();
+  std::vector<uint8_t> bytes(10);
+  Request read{.op = Op::kRead, .volume = 1, .offset = 3 * kBlock, .length = 10, .buffer = bytes.data()};
+  CHECK_EQ(bench.call(&read), EIO);
+  bench.mapper->fail_loads = 0;
+  CHECK_EQ(bench.mapper->grants_open(), 0u);
+}
+
+void test_block_errors_answer_the_grant() {
+  Bench bench;
+  FaultSpec fault{
+      .kind = FaultSpec::Kind::kError, .write = true, .error_number = ENOSPC, .after = 2, .times = 1, .path = {}};
+  bench.mapper->open_volume(1, kSize, 16, bench.memory_pool({fault}));
+  CHECK_EQ(bench.write(1, 0, pattern(100, 1)), 0);
+  CHECK_EQ(bench.write(1, 0, pattern(100, 2)), 0);
+  CHECK_EQ(bench.write(1, 3 * kBlock, pattern(kBlock, 3)), ENOSPC);
+  CHECK_EQ(bench.mapper->grants_open(), 0u);
+  CHECK_EQ(bench.write(1, 3 * kBlock, pattern(kBlock, 3)), 0);
+  CHECK(bench.read(1, 3 * kBlock, kBlock) == pattern(kBlock, 3));
+  CHECK(bench.read(1, 0, 100) == pattern(100, 2));
+}
+
+void test_old_bytes_never_show() {
+  Bench bench;
+  bench.mapper->open_volume(1, kSize, 16, bench.memory_pool());
+  bench.mapper->dirty_slots = true;
+  CHECK_EQ(bench.write(1, 0, std::vector<uint8_t>(8 * kBlock, 0x77)), 0);
+  CHECK_EQ(bench.simple(Op::kTrim, 1, 0, 8 * kBlock), 0);
+  for (uint32_t i = 0; i < 200; i++) {
+    const uint64_t at = 16 * kBlock + i % 20 * kBlock;
+    CHECK_EQ(bench.write(1, at + 1000, pattern(100, i)), 0);
+    std::vector<uint8_t> expected(kBlock, 0);
+    const std::vector<uint8_t> part = pattern(100, i);
+    std::copy(part.begin(), part.end(), expected.begin() + 1000);
+    if (!CHECK(bench.read(1, at, kBlock) == expected)) break;
+    CHECK_EQ(bench.simple(Op::kTrim, 1, at, kBlock), 0);
+    CHECK(bench.read(1, at, kBlock) == std::vector<uint8_t>(kBlock, 0));
+  }
+  CHECK(bench.mapper->reused > 10);
+}
+
+void test_discard() {
+  Bench bench;
+  const uint64_t size = kSize - kBlock / 2;  // the last block is cut
+  bench.mapper->open_volume(1, size, 16, bench.memory_pool());
+  const std::vector<uint8_t> a = pattern(10 * kBlock, 1);
+  CHECK_EQ(bench.write(1, 0, a), 0);
+  CHECK_EQ(bench.simple(Op::kTrim, 1, kBlock / 2, 3 * kBlock), 0);
+  std::vector<uint8_t> expected = a;
+  std::fill_n(expected.begin() + kBlock / 2, 3 * kBlock, 0);
+  CHECK(bench.read(1, 0, a.size()) == expected);
+  CHECK_EQ(bench.mapper->slots_used(), 8u);  // blocks 1 and 2 went whole
+  // Edges in blocks that are not mapped need nothing.
+  const uint64_t grants = bench.mapper->grants_made;
+  CHECK_EQ(bench.simple(Op::kTrim, 1, 20 * kBlock + 5, 2 * kBlock), 0);
+  CHECK_EQ(bench.simple(Op::kWriteZeroes, 1, 20 * kBlock + 5, 100), 0);
+  CHECK_EQ(bench.mapper->grants_made.load(), grants);
+  // ... unless slots are to be kept.
+  CHECK_EQ(bench.simple(Op::kWriteZeroes, 1, 20 * kBlock + 5, 100, kNoHole), 0);
+  CHECK_EQ(bench.mapper->slots_used(), 9u);
+  CHECK_EQ(bench.simple(Op::kWriteZeroes, 1, 30 * kBlock, 2 * kBlock, kNoHole), 0);
+  CHECK_EQ(bench.mapper->slots_used(), 11u);
+  CHECK(bench.read(1, 20 * kBlock, 20 * kBlock) == std::vector<uint8_t>(20 * kBlock, 0));
+  // FAST_ZERO: refused, and nothing done, when data would be written.
+  const std::vector<uint8_t> before = bench.read(1, 0, 10 * kBlock);
+  CHECK_EQ(bench.simple(Op::kWriteZeroes, 1, 4 * kBlock, 2 * kBlock + 7, kFastZero), ENOTSUP);
+  CHECK_EQ(bench.simple(Op::kWriteZeroes, 1, 5 * kBlock - 1, 2 * kBlock + 1, kFastZero), ENOTSUP);
+  CHECK(bench.read(1, 0, 10 * kBlock) == before);
+  CHECK_EQ(bench.simple(Op::kWriteZeroes, 1, 4 * kBlock, 2 * kBlock, kFastZero), 0);
+  CHECK_EQ(bench.simple(Op::kWriteZeroes, 1, 40 * kBlock + 3, 2 * kBlock, kFastZero), 0);
+  CHECK_EQ(bench.simple(Op::kWriteZeroes, 1, 50 * kBlock, 5, kFastZero | kNoHole), ENOTSUP);
+  bench.mapper->evict_all();
+  CHECK_EQ(bench.simple(Op::kWriteZeroes, 1, 6 * kBlock + 1, kBlock, kFastZero), ENOTSUP);
+  // To the volume's end: the cut block is unmapped, not written.
+  CHECK_EQ(bench.write(1, size - 100, pattern(100, 9)), 0);
+  const uint64_t used = bench.mapper->slots_used();
+  CHECK_EQ(bench.simple(Op::kTrim, 1, size - kBlock / 2, kBlock / 2), 0);
+  CHECK_EQ(bench.mapper->slots_used(), used - 1);
+}
+
+void test_status_and_cache() {
+  Bench bench;
+  bench.mapper->open_volume(1, kSize, 16, bench.memory_pool());
+  CHECK_EQ(bench.write(1, 2 * kBlock, pattern(kBlock, 1)), 0);
+  CHECK_EQ(bench.write(1, 5 * kBlock, pattern(kBlock, 1)), 0);
+  std::vector<Extent> extents(16);
+  Request status{.op = Op::kStatus, .volume = 1, .offset = 100, .length = 10 * kBlock};
+  status.extents = extents.data();
+  status.extent_max = 16;
+  CHECK_EQ(bench.call(&status), 0);
+  CHECK_EQ(status.extent_count, 5u);
+  CHECK_EQ(extents[0].length, 2 * kBlock - 100);
+  CHECK_EQ(extents[0].flags, kExtentHole | kExtentZero);
+  CHECK_EQ(extents[1].length, kBlock);
+  CHECK_EQ(extents[1].flags, 0u);
+  status.flags = kReqOne;
+  CHECK_EQ(bench.call(&status), 0);
+  CHECK_EQ(status.extent_count, 1u);
+  // More at once than there is scratch room.
+  struct Many {
+    Request request;
+    std::vector<Extent> extents = std::vector<Extent>(16);
+  };
+  std::vector<Many> many(kScratchSlots * 4);
+  static std::atomic<uint32_t> ended;
+  ended = 0;
+  bench.on(0, [&] {
+    for (Many& one : many) {
+      one.request = Request{.op = Op::kStatus, .volume = 1, .offset = 0, .length = kSize};
+      one.request.extents = one.extents.data();
+      one.request.extent_max = 16;
+      one.request.done = [](Request*) { ended++; };
+      bench.reactor().volumes().submit(&one.request);
+    }
+  });
+  while (ended < many.size()) std::this_thread::yield();
+  for (const Many& one : many) CHECK(one.request.error == 0 && one.request.extent_count == 5);
+  bench.mapper->evict_all();
+  const uint64_t loads = bench.mapper->loads;
+  CHECK_EQ(bench.simple(Op::kCache, 1, 0, kSize), 0);
+  CHECK(bench.mapper->loads > loads);
+  const uint64_t loaded = bench.mapper->loads;
+  CHECK(bench.read(1, 2 * kBlock, kBlock) == pattern(kBlock, 1));
+  CHECK_EQ(bench.mapper->loads.load(), loaded);
+}
+
+void test_flush_covers_all_connections() {
+  Bench bench(2);
+  bench.mapper->open_volume(1, kSize, 16, bench.memory_pool());
+  CHECK_EQ(bench.flush(1), 0);
+  CHECK_EQ(bench.mapper->flushes.load(), 0u);  // nothing to commit
+  CHECK_EQ(bench.write(1, 0, pattern(kBlock, 1), 0, 0), 0);
+  CHECK_EQ(bench.flush(1, 1), 0);  // from the other reactor: the map has changed
+  CHECK_EQ(bench.mapper->flushes.load(), 1u);
+  CHECK_EQ(bench.write(1, 0, pattern(kBlock, 2), 0, 0), 0);
+  CHECK_EQ(bench.flush(1, 1), 0);  // in place: a data sync is enough
+  CHECK_EQ(bench.mapper->flushes.load(), 1u);
+  CHECK_EQ(bench.write(1, 0, pattern(100, 3), kFua, 0), 0);
+  CHECK_EQ(bench.mapper->flushes.load(), 1u);
+  CHECK_EQ(bench.write(1, 9 * kBlock, pattern(100, 3), kFua, 0), 0);
+  CHECK_EQ(bench.mapper->flushes.load(), 2u);
+  CHECK_EQ(bench.simple(Op::kTrim, 1, 9 * kBlock, kBlock, kFua, 1), 0);
+  CHECK_EQ(bench.mapper->flushes.load(), 3u);
+}
+
+void test_sync_failure_is_for_good() {
+  Bench bench;
+  FaultSpec fault{
+      .kind = FaultSpec::Kind::kError, .sync = true, .error_number = EIO, .after = 1, .times = 1, .path = {}};
+  bench.mapper->open_volume(1, kSize, 16, bench.memory_pool({fault}));
+  CHECK_EQ(bench.write(1, 0, pattern(kBlock, 1)), 0);
+  CHECK_EQ(bench.flush(1), 0);
+  CHECK_EQ(bench.write(1, 0, pattern(kBlock, 2)), 0);
+  CHECK_EQ(bench.flush(1), EIO);
+  for (int i = 0; i < 3; i++) {
+    CHECK_EQ(bench.flush(1), EIO);
+    CHECK_EQ(bench.write(1, 0, pattern(kBlock, 3)), EIO);
+    CHECK_EQ(bench.write(1, 0, pattern(100, 3), kFua), EIO);
+    CHECK_EQ(bench.simple(Op::kTrim, 1, 0, kBlock), EIO);
+  }
+  CHECK(bench.read(1, 0, kBlock) == pattern(kBlock, 2));
+  // Another volume of the pool hears of it at its next flush.
+  bench.mapper->open_volume(2, kSize, 16, 0);
+  CHECK_EQ(bench.flush(2), EIO);
+}
+
+void run_load(Bench& bench, const std::vector<Load::Options>& options) {
+  std::vector<std::unique_ptr<Load>> loads;
+  for (const Load::Options& o : options) loads.push_back(std::make_unique<Load>(bench, o));
+  for (auto& load : loads) load->start();
+  for (size_t i = 0; i < loads.size(); i++) {
+    loads[i]->wait();
+    CHECK_EQ(loads[i]->errors(), 0u);
+    CHECK_EQ(loads[i]->mismatches(), 0u);
+    loads[i]->verify(options[i].reactor);
+  }
+  CHECK_EQ(bench.mapper->grants_open(), 0u);
+}
+
+void test_random_load_inline() {
+  for (const uint32_t shift : {12u, 16u}) {
+    Bench bench(2, 64, 20);
+    bench.mapper->shift_of_all = shift;
+    bench.mapper->open_volume(1, kSize, shift, bench.memory_pool({}, 1 << 20));
+    bench.mapper->grant_blocks_max = 40;
+    bench.mapper->dirty_slots = true;
+    // Neighbouring regions share blocks: their borders lie inside one.
+    run_load(bench,
+             {{.volume = 1, .reactor = 0, .start = 0, .bytes = (4 << 20) + 2048, .requests = 4000, .seed = shift},
+              {.volume = 1,
+               .reactor = 1,
+               .start = (4 << 20) + 2048,
+               .bytes = 4 << 20,
+               .requests = 4000,
+               .seed = shift + 1}});
+    CHECK(bench.mapper->in_place_answers + bench.mapper->copies > 0);
+  }
+}
+
+void test_random_load_with_few_frames() {
+  Bench bench(2, 6, 0);
+  bench.mapper->shift_of_all = 12;
+  bench.mapper->open_volume(1, kSize, 12, bench.memory_pool());
+  // 16 leaves and five frames: everything is evicted all the time.
+  run_load(bench, {{.volume = 1, .reactor = 0, .bytes = kSize / 2, .depth = 8, .requests = 1500},
+                   {.volume = 1, .reactor = 1, .start = kSize / 2, .bytes = kSize / 2, .depth = 8, .requests = 1500}});
+  CHECK(bench.mapper->evictions > 100);
+}
+
+void test_random_load_asynchronous() {
+  Bench bench(2, 64, 0);
+  FaultSpec delay{.kind = FaultSpec::Kind::kDelay, .read = true, .write = true, .delay_ms = 1, .path = {}};
+  bench.mapper->open_volume(1, kSize, 16, bench.memory_pool({delay}));
+  bench.mapper->grant_blocks_max = 5;
+  run_load(bench, {{.volume = 1, .reactor = 0, .bytes = (4 << 20) + 512, .requests = 600},
+                   {.volume = 1, .reactor = 1, .start = (4 << 20) + 512, .bytes = 4 << 20, .requests = 600}});
+}
+
+void test_large_requests_and_many_small_ones() {
+  Bench bench(1, 64, 0);
+  bench.mapper->shift_of_all = 12;
+  bench.mapper->open_volume(1, 256 << 20, 12, bench.memory_pool());
+  bench.mapper->grant_blocks_max = 16;
+  // 8192 faults wanted at once, while others ask too.
+  const std::vector<uint8_t> large = pattern(32 << 20, 4);
+  struct Small {
+    Request request;
+    std::vector<uint8_t> bytes = std::vector<uint8_t>(512, 9);
+  };
+  std::vector<Small> small(4000);
+  static std::atomic<uint32_t> ended;
+  static std::atomic<uint32_t> failed;
+  ended = failed = 0;
+  const auto count = [](Request* r) {
+    if (r->error != 0) failed++;
+    ended++;
+  };
+  Request big{.op = Op::kWrite, .volume = 1, .offset = 3, .length = large.size()};
+  big.buffer = const_cast<uint8_t*>(large.data());
+  big.done = count;
+  bench.on(0, [&] {
+    bench.reactor().volumes().submit(&big);
+    for (size_t i = 0; i < small.size(); i++) {
+      small[i].request = Request{.op = Op::kWrite, .volume = 1, .offset = (64 << 20) + i * 8192, .length = 512};
+      small[i].request.buffer = small[i].bytes.data();
+      small[i].request.done = count;
+      bench.reactor().volumes().submit(&small[i].request);
+    }
+  });
+  while (ended < small.size() + 1) std::this_thread::yield();
+  CHECK_EQ(failed.load(), 0u);
+  CHECK(bench.read(1, 3, large.size()) == large);
+  for (size_t i = 0; i < small.size(); i += 97) {
+    CHECK(bench.read(1, (64 << 20) + i * 8192, 512) == small[i].bytes);
+  }
+  const ReactorStats stats = bench.reactor().stats();
+  CHECK_EQ(stats.inline_done + stats.async_done, stats.requests);
+}
+
+}  // namespace
+}  // namespace atoll_native
+
+int main() {
+  using namespace atoll_native;
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);
+  test_reads_zeroes_and_what_was_written();
+  test_refusals();
+  test_runs_granted_in_parts();
+  test_errors_of_grants_and_full_pool();
+  test_block_errors_answer_the_grant();
+  test_old_bytes_never_show();
+  test_discard();
+  test_status_and_cache();
+  test_flush_covers_all_connections();
+  test_sync_failure_is_for_good();
+  test_random_load_inline();
+  test_random_load_with_few_frames();
+  test_random_load_asynchronous();
+  test_large_requests_and_many_small_ones();
+  return check_summary();
+}
