@@ -17,6 +17,8 @@ export const VALUE_HI_MASK = 0xffff;
 const TWO32 = 2 ** 32;
 /** key of a leaf in the hash: handle * LEAF_KEYS + leaf number */
 const LEAF_KEYS = 2 ** 30;
+/** Entries of the leaf hash per frame; the hash has room for twice as many. */
+const HASHED_PER_FRAME_MAX = 1;
 /** Frames evicted at once: one epoch for all of them. */
 const EVICT_BATCH = 128;
 /** Frames looked at per eviction before giving up: two rounds of the clock. */
@@ -45,6 +47,7 @@ export class Frames {
   readonly byPage = new Map<number, number>();
   dirtyCount = 0;
   evictions = 0;
+  #hashed = 0;
   /** leaves in the hash: handle → leaf number → frame (0: an empty leaf) */
   readonly leaves = new Map<number, Map<number, number>>();
   #users: (number[] | undefined)[];
@@ -172,7 +175,9 @@ export class Frames {
     if (old === frame) return;
     if (old !== undefined) this.#forgetUser(handle, leaf, old);
     else if (frame === 0 && leaves.size >= this.count) this.#dropEmpty(handle, leaves);
+    if (old === undefined && this.#hashed >= this.count * HASHED_PER_FRAME_MAX) this.#dropOthers(handle);
     this.native.hashInsert(this.core, handle, leaf, frame);
+    if (old === undefined) this.#hashed++;
     leaves.set(leaf, frame);
     if (frame === 0) return;
     const key = handle * LEAF_KEYS + leaf;
@@ -185,9 +190,24 @@ export class Frames {
     const leaves = this.leaves.get(handle);
     const frame = leaves?.get(leaf);
     if (leaves === undefined || frame === undefined) return;
-    this.native.hashRemove(this.core, handle, leaf);
-    leaves.delete(leaf);
+    this.#remove(handle, leaf, leaves);
     this.#forgetUser(handle, leaf, frame);
+  }
+
+  #remove(handle: number, leaf: number, leaves: Map<number, number>): void {
+    this.native.hashRemove(this.core, handle, leaf);
+    if (leaves.delete(leaf)) this.#hashed--;
+  }
+
+  /** Many clones of one map can be hashed more often than there are frames: those of one other resource go, in turn. */
+  #dropOthers(handle: number): void {
+    for (const other of this.leaves.keys()) {
+      if (other === handle) continue;
+      this.unhashRange(other, 0, Number.MAX_SAFE_INTEGER);
+      this.leaves.delete(other);
+      return;
+    }
+    this.unhashRange(handle, 0, Number.MAX_SAFE_INTEGER);
   }
 
   /** Hides leaves [from, to) of an open resource. */
@@ -208,8 +228,8 @@ export class Frames {
     for (const key of users) {
       const handle = Math.floor(key / LEAF_KEYS);
       const leaf = key - handle * LEAF_KEYS;
-      this.native.hashRemove(this.core, handle, leaf);
-      this.leaves.get(handle)?.delete(leaf);
+      const leaves = this.leaves.get(handle);
+      if (leaves !== undefined) this.#remove(handle, leaf, leaves);
     }
   }
 
@@ -223,9 +243,7 @@ export class Frames {
   /** Negative entries are bounded too: past one per frame a resource's go all at once. */
   #dropEmpty(handle: number, leaves: Map<number, number>): void {
     for (const [leaf, frame] of leaves) {
-      if (frame !== 0) continue;
-      this.native.hashRemove(this.core, handle, leaf);
-      leaves.delete(leaf);
+      if (frame === 0) this.#remove(handle, leaf, leaves);
     }
   }
 
