@@ -198,9 +198,7 @@ export interface Native {
   nbdStatus(core: number): {
     connections: { id: number; name: string; handle: number; inFlight: number; bytesHeld: number; reactor: number }[];
   };
-  reactorStats(
-    core: number,
-  ): {
+  reactorStats(core: number): {
     loops: number;
     spins: number;
     spinHits: number;

@@ -272,6 +272,11 @@ export class Frames {
     return victims.length;
   }
 
+  /** handle that may write the page in place, if its generation agrees */
+  stampedFor(frame: number): number {
+    return this.#meta[this.#metaAt + frame * 16 + FrameMeta.stampVolume / 4];
+  }
+
   touch(frame: number): void {
     this.#meta[this.#metaAt + frame * 16 + FrameMeta.referenced / 4] = 1;
   }

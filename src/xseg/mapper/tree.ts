@@ -15,6 +15,9 @@ export const EMPTY = 0;
 export const WAIT = -1;
 export const BROKEN = -2;
 
+/** stamp of a page that nobody writes in place */
+const NOBODY = 0xffffffff;
+
 /** Leaves below one entry of a page of `level` ≥ 1. */
 export function leavesPerEntry(level: number): number {
   return PAGE_ENTRIES ** (level - 1);
@@ -77,7 +80,7 @@ export class Tree {
     frames.owner[frame] = header[3];
     frames.generation[frame] = header[4];
     frames.mapped[frame] = header[5];
-    this.native.stamp(this.core, frame, 0xffffffff, 0);
+    this.native.stamp(this.core, frame, NOBODY, 0);
     return frame;
   }
 
@@ -107,6 +110,9 @@ export class Tree {
     if (frame !== 0 && this.inPlace(resource, frame)) {
       this.native.stamp(this.core, frame, resource.handle, resource.row.generation);
       this.frames.position[frame] = leaf;
+    } else if (frame !== 0 && this.frames.stampedFor(frame) === resource.handle) {
+      // left from a resource that had this handle before
+      this.native.stamp(this.core, frame, NOBODY, 0);
     }
     this.frames.hash(resource.handle, leaf, frame);
   }
@@ -216,7 +222,7 @@ export class Tree {
     frames.owner[frame] = resource.id;
     frames.generation[frame] = resource.row.generation;
     frames.mapped[frame] = 0;
-    this.native.stamp(this.core, frame, 0xffffffff, 0);
+    this.native.stamp(this.core, frame, NOBODY, 0);
     return frame;
   }
 
