@@ -2,6 +2,7 @@
 
 #include <liburing.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -53,6 +54,9 @@ AsyncIo::AsyncIo(ThreadPool& pool, Options options) : pool_(pool), background_(o
 
 AsyncIo::~AsyncIo() {
   assert(in_flight() == 0);
+  // The last to push may not have come back from ringing yet, though what it pushed is done: the descriptor must not be
+  // closed, and given to somebody else, under its hands.
+  while (pushing_.load(std::memory_order_acquire) != 0) sched_yield();
   if (ring_ != nullptr) io_uring_queue_exit(ring_.get());
   if (event_fd_ >= 0) close(event_fd_);
 }
@@ -246,6 +250,7 @@ void AsyncIo::run_timer(PoolTask* task) {
 }
 
 void AsyncIo::push_ready(BlockIo* io) {
+  pushing_.fetch_add(1, std::memory_order_relaxed);  // seen by whoever takes what is pushed: the push releases it
   BlockIo* head = ready_.load(std::memory_order_relaxed);
   do {
     io->next = head;
@@ -253,6 +258,7 @@ void AsyncIo::push_ready(BlockIo* io) {
   } while (!ready_.compare_exchange_weak(head, io, std::memory_order_release, std::memory_order_relaxed));
   // Who finds the list empty rings; the owner takes it whole, so the next one finds it empty again.
   if (head == nullptr) ring_event();
+  pushing_.fetch_sub(1, std::memory_order_release);
 }
 
 void AsyncIo::operation_ended(BlockIo* io) {

@@ -122,6 +122,7 @@ class AsyncIo {
   std::atomic<uint64_t> in_flight_{0};
   // Ended elsewhere: many producers, taken whole by the owner. On a line of its own, because pool threads write it.
   alignas(64) std::atomic<BlockIo*> ready_{nullptr};
+  std::atomic<uint32_t> pushing_{0};  // threads inside push_ready()
 };
 
 }  // namespace atoll_native
