@@ -207,7 +207,7 @@ export class Commits {
     if (result.error === null) {
       this.count++;
       this.logBytes = result.logBytes;
-      this.#ms[this.count % SAMPLES] = result.ms;
+      this.#ms[(this.count - 1) % SAMPLES] = result.ms;
     }
     done?.(result);
   }
