@@ -25,6 +25,11 @@ const LIFE_MS = 600;
 /** Snapshots and clones that are kept; older ones are deleted under load, so that kills meet freeing too. */
 const KEPT = 3;
 const READY_MS = 1000;
+/**
+ * On a machine that has other work, being ready may take as many times an empty Node process as it may take on one that
+ * has not, where such a process takes 50 ms.
+ */
+const READY_TO_EMPTY_NODE = READY_MS / 50;
 
 const seed = Number(process.env.ATOLL_SEED ?? Date.now() % 1_000_000);
 const next = random(seed);
@@ -48,6 +53,7 @@ describe('kill -9', () => {
     const still = new Map<string, DiskModel>();
     let clone: { name: string; writer: Writer } | null = null;
     const ready: number[] = [];
+    const empty: number[] = [];
     let kills = 0;
 
     for (let round = 0; round < ROUNDS; round++) {
@@ -63,6 +69,7 @@ describe('kill -9', () => {
       await clone?.writer.died();
       const { unanswered } = await snapshots;
 
+      empty.push(await emptyNodeMs(world));
       await daemon.restart();
       ready.push(daemon.readyMs);
       const faults = await verifyDisk(daemon.nbdSocket, 'disk', disk.model);
@@ -76,11 +83,11 @@ describe('kill -9', () => {
       clone = await renewClone(daemon, still, clone, round);
     }
     console.log(
-      `${kills} kills, ${JSON.stringify(disk.counts)}, ready after ${ready.map((ms) => Math.round(ms)).join(' ')} ms`,
+      `${kills} kills, ${JSON.stringify(disk.counts)}, ready after ${ready.map((ms) => Math.round(ms)).join(' ')} ms, an empty node ${median(empty)} ms`,
     );
     expect(disk.counts.writes).toBeGreaterThan(ROUNDS);
     expect(disk.counts.flushes).toBeGreaterThan(0);
-    expect(median(ready)).toBeLessThanOrEqual(READY_MS);
+    expect(median(ready)).toBeLessThanOrEqual(Math.max(READY_MS, median(empty) * READY_TO_EMPTY_NODE));
 
     // A clean stop keeps everything that was acknowledged, flushed or not.
     await disk.start(daemon.nbdSocket, 'disk', CONNECTIONS);
@@ -93,6 +100,12 @@ describe('kill -9', () => {
     await daemon.stop();
   });
 });
+
+async function emptyNodeMs(world: World): Promise<number> {
+  const started = Date.now();
+  await world.run(process.execPath, '-e', '0');
+  return Date.now() - started;
+}
 
 /**
  * Takes snapshots and deletes old ones, until the daemon is gone.
