@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 #include <ctime>
+#include <semaphore>
 #include <utility>
 
 #include "block/block.h"
@@ -167,6 +168,20 @@ int Core::close_pool(uint32_t handle) {
   pools_[handle].store(nullptr, std::memory_order_release);
   last = std::move(pool_owners_[handle]);
   return 0;
+}
+
+int Core::run_now(BlockPeer& pool, BlockIo* io) {
+  std::shared_lock life(life_mutex_);
+  if (stopped_) return -ESHUTDOWN;
+  if (io->length == 0) return 0;
+  const uint64_t span = pool.file_span();
+  if (io->length > span || io->address % span > span - io->length) return -EINVAL;
+  std::binary_semaphore ended(0);
+  io->owner = &ended;
+  io->done = [](BlockIo* done) { static_cast<std::binary_semaphore*>(done->owner)->release(); };
+  pool.submit(io, *background_io_);
+  ended.acquire();
+  return -io->error;
 }
 
 // ----------------------------------------------------------------------------------------------- messages to the

@@ -27,6 +27,7 @@ namespace atoll_native {
 
 class AsyncIo;
 class BlockPeer;
+struct BlockIo;
 class Reactor;
 class ThreadPool;
 class VolumeSyncer;
@@ -67,6 +68,8 @@ class Core {
   /// A frontend's hook: it ends its listeners and connections before the reactors go.
   void on_stop(std::function<void()> hook);
 
+  bool stopped() const { return stopped_.load(std::memory_order_acquire); }
+
   const Options& options() const { return options_; }
   Segment& segment() { return *segment_; }
   const std::shared_ptr<Segment>& shared_segment() const { return segment_; }
@@ -90,6 +93,10 @@ class Core {
   int open_pool(const PoolSpec& spec, uint32_t* handle, std::string* message);
   /// 0 or -errno: EBUSY while an open volume record names it.
   int close_pool(uint32_t handle);
+
+  /// Runs one operation in the background and waits for it. 0 or -errno; EINVAL when it crosses the border of a pool
+  /// file. Not on a reactor, and not on the background threads.
+  int run_now(BlockPeer& pool, BlockIo* io);
 
   // ---- a reactor's ends of its rings: on that reactor's thread only
   RingProducer<RequestRecord>& request_ring(uint32_t reactor) { return ends_[reactor]->requests; }

@@ -61,10 +61,17 @@ std::shared_ptr<Core> find_core(uint32_t id) {
   return found == all.by_id.end() ? nullptr : found->second;
 }
 
-std::shared_ptr<Core> core_argument(const Napi::CallbackInfo& info) {
-  std::shared_ptr<Core> core = find_core(u32(info, 0));
-  if (core == nullptr) throw_errno(info.Env(), ESHUTDOWN, "there is no such core");
-  return core;
+const std::shared_ptr<Core>& core_argument(const Napi::CallbackInfo& info) {
+  // The mapper calls several times per fault, always for the same core: no lock and no reference count on that way.
+  EnvironmentData* const data = info.Env().GetInstanceData<EnvironmentData>();
+  const uint32_t id = u32(info, 0);
+  if (data->core == nullptr || data->core_id != id) {
+    data->core = find_core(id);
+    data->core_id = id;
+  }
+  if (data->core != nullptr && data->core->stopped()) data->core.reset();
+  if (data->core == nullptr) throw_errno(info.Env(), ESHUTDOWN, "there is no such core");
+  return data->core;
 }
 
 void throw_errno(Napi::Env env, int error_number, const std::string& message) {

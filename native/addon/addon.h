@@ -5,18 +5,20 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "core.h"
 
 namespace atoll_native::addon {
 
-/// What one environment (thread) has of the addon: its view of each segment.
+/// What one environment (thread) has of the addon: the core that it used last, and its view of each segment.
 struct EnvironmentData {
   struct View {
     uint32_t core = 0;
-    std::shared_ptr<Segment> segment;  // keeps the mapping while JavaScript can see it
     Napi::Reference<Napi::ArrayBuffer> buffer;
   };
+  uint32_t core_id = 0;
+  std::shared_ptr<Core> core;
   std::vector<std::unique_ptr<View>> views;
 };
 
@@ -25,8 +27,9 @@ uint32_t register_core(std::shared_ptr<Core> core);
 std::shared_ptr<Core> unregister_core(uint32_t id);
 std::shared_ptr<Core> find_core(uint32_t id);
 
-/// The core that the first argument names; throws into JavaScript and answers null when there is none.
-std::shared_ptr<Core> core_argument(const Napi::CallbackInfo& info);
+/// The core that the first argument names; throws into JavaScript and answers null when there is none, or no more.
+/// The environment keeps it, so it lives at least as long as the call.
+const std::shared_ptr<Core>& core_argument(const Napi::CallbackInfo& info);
 
 /// A JavaScript Error with `code` (errno name) and `errno` (positive).
 void throw_errno(Napi::Env env, int error_number, const std::string& message);

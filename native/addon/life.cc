@@ -7,8 +7,13 @@
 namespace atoll_native::addon {
 namespace {
 
+void end_core(uint32_t id) {
+  const std::shared_ptr<Core> core = unregister_core(id);
+  if (core != nullptr) core->stop();
+}
+
 Napi::Value create_core(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
+  Napi::Env env = info.Env();
   const Napi::Object given = info[0].As<Napi::Object>();
   const auto number = [&](const char* name) { return given.Get(name).ToNumber().Uint32Value(); };
   Core::Options options;
@@ -24,19 +29,27 @@ Napi::Value create_core(const Napi::CallbackInfo& info) {
     throw_errno(env, error, message);
     return env.Undefined();
   }
-  return Napi::Number::New(env, register_core(std::move(core)));
+  const uint32_t id = register_core(std::move(core));
+  // An environment that ends without destroyCore (process.exit, an exception) must not leave threads behind that run
+  // while the process takes itself apart.
+  env.AddCleanupHook([id] { end_core(id); });
+  return Napi::Number::New(env, id);
 }
 
 Napi::Value destroy_core(const Napi::CallbackInfo& info) {
-  const std::shared_ptr<Core> core = unregister_core(u32(info, 0));
-  if (core != nullptr) core->stop();
+  const uint32_t id = u32(info, 0);
+  end_core(id);
+  // The segment stays mapped while JavaScript still holds the buffer.
+  EnvironmentData* const data = info.Env().GetInstanceData<EnvironmentData>();
+  std::erase_if(data->views, [id](const auto& view) { return view->core == id; });
+  if (data->core_id == id) data->core.reset();
   return info.Env().Undefined();
 }
 
-/// Wrapped once per environment: the same address wrapped twice aborts some engines, and views agree for free.
+/// Wrapped once per environment: an engine may refuse to wrap the same address twice.
 Napi::Value segment(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  const std::shared_ptr<Core> core = core_argument(info);
+  Core* const core = core_argument(info).get();
   if (core == nullptr) return env.Undefined();
   EnvironmentData* const data = env.GetInstanceData<EnvironmentData>();
   const uint32_t id = u32(info, 0);
@@ -45,8 +58,8 @@ Napi::Value segment(const Napi::CallbackInfo& info) {
   }
   auto view = std::make_unique<EnvironmentData::View>();
   view->core = id;
-  view->segment = core->shared_segment();
-  const auto held = new std::shared_ptr<Segment>(view->segment);
+  // Keeps the mapping while JavaScript can see it, whatever happens to the core.
+  const auto held = new std::shared_ptr<Segment>(core->shared_segment());
   const Napi::ArrayBuffer buffer = Napi::ArrayBuffer::New(
       env, core->segment().base(), core->segment().bytes(),
       [](Napi::Env, void*, std::shared_ptr<Segment>* segment) { delete segment; }, held);
@@ -57,7 +70,7 @@ Napi::Value segment(const Napi::CallbackInfo& info) {
 
 Napi::Value reactor_stats(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  const std::shared_ptr<Core> core = core_argument(info);
+  Core* const core = core_argument(info).get();
   if (core == nullptr) return env.Undefined();
   Napi::Array all = Napi::Array::New(env, core->reactor_count());
   for (uint32_t i = 0; i < core->reactor_count(); i++) {

@@ -1,6 +1,7 @@
 // Map pages between frames (or plain arrays) and blobs; checksums.
 #include <array>
 #include <cerrno>
+#include <cstring>
 #include <span>
 
 #include "addon/addon.h"
@@ -9,6 +10,8 @@
 
 namespace atoll_native::addon {
 namespace {
+
+using Entries = std::array<uint64_t, kPageEntries>;
 
 /// level, page id, base, owner, generation, mapped: from argument `index` on.
 PageHeader header_argument(const Napi::CallbackInfo& info, size_t index) {
@@ -21,6 +24,9 @@ PageHeader header_argument(const Napi::CallbackInfo& info, size_t index) {
   header.mapped = u64(info, index + 5);
   return header;
 }
+
+/// level, pageId, base, owner, generation, mapped, entryCount
+constexpr size_t kHeaderNumbers = 7;
 
 /// Room for a blob at argument `index` (Uint8Array) and offset `index + 1`; null with an error thrown when it is short.
 uint8_t* blob_room(const Napi::CallbackInfo& info, size_t index) {
@@ -37,8 +43,10 @@ uint8_t* blob_room(const Napi::CallbackInfo& info, size_t index) {
 
 void header_out(const Napi::CallbackInfo& info, size_t index, const PageHeader& header) {
   size_t length = 0;
-  double* const out = reinterpret_cast<double*>(bytes(info, index, &length));
-  if (out == nullptr || length < 7 * sizeof(double)) return;
+  uint8_t* const given = bytes(info, index, &length);
+  if (given == nullptr) return;
+  if (length < kHeaderNumbers * sizeof(double)) return throw_errno(info.Env(), EINVAL, "seven numbers are wanted");
+  double out[kHeaderNumbers];
   out[0] = header.level;
   out[1] = static_cast<double>(header.page_id);
   out[2] = static_cast<double>(header.base);
@@ -46,10 +54,11 @@ void header_out(const Napi::CallbackInfo& info, size_t index, const PageHeader& 
   out[4] = header.generation;
   out[5] = static_cast<double>(header.mapped);
   out[6] = header.entry_count;
+  std::memcpy(given, out, sizeof out);
 }
 
 Napi::Value encode_frame(const Napi::CallbackInfo& info) {
-  const std::shared_ptr<Core> core = core_argument(info);
+  Core* const core = core_argument(info).get();
   if (core == nullptr) return info.Env().Undefined();
   const uint32_t frame = u32(info, 1);
   if (!core->frames().writable(frame)) {
@@ -58,7 +67,7 @@ Napi::Value encode_frame(const Napi::CallbackInfo& info) {
   }
   uint8_t* const out = blob_room(info, 8);
   if (out == nullptr) return info.Env().Undefined();
-  std::array<uint64_t, kPageEntries> entries;
+  Entries entries;
   for (uint32_t i = 0; i < kPageEntries; i++) {
     entries[i] = core->segment().frame(frame)[i].load(std::memory_order_relaxed);
   }
@@ -66,7 +75,7 @@ Napi::Value encode_frame(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value decode_frame(const Napi::CallbackInfo& info) {
-  const std::shared_ptr<Core> core = core_argument(info);
+  Core* const core = core_argument(info).get();
   size_t length = 0;
   const uint8_t* const blob = core == nullptr ? nullptr : bytes(info, 1, &length);
   if (blob == nullptr) return info.Env().Undefined();
@@ -76,7 +85,7 @@ Napi::Value decode_frame(const Napi::CallbackInfo& info) {
     return info.Env().Undefined();
   }
   PageHeader header;
-  std::array<uint64_t, kPageEntries> entries;
+  Entries entries;
   const PageError error = decode_page({blob, length}, u64(info, 2), &header, entries);
   if (error == PageError::kNone) {
     for (uint32_t i = 0; i < kPageEntries; i++) core->frames().publish(frame, i, entries[i]);
@@ -85,33 +94,37 @@ Napi::Value decode_frame(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<int>(error));
 }
 
-/// 512 entries as little-endian words, in a Uint32Array argument.
-uint64_t* entries_argument(const Napi::CallbackInfo& info, size_t index) {
+/// The kPageEntries entries of a Uint32Array argument, (lo, hi) each; its words may lie at any multiple of 4.
+uint8_t* entries_argument(const Napi::CallbackInfo& info, size_t index) {
   size_t length = 0;
   uint8_t* const words = bytes(info, index, &length);
-  if (words != nullptr && length >= kPageEntries * sizeof(uint64_t) && reinterpret_cast<uintptr_t>(words) % 8 == 0) {
-    return reinterpret_cast<uint64_t*>(words);
-  }
-  if (words != nullptr) throw_errno(info.Env(), EINVAL, "1024 aligned words are wanted");
+  if (words == nullptr || length >= sizeof(Entries)) return words;
+  throw_errno(info.Env(), EINVAL, "1024 words are wanted");
   return nullptr;
 }
 
 Napi::Value decode_plain(const Napi::CallbackInfo& info) {
   size_t length = 0;
   const uint8_t* const blob = bytes(info, 0, &length);
-  uint64_t* const entries = blob == nullptr ? nullptr : entries_argument(info, 2);
-  if (entries == nullptr) return info.Env().Undefined();
+  uint8_t* const words = blob == nullptr ? nullptr : entries_argument(info, 2);
+  if (words == nullptr) return info.Env().Undefined();
   PageHeader header;
-  const PageError error = decode_page({blob, length}, u64(info, 1), &header, PageEntriesOut(entries, kPageEntries));
-  if (error == PageError::kNone) header_out(info, 3, header);
+  Entries entries;
+  const PageError error = decode_page({blob, length}, u64(info, 1), &header, entries);
+  if (error == PageError::kNone) {
+    std::memcpy(words, entries.data(), sizeof entries);
+    header_out(info, 3, header);
+  }
   return Napi::Number::New(info.Env(), static_cast<int>(error));
 }
 
 Napi::Value encode_plain(const Napi::CallbackInfo& info) {
-  const uint64_t* const entries = entries_argument(info, 0);
-  uint8_t* const out = entries == nullptr ? nullptr : blob_room(info, 7);
+  const uint8_t* const words = entries_argument(info, 0);
+  uint8_t* const out = words == nullptr ? nullptr : blob_room(info, 7);
   if (out == nullptr) return info.Env().Undefined();
-  const size_t length = encode_page(header_argument(info, 1), PageEntries(entries, kPageEntries), out);
+  Entries entries;
+  std::memcpy(entries.data(), words, sizeof entries);
+  const size_t length = encode_page(header_argument(info, 1), entries, out);
   return Napi::Number::New(info.Env(), static_cast<double>(length));
 }
 

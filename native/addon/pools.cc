@@ -1,6 +1,5 @@
 // Pools: opening, and what is done on them past all maps.
 #include <cerrno>
-#include <semaphore>
 
 #include "addon/addon.h"
 #include "block/block.h"
@@ -24,7 +23,9 @@ bool flag(const Napi::Object& object, const char* name) { return object.Get(name
 FaultSpec fault_spec(const Napi::Object& given) {
   FaultSpec fault;
   const std::string kind = text(given, "kind");
-  fault.kind = kind == "delay" ? FaultSpec::Kind::kDelay : kind == "log" ? FaultSpec::Kind::kLog : FaultSpec::Kind::kError;
+  fault.kind = kind == "delay" ? FaultSpec::Kind::kDelay
+               : kind == "log" ? FaultSpec::Kind::kLog
+                               : FaultSpec::Kind::kError;
   fault.read = flag(given, "read");
   fault.write = flag(given, "write");
   fault.sync = flag(given, "sync");
@@ -44,7 +45,9 @@ PoolSpec pool_spec(const Napi::Object& given) {
                 : driver == "null" ? PoolSpec::Driver::kNull
                                    : PoolSpec::Driver::kLocal;
   const std::string kind = text(given, "kind");
-  spec.kind = kind == "device" ? PoolSpec::Kind::kDevice : kind == "file" ? PoolSpec::Kind::kFile : PoolSpec::Kind::kDirectory;
+  spec.kind = kind == "device" ? PoolSpec::Kind::kDevice
+              : kind == "file" ? PoolSpec::Kind::kFile
+                               : PoolSpec::Kind::kDirectory;
   spec.path = text(given, "path");
   spec.data_offset = number(given, "dataOffset");
   spec.file_span = number(given, "fileSpan");
@@ -60,7 +63,7 @@ PoolSpec pool_spec(const Napi::Object& given) {
 
 Napi::Value open_pool(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  const std::shared_ptr<Core> core = core_argument(info);
+  Core* const core = core_argument(info).get();
   if (core == nullptr) return env.Undefined();
   uint32_t handle = 0;
   std::string message;
@@ -73,7 +76,7 @@ Napi::Value open_pool(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value close_pool(const Napi::CallbackInfo& info) {
-  const std::shared_ptr<Core> core = core_argument(info);
+  Core* const core = core_argument(info).get();
   if (core == nullptr) return info.Env().Undefined();
   const int result = core->close_pool(u32(info, 1));
   if (result < 0) throw_errno(info.Env(), -result, "the pool cannot be closed");
@@ -82,7 +85,7 @@ Napi::Value close_pool(const Napi::CallbackInfo& info) {
 
 /// The pool that the second argument names; throws when there is none.
 std::shared_ptr<BlockPeer> pool_argument(const Napi::CallbackInfo& info) {
-  const std::shared_ptr<Core> core = core_argument(info);
+  Core* const core = core_argument(info).get();
   if (core == nullptr) return nullptr;
   std::shared_ptr<BlockPeer> pool = core->shared_pool(u32(info, 1));
   if (pool == nullptr) throw_errno(info.Env(), ENOENT, "there is no such pool");
@@ -127,10 +130,10 @@ Napi::Value zero_now(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-/// One operation, waited for: the pool's own asynchronous way on the background threads.
+/// One operation, waited for.
 Napi::Value move_now(const Napi::CallbackInfo& info, BlockOp op) {
   const Napi::Env env = info.Env();
-  const std::shared_ptr<Core> core = core_argument(info);
+  Core* const core = core_argument(info).get();
   if (core == nullptr) return env.Undefined();
   const std::shared_ptr<BlockPeer> pool = core->shared_pool(u32(info, 1));
   if (pool == nullptr) {
@@ -142,12 +145,8 @@ Napi::Value move_now(const Napi::CallbackInfo& info, BlockOp op) {
   io.address = u64(info, 2);
   io.buffer = bytes(info, 3, &io.length);
   if (io.buffer == nullptr) return env.Undefined();
-  std::binary_semaphore ended(0);
-  io.owner = &ended;
-  io.done = [](BlockIo* done) { static_cast<std::binary_semaphore*>(done->owner)->release(); };
-  pool->submit(&io, core->background_io());
-  ended.acquire();
-  if (io.error != 0) throw_errno(env, io.error, "slots cannot be read or written");
+  const int result = core->run_now(*pool, &io);
+  if (result < 0) throw_errno(env, -result, "slots cannot be read or written");
   return env.Undefined();
 }
 
