@@ -1,0 +1,230 @@
+import fs from 'node:fs';
+import path from 'node:path';
+import Database from 'better-sqlite3';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { FORMAT_VERSION } from '../../src/xseg/store/schema.ts';
+import { closed, Home } from './engine.ts';
+
+const MIB = 1024 * 1024;
+const PIB = 2 ** 50;
+let home: Home;
+beforeEach(() => {
+  home = new Home();
+});
+afterEach(() => home.end());
+
+const code = (wanted: string) => expect.objectContaining({ code: wanted });
+
+describe('a home', () => {
+  it('is held by one daemon, and the second hears by whom', async () => {
+    await home.open();
+    const second = new Home();
+    await expect(second.open({ home: home.home })).rejects.toThrow(code('HELD'));
+    await expect(second.open({ home: home.home })).rejects.toThrow(`pid ${process.pid}`);
+    await second.end();
+  });
+
+  it('of a newer format is refused, untouched', async () => {
+    await home.open();
+    await home.close();
+    const file = path.join(home.home, 'store.db');
+    const db = new Database(file);
+    db.pragma(`user_version = ${FORMAT_VERSION + 1}`);
+    db.close();
+    const before = fs.readFileSync(file);
+    await expect(home.open()).rejects.toThrow(code('FORMAT_NEWER'));
+    expect(fs.readFileSync(file).equals(before)).toBe(true);
+  });
+
+  it('whose store is not one, or is a plain file, is refused', async () => {
+    fs.mkdirSync(home.home, { mode: 0o700 });
+    fs.writeFileSync(path.join(home.home, 'store.db'), 'x'.repeat(8192));
+    await expect(home.open()).rejects.toThrow(code('IO'));
+    fs.rmSync(home.home, { recursive: true });
+    fs.writeFileSync(home.home, 'x');
+    await expect(home.open()).rejects.toThrow(code('NOT_OURS'));
+  });
+
+  it('is private', async () => {
+    await home.open();
+    expect(fs.statSync(home.home).mode & 0o777).toBe(0o700);
+  });
+});
+
+describe('pools', () => {
+  it('are refused where something else is, and where another home has one', async () => {
+    const e = await home.open();
+    const file = path.join(home.dir, 'theirs');
+    fs.writeFileSync(file, 'precious'.repeat(2000));
+    await expect(e.createPool({ name: 'p', path: file })).rejects.toThrow(code('INVALID'));
+    fs.writeFileSync(file, Buffer.alloc(128 * MIB, 'precious'));
+    await expect(e.createPool({ name: 'p', path: file })).rejects.toThrow(code('NOT_OURS'));
+    expect(fs.readFileSync(file).subarray(0, 8).toString()).toBe('precious');
+    const full = path.join(home.dir, 'full');
+    fs.mkdirSync(full);
+    fs.writeFileSync(path.join(full, 'letter'), 'x');
+    await expect(e.createPool({ name: 'p', path: full })).rejects.toThrow(code('NOT_OURS'));
+    const other = new Home();
+    const o = await other.open();
+    await o.createPool({ name: 'q', path: path.join(home.dir, 'pool/') });
+    await other.close();
+    await expect(e.createPool({ name: 'p', path: path.join(home.dir, 'pool') })).rejects.toThrow(code('NOT_OURS'));
+    await other.end();
+  });
+
+  it('have bounds: block sizes 4K to 4M, sizes 64M to 1P', async () => {
+    const e = await home.open();
+    const dir = () => path.join(home.dir, `p${Math.random()}/`);
+    for (const blockSize of [2048, 8 * MIB, 5000]) {
+      await expect(e.createPool({ name: 'p', path: dir(), blockSize })).rejects.toThrow(code('INVALID'));
+    }
+    for (const size of [64 * MIB - 1, PIB + 1])
+      await expect(e.createPool({ name: 'p', path: dir(), size })).rejects.toThrow(code('INVALID'));
+    expect((await e.createPool({ name: 'small', path: dir(), blockSize: 4096, size: 64 * MIB })).blockSize).toBe(4096);
+    expect((await e.createPool({ name: 'large', path: dir(), blockSize: 4 * MIB })).blockSize).toBe(4 * MIB);
+  });
+
+  it('answer ENOSPC when full; readers go on; growing and deleting let writers go on', async () => {
+    const e = await home.open();
+    await e.createPool({ name: 'p', path: path.join(home.dir, 'pool/'), size: 64 * MIB });
+    await e.createVolume({ name: 'v', size: 256 * MIB, pool: 'p' });
+    await e.createVolume({ name: 'w', size: 256 * MIB, pool: 'p' });
+    const c = await home.connect('v');
+    const block = Buffer.alloc(MIB, 1);
+    for (let i = 0; i < 64; i++) await c.write(i * MIB, block);
+    await expect(c.write(64 * MIB, block)).rejects.toThrow(expect.objectContaining({ errno: 28 }));
+    expect((await c.read(63 * MIB, MIB)).equals(block)).toBe(true);
+    await c.write(0, Buffer.alloc(4096, 2));
+    expect(await e.showPool('p')).toMatchObject({ usedBytes: 64 * MIB, freeBytes: 0 });
+    const other = await home.connect('w');
+    await expect(other.write(0, block)).rejects.toThrow(expect.objectContaining({ errno: 28 }));
+    await c.trim(0, 8 * MIB);
+    await other.write(0, block);
+    await e.growPool('p', 128 * MIB);
+    for (let i = 64; i < 100; i++) await c.write(i * MIB, block);
+    await c.flush();
+    expect((await other.read(0, MIB)).equals(block)).toBe(true);
+    await c.close();
+    await other.close();
+    expect(await e.check()).toMatchObject({ ok: true });
+  });
+});
+
+describe('volumes', () => {
+  it('have bounds: 512 bytes to 1 PiB, whole sectors', async () => {
+    const e = await home.open();
+    for (const size of [0, -512, 511, 513, 1.5, Number.NaN])
+      await expect(e.createVolume({ name: 'v', size })).rejects.toThrow(code('INVALID'));
+    await expect(e.createVolume({ name: 'v', size: PIB + 512 })).rejects.toThrow(code('TOO_LARGE'));
+    expect((await e.createVolume({ name: 'least', size: 512 })).size).toBe(512);
+    expect((await e.createVolume({ name: 'most', size: PIB })).size).toBe(PIB);
+    const c = await home.connect('most');
+    await c.write(PIB - 4096, Buffer.alloc(4096, 9));
+    expect((await c.read(PIB - 8192, 8192)).equals(Buffer.concat([Buffer.alloc(4096), Buffer.alloc(4096, 9)]))).toBe(
+      true,
+    );
+    await c.close();
+  });
+
+  it('are not deleted while open, protected or with snapshots, unless told', async () => {
+    const e = await home.open();
+    await e.createVolume({ name: 'v', size: MIB });
+    await e.createSnapshot('v', 's');
+    await e.clone('v@s', 'c');
+    await expect(e.deleteVolume('v', {})).rejects.toThrow(code('HAS_SNAPSHOTS'));
+    await e.protect('v', true);
+    await expect(e.deleteVolume('v', { withSnapshots: true })).rejects.toThrow(code('PROTECTED'));
+    await e.protect('v', false);
+    const c = await home.connect('v');
+    await expect(e.deleteVolume('v', { withSnapshots: true })).rejects.toThrow(code('BUSY'));
+    await e.deleteVolume('v', { withSnapshots: true, force: true });
+    await expect(c.read(0, 512)).rejects.toThrow();
+    expect((await e.listVolumes()).map((v) => v.name)).toEqual(['c']);
+    expect(await e.check()).toMatchObject({ ok: true });
+  });
+
+  it('have unique names, free again after a delete', async () => {
+    const e = await home.open();
+    await e.createVolume({ name: 'v', size: MIB });
+    await expect(e.createVolume({ name: 'v', size: MIB })).rejects.toThrow(code('EXISTS'));
+    const same = await Promise.allSettled([1, 2, 3].map(() => e.createVolume({ name: 'race', size: MIB })));
+    expect(same.filter((r) => r.status === 'fulfilled')).toHaveLength(1);
+    await e.createSnapshot('v', 's');
+    await e.deleteSnapshot('v@s');
+    await e.createSnapshot('v', 's');
+    await e.deleteVolume('v', { withSnapshots: true });
+    await e.createVolume({ name: 'v', size: MIB });
+    await e.createSnapshot('v', 's');
+    await e.renameVolume('v', 'w');
+    expect((await e.showSnapshot('w@s')).name).toBe('w@s');
+    await expect(e.showVolume('v')).rejects.toThrow(code('NOT_FOUND'));
+  });
+
+  it('do not shrink below a snapshot; shrunk and grown again they read zeroes', async () => {
+    const e = await home.open();
+    await e.createVolume({ name: 'v', size: MIB });
+    await e.createSnapshot('v', 's');
+    await expect(e.resizeVolume('v', MIB / 2)).rejects.toThrow(code('HAS_SNAPSHOTS'));
+    await e.deleteSnapshot('v@s');
+    const c = await home.connect('v');
+    await c.write(0, Buffer.alloc(MIB, 7));
+    await c.flush();
+    await e.resizeVolume('v', 100 * 512);
+    await c.close();
+    await closed(e, 'v');
+    await e.resizeVolume('v', 2 * MIB);
+    const again = await home.connect('v');
+    expect(again.size).toBe(2 * MIB);
+    const bytes = await again.read(0, 2 * MIB);
+    expect(bytes.subarray(0, 51200).every((b) => b === 7)).toBe(true);
+    expect(bytes.subarray(51200).every((b) => b === 0)).toBe(true);
+    await again.close();
+  });
+
+  it('are rolled back only when closed', async () => {
+    const e = await home.open();
+    await e.createVolume({ name: 'v', size: MIB });
+    const c = await home.connect('v');
+    await c.write(0, Buffer.alloc(4096, 1));
+    await e.createSnapshot('v', 's');
+    await c.write(0, Buffer.alloc(4096, 2));
+    await expect(e.rollback('v@s')).rejects.toThrow(code('BUSY'));
+    await c.close();
+    await closed(e, 'v');
+    await e.rollback('v@s');
+    const again = await home.connect('v');
+    expect((await again.read(0, 4096)).every((b) => b === 1)).toBe(true);
+    await again.close();
+  });
+});
+
+describe('a damaged map page', () => {
+  it('answers EIO for what it covers, serves the rest, and check names it', async () => {
+    let e = await home.open();
+    await e.createVolume({ name: 'v', size: 256 * MIB });
+    let c = await home.connect('v');
+    await c.write(0, Buffer.alloc(4096, 1));
+    await c.write(64 * MIB, Buffer.alloc(4096, 2));
+    await c.flush();
+    await c.close();
+    await home.close();
+    const db = new Database(path.join(home.home, 'store.db'));
+    // the first leaf was made first; its root has level 1 in byte 3
+    const pages = db.prepare('SELECT id, data FROM page ORDER BY id').all() as { id: number; data: Buffer }[];
+    const leaf = pages.find((p) => p.data[3] === 0) as { id: number; data: Buffer };
+    leaf.data[20] ^= 0x10;
+    db.prepare('UPDATE page SET data = ? WHERE id = ?').run(leaf.data, leaf.id);
+    db.close();
+    e = await home.open();
+    c = await home.connect('v');
+    await expect(c.read(0, 4096)).rejects.toThrow(expect.objectContaining({ errno: 5 }));
+    await expect(c.write(0, Buffer.alloc(512))).rejects.toThrow(expect.objectContaining({ errno: 5 }));
+    expect((await c.read(64 * MIB, 4096)).every((b) => b === 2)).toBe(true);
+    await c.write(64 * MIB, Buffer.alloc(512, 3));
+    await c.flush();
+    const report = await e.check();
+    expect(report.ok).toBe(false);
+    expect(report.problems).toContainEqual(expect.objectContaining({ code: 'DAMAGED', resource: 'v' }));
+    await c.close();
+  });
+});
