@@ -185,34 +185,47 @@ void existing_files_are_counted(const TempFolder& folder) {
   CHECK(peer->usage().physical_bytes >= kSpan);  // without anybody having opened it
 }
 
+constexpr uint64_t kMs = 1'000'000;
+
+void one_slow_write_is_chance() {
+  SlowGate gate;
+  uint64_t now = kMs;
+  for (int round = 0; round < 5; round++) {
+    gate.report(now, now + 3 * kMs, 4096);
+    now += 3 * kMs;
+    CHECK(gate.open(now));
+    for (uint32_t i = 0; i < SlowGate::kSuspectWrites; i++) gate.report(now, now + 1000, 4096);
+  }
+  gate.report(now, now + 3 * kMs, 2 * kMiB);  // long, not slow
+  gate.report(now, now + 3 * kMs, 2 * kMiB);
+  CHECK(gate.open(now + 3 * kMs));
+}
+
 void the_gate_closes_and_backs_off() {
   SlowGate gate;
-  constexpr uint64_t kMs = 1'000'000;
-  CHECK(gate.open(0));
-  gate.report(0, 20'000, 4096);
-  CHECK(gate.open(20'000));
-  gate.report(1 * kMs, 3 * kMs, 1 << 20);  // slow, but it is long
-  CHECK(gate.open(3 * kMs));
-  gate.report(10 * kMs, 20 * kMs, 4096);
-  CHECK(!gate.open(20 * kMs));
-  CHECK(!gate.open(20 * kMs + SlowGate::kOffloadNsMin - 1));
-  uint64_t now = 20 * kMs + SlowGate::kOffloadNsMin;
-  CHECK(gate.open(now));
-  uint64_t closed = 0;
-  for (int i = 0; i < 10; i++) {  // each try is slow again
-    gate.report(now, now + 5 * kMs, 4096);
+  uint64_t now = kMs;
+  gate.report(now, now + 3 * kMs, 4096);
+  gate.report(now, now + 1000, 4096);
+  gate.report(now, now + 3 * kMs, 4096);  // again so soon
+  now += 3 * kMs;
+  uint64_t closed = SlowGate::kOffloadNsMin;
+  for (int round = 0; round < 10; round++) {
+    CHECK(!gate.open(now));
+    CHECK(!gate.open(now + closed - 1));
+    CHECK(gate.open(now + closed));
+    now += closed;
+    gate.report(now, now + 5 * kMs, 4096);  // the one that is tried is slow again: longer
     now += 5 * kMs;
-    CHECK(!gate.open(now + closed));
-    while (!gate.open(now)) {
-      now += kMs;
-      closed += kMs;
-    }
-    if (i < 9) closed = 0;
+    closed = std::min<uint64_t>(closed * 2, SlowGate::kOffloadNsMax);
   }
   CHECK_EQ(closed, SlowGate::kOffloadNsMax);
-  gate.report(now, now + 1000, 4096);  // good again: one slow write costs little
-  gate.report(now, now + 5 * kMs, 4096);
-  CHECK(gate.open(now + 5 * kMs + SlowGate::kOffloadNsMin));
+  CHECK(!gate.open(now + closed - 1));
+  for (uint32_t i = 0; i < SlowGate::kSuspectWrites; i++) gate.report(now, now + 1000, 4096);
+  now += closed;
+  gate.report(now, now + SlowGate::kStalledWriteNs, 4096);  // good since, but this one is beyond chance
+  now += SlowGate::kStalledWriteNs;
+  CHECK(!gate.open(now + SlowGate::kOffloadNsMin - 1));
+  CHECK(gate.open(now + SlowGate::kOffloadNsMin));
 }
 
 void syncs_are_shared_and_begin_after_asked() {
@@ -293,6 +306,7 @@ int main() {
   out_of_descriptors_is_an_errno(folder);
   sizes_are_told(folder);
   existing_files_are_counted(folder);
+  one_slow_write_is_chance();
   the_gate_closes_and_backs_off();
   syncs_are_shared_and_begin_after_asked();
   one_failed_sync_fails_all_waiters();
