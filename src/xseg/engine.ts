@@ -160,7 +160,7 @@ class EngineImpl implements Engine {
     const id = Math.max(0, ...[...this.pools.values()].map((p) => p.row.id)) + 1;
     const row = planPool(spec, id);
     formatPool(row, this.homeUuid, this.native);
-    const handle = openPool(row, this.homeUuid, this.native, this.core);
+    const handle = openPool(row, this.homeUuid, this.native, this.core, this.options.poolFaults?.[row.name]);
     try {
       await this.call('insertPool', row, handle);
     } catch (error) {
@@ -395,7 +395,11 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
     const pools = new Map<string, PoolOpen>();
     for (const row of rows) {
       try {
-        pools.set(row.name, { row, handle: openPool(row, uuid, native, core), reason: null });
+        pools.set(row.name, {
+          row,
+          handle: openPool(row, uuid, native, core, options.poolFaults?.[row.name]),
+          reason: null,
+        });
       } catch (error) {
         options.log('error', 'a pool could not be opened; its volumes cannot be used', {
           pool: row.name,

@@ -14,7 +14,7 @@ import {
 } from 'node:fs';
 import { isAbsolute, join, resolve } from 'node:path';
 import { FILES_MAX } from './layout.gen.ts';
-import type { Native, PoolSpec } from './native.ts';
+import type { FaultSpec, Native, PoolSpec } from './native.ts';
 import {
   decodeSuperblock,
   encodeSuperblock,
@@ -180,7 +180,13 @@ function superblockPath(row: PoolRow): string {
 }
 
 /** Checks that what lies there is this pool, and opens its driver. Returns the native handle. */
-export function openPool(row: PoolRow, homeUuid: string, native: Native, core: number): number {
+export function openPool(
+  row: PoolRow,
+  homeUuid: string,
+  native: Native,
+  core: number,
+  faults: FaultSpec[] = [],
+): number {
   try {
     if (row.driver === 'local') {
       const at = superblockPath(row);
@@ -189,7 +195,7 @@ export function openPool(row: PoolRow, homeUuid: string, native: Native, core: n
         throw new EngineError('NOT_OURS', `${at} is not pool ${row.name} of this home any more`);
       }
     }
-    return native.openPool(core, poolSpec(row));
+    return native.openPool(core, { ...poolSpec(row), faults });
   } catch (error) {
     fail(error, `pool ${row.name}`);
   }

@@ -2,6 +2,8 @@
  * What the engine's face (`engine.ts`) speaks: resources, pools, errors. No code besides the error class.
  */
 
+import type { FaultSpec } from './native.ts';
+
 /** Every error of the engine. `code` maps once to errno (`native`, NBD), once to HTTP, once to an exit code. */
 export class EngineError extends Error {
   constructor(
@@ -159,6 +161,8 @@ export interface EngineOptions {
   reactors?: number;
   spinUs?: number;
   ioUring?: boolean;
+  /** layers that break pools, by pool name: for tests */
+  poolFaults?: Record<string, FaultSpec[]>;
   version: string;
   /** one structured line per event; the daemon gives pino */
   log: (level: 'info' | 'warn' | 'error', event: string, fields: Record<string, unknown>) => void;

@@ -400,7 +400,7 @@ export class Mapper {
       case 'poolUsage':
         return done(
           null,
-          [...this.pools.values()].map((p) => ({ id: p.id, failed: p.failed, ...p.usage() })),
+          [...this.pools.values()].map((p) => ({ ...p.usage(), id: p.id, failed: p.failed })),
         );
       case 'growPool':
         return this.#growPool(a[0], a[1], done);

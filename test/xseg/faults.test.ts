@@ -1,0 +1,125 @@
+/** Pools that break: errors reach the client as themselves, nothing acknowledged is lost, a failed sync is never retried into success. */
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { Home } from './engine.ts';
+
+const MIB = 1024 * 1024;
+const EIO = expect.objectContaining({ errno: 5 });
+let home: Home;
+beforeEach(() => {
+  home = new Home();
+});
+afterEach(() => home.end());
+
+describe('a sync that fails once', () => {
+  it('fails the flush, then every write and flush for good; reads go on; the flushed past is there afterwards', async () => {
+    let e = await home.open();
+    await e.createVolume({ name: 'v', size: 8 * MIB });
+    await e.createVolume({ name: 'w', size: 8 * MIB });
+    let c = await home.connect('v');
+    await c.write(0, Buffer.alloc(MIB, 1));
+    await c.flush();
+    await c.close();
+    await home.close();
+
+    e = await home.open({ poolFaults: { local: [{ kind: 'error', sync: true, errno: 5, times: 1 }] } });
+    c = await home.connect('v');
+    await c.write(0, Buffer.alloc(4096, 2));
+    await expect(c.flush()).rejects.toThrow(EIO);
+    await expect(c.flush()).rejects.toThrow(EIO);
+    await expect(c.write(0, Buffer.alloc(4096, 3))).rejects.toThrow(EIO);
+    await expect(c.write(4 * MIB, Buffer.alloc(4096, 3))).rejects.toThrow(EIO);
+    expect((await c.read(MIB / 2, 4096)).every((b) => b === 1)).toBe(true);
+    const other = await home.connect('w');
+    await expect(other.write(0, Buffer.alloc(4096, 3)).then(() => other.flush())).rejects.toThrow(EIO);
+    expect(await e.showPool('local')).toMatchObject({ state: 'failed' });
+    await expect(e.createSnapshot('v', 's')).rejects.toThrow();
+    await c.close();
+    await other.close();
+    await home.close();
+
+    e = await home.open();
+    c = await home.connect('v');
+    expect((await c.read(4096, MIB - 4096)).every((b) => b === 1)).toBe(true);
+    await c.close();
+    expect(await e.check()).toMatchObject({ ok: true });
+  });
+});
+
+describe('a sync that fails under a map change', () => {
+  it('commits nothing of it', async () => {
+    let e = await home.open();
+    await e.createVolume({ name: 'v', size: 8 * MIB });
+    await home.close();
+    e = await home.open({ poolFaults: { local: [{ kind: 'error', sync: true, errno: 5, times: 1 }] } });
+    let c = await home.connect('v');
+    await c.write(0, Buffer.alloc(MIB, 1));
+    await expect(c.flush()).rejects.toThrow(EIO);
+    await c.close();
+    await home.close();
+    e = await home.open();
+    expect((await e.showVolume('v')).mappedBytes).toBe(0);
+    c = await home.connect('v');
+    expect((await c.read(0, MIB)).every((b) => b === 0)).toBe(true);
+    await c.close();
+    expect(await e.check()).toMatchObject({ ok: true });
+  });
+});
+
+describe('writes that fail', () => {
+  it('reach the client with their cause, and the slots they were to have come back', async () => {
+    let e = await home.open();
+    await e.createVolume({ name: 'v', size: 8 * MIB });
+    await home.close();
+    e = await home.open({ poolFaults: { local: [{ kind: 'error', write: true, errno: 28, times: 1 }] } });
+    const c = await home.connect('v');
+    await expect(c.write(0, Buffer.alloc(65536, 1))).rejects.toThrow(expect.objectContaining({ errno: 28 }));
+    await c.write(65536, Buffer.alloc(65536, 2));
+    await c.flush();
+    expect((await c.read(0, 65536)).every((b) => b === 0)).toBe(true);
+    expect((await e.showVolume('v')).mappedBytes).toBe(65536);
+    await c.close();
+    expect(await e.check()).toMatchObject({ ok: true });
+  });
+});
+
+describe('reads that fail', () => {
+  it('answer EIO and nothing else', async () => {
+    let e = await home.open();
+    await e.createVolume({ name: 'v', size: 8 * MIB });
+    let c = await home.connect('v');
+    await c.write(0, Buffer.alloc(65536, 1));
+    await c.flush();
+    await c.close();
+    await home.close();
+    e = await home.open({ poolFaults: { local: [{ kind: 'error', read: true, errno: 5, times: 1 }] } });
+    c = await home.connect('v');
+    await expect(c.read(0, 4096)).rejects.toThrow(EIO);
+    expect((await c.read(0, 65536)).every((b) => b === 1)).toBe(true);
+    await c.close();
+    expect(await e.check()).toMatchObject({ ok: true });
+  });
+});
+
+describe('a slow pool', () => {
+  it('slows its own volumes only', async () => {
+    let e = await home.open();
+    await e.createPool({ name: 'slow', path: `${home.dir}/slow/` });
+    await home.close();
+    e = await home.open({ poolFaults: { slow: [{ kind: 'delay', sync: true, delayMs: 1500 }] } });
+    await e.createVolume({ name: 'v', size: 8 * MIB, pool: 'slow' });
+    await e.createVolume({ name: 'w', size: 8 * MIB, pool: 'local' });
+    const slow = await home.connect('v');
+    const quick = await home.connect('w');
+    await slow.write(0, Buffer.alloc(65536, 1));
+    let flushed = false;
+    const flush = slow.flush().then(() => {
+      flushed = true;
+    });
+    for (let i = 0; i < 50; i++) await quick.write(i * 65536, Buffer.alloc(4096, 2));
+    await quick.flush();
+    expect(flushed).toBe(false);
+    await flush;
+    await slow.close();
+    await quick.close();
+  });
+});
