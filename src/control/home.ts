@@ -1,7 +1,8 @@
 /** Where a daemon lives, and how a client finds it. */
 import fs from 'node:fs';
 import path from 'node:path';
-import { ControlError } from './errors.ts';
+import { ControlError, describeError } from './errors.ts';
+import { makeFolders } from './folders.ts';
 
 /** the path of a unix socket has to fit into sockaddr_un, with a zero behind it (unix(7)) */
 export const SOCKET_PATH_BYTES_MAX = 107;
@@ -66,7 +67,15 @@ export function checkSocketPath(socket: string): void {
  * @throws {ControlError} NOT_OURS when something else lives there
  */
 export function prepareHome(home: string): void {
-  fs.mkdirSync(home, { recursive: true, mode: 0o700 });
+  try {
+    makeFolders(home);
+  } catch (error) {
+    const { code, message } = describeError(error);
+    throw new ControlError(code, `cannot make the home: ${message}; choose another with --home`);
+  }
+  if (!fs.statSync(home).isDirectory()) {
+    throw new ControlError('NOT_OURS', `${home} is not a folder; choose another with --home`);
+  }
   const entries = fs.readdirSync(home);
   if (entries.includes(STORE_FILE)) return;
   const foreign = entries.find((name) => !OWN_FILES.has(name));

@@ -188,6 +188,13 @@ describe('home', () => {
     prepareHome(at('new'));
   });
 
+  it('that cannot be made is an error and no endless loop (Node’s own recursive mkdir never returns from this)', async () => {
+    expect(await code(() => prepareHome('/proc/atoll/deep'))).toBe('NOT_FOUND');
+    writeFileSync(at('file'), '');
+    expect(await code(() => prepareHome(at('file')))).toBe('NOT_OURS');
+    expect(await code(() => prepareHome(at('file/below')))).toBe('NOT_FOUND');
+  });
+
   it('its sockets fit, or it says so', () => {
     const room = SOCKET_PATH_BYTES_MAX - '/control.sock'.length;
     expect(() => homePaths(`/${'x'.repeat(room - 1)}`, undefined)).not.toThrow();

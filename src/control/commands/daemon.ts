@@ -52,13 +52,19 @@ function statusText(status: DaemonStatus): string {
     ['nbd', status.sockets.nbd.join(' ') || '-'],
     ['volumes', `${status.volumes}, and ${status.snapshots} snapshots`],
     ['map', `${map.residentPages} pages in ${formatSize(map.cacheBytes)}, ${map.dirtyPages} not durable yet`],
-    ['map faults', `${map.faults}; half within ${map.faultP50Us} µs, 99 % within ${map.faultP99Us} µs`],
-    ['commits', `${commits.count}; half within ${commits.p50Ms} ms, 99 % within ${commits.p99Ms} ms`],
+    ['map faults', `${map.faults}; ${spread(map.faultP50Us, map.faultP99Us, 'µs')}`],
+    ['commits', `${commits.count}; ${spread(commits.p50Ms, commits.p99Ms, 'ms')}`],
     ['space to free', `${formatSize(background.zeroQueueBytes)} to zero, ${background.dropQueue} trees to drop`],
   ]);
   const failed = status.pools.filter(({ reason }) => reason !== null);
   const reasons = failed.map(({ name, reason }) => `pool ${name}: ${reason}\n`).join('');
   return `${lines}\n${table(status.pools, POOL_COLUMNS)}${reasons}`;
+}
+
+/** A daemon that has done nothing yet has no times to tell. */
+function spread(p50: number, p99: number, unit: string): string {
+  if (!Number.isFinite(p50) || !Number.isFinite(p99)) return 'no times yet';
+  return `half within ${p50.toFixed(1)} ${unit}, 99 % within ${p99.toFixed(1)} ${unit}`;
 }
 
 function reportText(report: CheckReport): string {

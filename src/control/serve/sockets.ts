@@ -4,6 +4,7 @@ import fs from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
 import { ControlError } from '../errors.ts';
+import { makeFolders } from '../folders.ts';
 
 /** an old socket that does not answer by then has a listener that hangs; it is not ours to remove */
 const PROBE_MS_MAX = 2_000;
@@ -16,7 +17,7 @@ export const MODE_GROUP = 0o660;
  * @throws {ControlError} HELD when somebody does, NOT_OURS when something else is there
  */
 export async function clearSocketPath(socket: string): Promise<void> {
-  fs.mkdirSync(path.dirname(socket), { recursive: true, mode: 0o700 });
+  makeFolders(path.dirname(socket));
   const stat = fs.lstatSync(socket, { throwIfNoEntry: false });
   if (!stat) return;
   if (!stat.isSocket())
