@@ -3,12 +3,11 @@
  * Everything above (frontends, control) comes in here and nowhere else.
  */
 import { randomUUID } from 'node:crypto';
-import { mkdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { Exports } from './exports.ts';
-import { type Home, openHome } from './home.ts';
+import { type Home, makeFolder, openHome } from './home.ts';
 import { FRAME_BYTES } from './layout.gen.ts';
 import type { ControlReply } from './mapper/mapper.ts';
 import { checkName } from './names.ts';
@@ -352,7 +351,8 @@ function prepareStore(home: Home, native: Native): { uuid: string; pools: PoolRo
     if (uuid === undefined) {
       uuid = randomUUID();
       const path = join(home.path, 'pools', 'local');
-      mkdirSync(path, { recursive: true, mode: 0o700 });
+      makeFolder(join(home.path, 'pools'));
+      makeFolder(path);
       const row = planPool({ name: 'local', path: `${path}/` }, 1);
       // a first start that was killed here left a superblock of a home that never was: the store decides
       formatPool(row, uuid, native, true);

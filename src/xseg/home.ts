@@ -18,7 +18,7 @@ export interface Home {
  */
 export function openHome(path: string): Home {
   try {
-    mkdirSync(path, { recursive: true, mode: 0o700 });
+    makeFolder(path);
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
     if (code === 'EEXIST' || code === 'ENOTDIR')
@@ -37,6 +37,15 @@ export function openHome(path: string): Home {
   const lock = takeLock(join(path, 'lock'), holderPath, path);
   writeFileSync(holderPath, `pid ${process.pid} on ${hostname()}\n`, { mode: 0o600 });
   return { path, storePath: join(path, 'store.db'), unlock: () => lock.close() };
+}
+
+/**
+ * A private folder, if it is not there; its parent must be. Not `recursive`: where a file system answers ENOENT for a folder
+ * whose parent is there (/proc does), Node tries for ever.
+ */
+export function makeFolder(path: string): void {
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) return;
+  mkdirSync(path, { mode: 0o700 });
 }
 
 function takeLock(lockPath: string, holderPath: string, home: string): Database.Database {

@@ -4,7 +4,6 @@ import {
   closeSync,
   existsSync,
   fsyncSync,
-  mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
@@ -13,6 +12,7 @@ import {
   statSync,
 } from 'node:fs';
 import { isAbsolute, join, resolve } from 'node:path';
+import { makeFolder } from './home.ts';
 import { FILES_MAX } from './layout.gen.ts';
 import type { FaultSpec, Native, PoolSpec } from './native.ts';
 import {
@@ -131,7 +131,7 @@ export function formatPool(row: PoolRow, homeUuid: string, native: Native, first
   try {
     const at = superblockPath(row);
     if (row.kind === 'directory') {
-      mkdirSync(row.path, { recursive: true, mode: 0o700 });
+      makeFolder(row.path);
       const entries = readdirSync(row.path).filter((name) => name !== 'lost+found');
       if (entries.length > 0) {
         if (existsSync(at) && !firstStart)
