@@ -99,7 +99,9 @@ uint8_t* bytes(const Napi::CallbackInfo& info, size_t index, size_t* length) {
   }
   const Napi::TypedArray array = info[index].As<Napi::TypedArray>();
   *length = array.ByteLength();
-  return static_cast<uint8_t*>(array.ArrayBuffer().Data()) + array.ByteOffset();
+  // An empty buffer may have no address; null would be taken for an error that was never thrown.
+  static uint8_t nothing[1];
+  return *length == 0 ? nothing : static_cast<uint8_t*>(array.ArrayBuffer().Data()) + array.ByteOffset();
 }
 
 }  // namespace atoll_native::addon
