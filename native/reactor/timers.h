@@ -14,7 +14,7 @@ class Timers {
 
   uint64_t add(uint64_t due_ns, std::function<void()> task) {
     const uint64_t id = ++last_id_;
-    heap_.push_back({due_ns, id, std::move(task)});
+    heap_.push_back({std::max(due_ns, running_ns_ + 1), id, std::move(task)});
     std::push_heap(heap_.begin(), heap_.end(), later);
     return id;
   }
@@ -27,9 +27,9 @@ class Timers {
   uint64_t next_due_ns() const { return heap_.empty() ? kNever : heap_.front().due_ns; }
   /// Runs what is due; tasks may add and cancel. What they add runs at the next call at the earliest.
   bool run(uint64_t now_ns) {
-    const uint64_t last = last_id_;
+    running_ns_ = now_ns;
     bool ran = false;
-    while (!heap_.empty() && heap_.front().due_ns <= now_ns && heap_.front().id <= last) {
+    while (!heap_.empty() && heap_.front().due_ns <= now_ns) {
       std::pop_heap(heap_.begin(), heap_.end(), later);
       const std::function<void()> task = std::move(heap_.back().task);
       heap_.pop_back();
@@ -49,6 +49,7 @@ class Timers {
 
   std::vector<Timer> heap_;
   uint64_t last_id_ = 0;
+  uint64_t running_ns_ = 0;  // of the last run()
 };
 
 }  // namespace atoll_native
