@@ -117,6 +117,7 @@ export class Daemon {
   private waitReady(child: Child): Promise<string> {
     return new Promise((resolve, reject) => {
       let text = '';
+      let isReady = false;
       const timer = setTimeout(() => {
         child.process.kill('SIGKILL');
         reject(new Error(`the daemon was not ready within ${READY_MS_MAX} ms; its log: ${this.tailOfLog()}`));
@@ -126,10 +127,12 @@ export class Daemon {
         const line = /^.*\bready\b.*\n/m.exec(text);
         if (!line) return;
         clearTimeout(timer);
+        isReady = true;
         resolve(line[0].trim());
       });
       void child.ended.then((finished) => {
         clearTimeout(timer);
+        if (isReady) return;
         reject(new Error(`the daemon ended before it was ready (${describe(finished)}); its log: ${this.tailOfLog()}`));
       });
     });
