@@ -76,7 +76,7 @@ void DirectIo::read(int fd, uint64_t offset, BlockIo* io, AsyncIo& async) {
   Op* op = take_op(io, async, fd, offset);
   op->bounce = bounces_.take();
   if (op->bounce == nullptr) {
-    async.run_blocking(lane_, IoClass::kIo, io, blocking_work, end_step);
+    async.run_blocking(lane_, IoClass::kIo, io, blocking_work, worked_step);
     return;
   }
   next_piece(op, offset);
@@ -119,21 +119,21 @@ void DirectIo::start_locked(Op* op) {
   BlockIo* io = op->io;
   AsyncIo& async = *op->async;
   if (op->work != nullptr) {
-    async.run_blocking(lane_, op->io_class, io, op->work, end_step);
+    async.run_blocking(lane_, op->io_class, io, op->work, worked_step);
     return;
   }
   if (!op->hold.exclusive && buffer_aligned(io->buffer)) {
     const auto length = static_cast<uint32_t>(io->length);
     if (op->rw_flags != 0) {
-      async.write_durable(lane_, op->fd, op->offset, io->buffer, length, io, end_step);
+      async.write_durable(lane_, op->fd, op->offset, io->buffer, length, io, written_step);
     } else {
-      async.write(lane_, op->fd, op->offset, io->buffer, length, io, end_step);
+      async.write(lane_, op->fd, op->offset, io->buffer, length, io, written_step);
     }
     return;
   }
   if (!op->hold.exclusive) op->bounce = bounces_.take();
   if (op->bounce == nullptr) {
-    async.run_blocking(lane_, IoClass::kIo, io, blocking_work, end_step);
+    async.run_blocking(lane_, IoClass::kIo, io, blocking_work, worked_step);
     return;
   }
   next_piece(op, op->offset);
@@ -164,6 +164,7 @@ void DirectIo::next_piece(Op* op, uint64_t at) {
 void DirectIo::piece_step(BlockIo* io, AsyncIo&) {
   Op* op = op_of(io);
   if (io->error != 0) {
+    if (io->op != BlockOp::kRead) op->direct->latch_.after_write(-io->error);
     op->direct->end(op, io->error);
     return;
   }
@@ -181,15 +182,18 @@ void DirectIo::piece_step(BlockIo* io, AsyncIo&) {
   }
 }
 
-void DirectIo::end_step(BlockIo* io, AsyncIo&) { op_of(io)->direct->end(op_of(io), io->error); }
+void DirectIo::written_step(BlockIo* io, AsyncIo&) {
+  Op* op = op_of(io);
+  op->direct->latch_.after_write(-io->error);
+  op->direct->end(op, io->error);
+}
+
+void DirectIo::worked_step(BlockIo* io, AsyncIo&) { op_of(io)->direct->end(op_of(io), io->error); }
 
 void DirectIo::end(Op* op, int error) {
   BlockIo* io = op->io;
   AsyncIo* async = op->async;
-  if (io->op != BlockOp::kRead) {
-    latch_.after_write(-error);
-    locks_.release(&op->hold);
-  }
+  if (io->op != BlockOp::kRead) locks_.release(&op->hold);
   give_op(op);
   async->finish(io, error);
 }
@@ -232,7 +236,7 @@ int DirectIo::write_blocking(int fd, uint64_t offset, const uint8_t* buffer, uin
     }
     if (result < 0) return result;
     memcpy(bounce + (at - piece), buffer + (at - offset), to - at);
-    result = write_full(fd, bounce, piece_end - piece, piece, rw_flags);
+    result = latch_.after_write(write_full(fd, bounce, piece_end - piece, piece, rw_flags));
     if (result < 0) return result;
     at = to;
   }

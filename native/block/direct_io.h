@@ -35,6 +35,7 @@ class DirectIo {
   void change(BlockIo* io, AsyncIo& async, IoClass io_class, AsyncIo::Work work);
 
   /// Blocking, any alignment, for threads that may. Do not lock: the caller holds the range, or nobody else knows it.
+  /// Like all work on threads, they tell the latch themselves: only a write's EIO counts, not that of a read before it.
   int read_blocking(int fd, uint64_t offset, uint8_t* buffer, uint64_t length);
   int write_blocking(int fd, uint64_t offset, const uint8_t* buffer, uint64_t length, uint32_t rw_flags);
   /// The range [address, address + length), as `change` holds it, for blocking callers.
@@ -74,7 +75,8 @@ class DirectIo {
   void end(Op* op, int error);
   static void locked_step(BlockIo* io, AsyncIo& async);
   static void piece_step(BlockIo* io, AsyncIo& async);
-  static void end_step(BlockIo* io, AsyncIo& async);
+  static void written_step(BlockIo* io, AsyncIo& async);
+  static void worked_step(BlockIo* io, AsyncIo& async);
   static int blocking_work(BlockIo* io);
 
   const void* const lane_;

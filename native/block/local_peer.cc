@@ -61,7 +61,7 @@ BlockCapabilities LocalPeer::capabilities() const {
 int LocalPeer::read_now(uint64_t address, uint8_t* buffer, uint32_t length) {
   if (!files_->inside_a_file(address, length)) return -EINVAL;
   if (direct_ != nullptr || !nowait_works_.load(std::memory_order_relaxed)) return -EAGAIN;
-  const int fd = files_->descriptor(files_->file_of(address));
+  const int fd = files_->descriptor_now(files_->file_of(address));
   if (fd < 0) return fd;
   uint64_t offset = files_->offset_of(address);
   while (length > 0) {
@@ -89,7 +89,7 @@ int LocalPeer::write_now(uint64_t address, const uint8_t* buffer, uint32_t lengt
   if (latch_.failed()) return -EIO;
   if (direct_ != nullptr) return -EAGAIN;
   const uint32_t file = files_->file_of(address);
-  const int fd = files_->descriptor(file);
+  const int fd = files_->descriptor_now(file);
   if (fd < 0) return fd;
   SlowGate& gate = files_->gate(file);
   const uint64_t start = monotonic_ns();
@@ -131,13 +131,33 @@ void LocalPeer::submit_transfer(BlockIo* io, AsyncIo& async) {
   }
   const uint32_t file = files_->file_of(io->address);
   const bool durable = io->op == BlockOp::kWriteDurable;
-  const int fd = durable ? files_->durable_descriptor(file) : files_->descriptor(file);
-  if (fd < 0) {
+  const int fd = durable ? files_->durable_descriptor_now(file) : files_->descriptor_now(file);
+  if (fd == -EAGAIN) {
+    async.run_blocking(this, IoClass::kIo, io, open_work, opened);
+  } else if (fd < 0) {
     async.complete(io, -fd);
-    return;
+  } else {
+    start_transfer(fd, io, async);
   }
+}
+
+int LocalPeer::open_work(BlockIo* io) {
+  PoolFiles& files = *static_cast<LocalPeer*>(io->peer)->files_;
+  const uint32_t file = files.file_of(io->address);
+  const int fd = io->op == BlockOp::kWriteDurable ? files.durable_descriptor(file) : files.descriptor(file);
+  return std::min(fd, 0);
+}
+
+void LocalPeer::opened(BlockIo* io, AsyncIo& async) {
+  if (io->error != 0) {
+    async.finish(io, io->error);
+  } else {
+    static_cast<LocalPeer*>(io->peer)->submit_transfer(io, async);
+  }
+}
+
+void LocalPeer::start_transfer(int fd, BlockIo* io, AsyncIo& async) {
   const uint64_t offset = files_->offset_of(io->address);
-  const auto length = static_cast<uint32_t>(io->length);
   const bool read = io->op == BlockOp::kRead;
   if (direct_ != nullptr) {
     if (read) {
@@ -147,11 +167,14 @@ void LocalPeer::submit_transfer(BlockIo* io, AsyncIo& async) {
     }
     return;
   }
+  const auto length = static_cast<uint32_t>(io->length);
   if (read) {
     async.read(this, fd, offset, io->buffer, length, io);
     return;
   }
-  async.write_on_thread(this, fd, offset, io->buffer, length, durable, io, write_ended);
+  // Not to io_uring: the kernel hands buffered writes to threads of its own, and ours are faster (random 4 KiB at depth
+  // 32, medians: 118 thousand a second on 4 threads, 34 thousand through io_uring; 64 KiB: alike) and bounded.
+  async.write_on_thread(this, fd, offset, io->buffer, length, io->op == BlockOp::kWriteDurable, io, write_ended);
 }
 
 void LocalPeer::write_ended(BlockIo* io, AsyncIo& async) {
@@ -179,7 +202,7 @@ int LocalPeer::work(BlockIo* io) {
     case BlockOp::kSync:
       return peer->sync_now(io->file);
     case BlockOp::kCopy:
-      return peer->latch_.after_write(peer->copy(io->address, io->source, io->length));
+      return peer->copy(io->address, io->source, io->length);
     default:
       return peer->zero_locked(io->address, io->length);
   }
@@ -224,7 +247,7 @@ int LocalPeer::copy(uint64_t target, uint64_t source, uint64_t length) {
       if (result == 0) result = direct_->write_blocking(to, write_at, buffer.data(), piece, 0);
     } else {
       result = read_full(from, buffer.data(), piece, read_at);
-      if (result == 0) result = write_full(to, buffer.data(), piece, write_at);
+      if (result == 0) result = latch_.after_write(write_full(to, buffer.data(), piece, write_at));
     }
     if (result < 0) return result;
     read_at += piece;
@@ -249,7 +272,7 @@ int LocalPeer::zero_locked(uint64_t address, uint64_t length) {
   const int fd = files_->descriptor(files_->file_of(address));
   if (fd < 0) return fd;
   if (length == 0) return 0;
-  return latch_.after_write(zero_range(fd, files_->offset_of(address), length));
+  return zero_range(fd, files_->offset_of(address), length);
 }
 
 int LocalPeer::zero_range(int fd, uint64_t offset, uint64_t length) {
@@ -260,8 +283,8 @@ int LocalPeer::zero_range(int fd, uint64_t offset, uint64_t length) {
   // (FALLOC_FL_NO_HIDE_STALE), whose result nobody promises.
   if (!files_->preallocated()) result = allocate(fd, kPunch, offset, length);
   if (unknown_operation(result)) result = allocate(fd, kZero, offset, length);
-  if (unknown_operation(result)) result = write_zeroes(fd, offset, length);
-  return result;
+  if (unknown_operation(result)) return write_zeroes(fd, offset, length);
+  return latch_.after_write(result);
 }
 
 int LocalPeer::write_zeroes(int fd, uint64_t offset, uint64_t length) {
@@ -269,8 +292,8 @@ int LocalPeer::write_zeroes(int fd, uint64_t offset, uint64_t length) {
     // Pieces after the first begin on a piece's border, so that in a direct pool only the edges are part of a sector.
     const uint64_t piece = std::min(length, kPieceBytes - offset % kPieceBytes);
     const bool aligned = ((offset | piece) & (files_->offset_alignment() - 1)) == 0;
-    const int result =
-        aligned ? write_full(fd, zeroes(), piece, offset) : direct_->write_blocking(fd, offset, zeroes(), piece, 0);
+    const int result = aligned ? latch_.after_write(write_full(fd, zeroes(), piece, offset))
+                               : direct_->write_blocking(fd, offset, zeroes(), piece, 0);
     if (result < 0) return result;
     offset += piece;
     length -= piece;

@@ -35,11 +35,14 @@ class LocalPeer final : public BlockPeer {
  private:
   explicit LocalPeer(std::unique_ptr<PoolFiles> files);
   void submit_transfer(BlockIo* io, AsyncIo& async);
+  void start_transfer(int fd, BlockIo* io, AsyncIo& async);
   void submit_changed(BlockIo* io, AsyncIo& async);
   int copy(uint64_t target, uint64_t source, uint64_t length);
   int zero_locked(uint64_t address, uint64_t length);
   int zero_range(int fd, uint64_t offset, uint64_t length);
   int write_zeroes(int fd, uint64_t offset, uint64_t length);
+  static int open_work(BlockIo* io);
+  static void opened(BlockIo* io, AsyncIo& async);
   static void write_ended(BlockIo* io, AsyncIo& async);
   static int work(BlockIo* io);
 

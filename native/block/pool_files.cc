@@ -204,7 +204,7 @@ void PoolFiles::learn_existing() {
   while (const dirent* entry = readdir(directory)) {
     const int64_t number = file_number(entry->d_name);
     if (number < 0 || number >= file_count_max_) continue;
-    files_[number].known.store(1, std::memory_order_relaxed);
+    files_[number].known = true;
     known_files_.push_back(static_cast<uint32_t>(number));
   }
   closedir(directory);
@@ -219,7 +219,13 @@ int PoolFiles::open_named(uint32_t file, int extra_flags) const {
 }
 
 int PoolFiles::open_file(uint32_t file) {
-  std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
+  // A file that is being made may be there with its data since long: only its maker knows, so it is waited for.
+  while (files_[file].being_made) {
+    lock.unlock();
+    { std::lock_guard made(making_); }
+    lock.lock();
+  }
   std::atomic<int>& descriptor = files_[file].descriptor_plus_one;
   if (const int open_one = descriptor.load(std::memory_order_relaxed); open_one != 0) return open_one - 1;
   const int fd = open_named(file, 0);
@@ -258,16 +264,11 @@ int PoolFiles::size_file(int fd) const {
   return ftruncate(fd, static_cast<off_t>(bytes)) == 0 ? 0 : -errno;
 }
 
-int PoolFiles::ensure(uint32_t file, bool* sync_failed) {
-  *sync_failed = false;
-  if (file >= file_count_max_) return -ERANGE;
-  if (kind_ == PoolSpec::Kind::kDevice) return 0;
-  std::lock_guard lock(mutex_);
-  File& entry = files_[file];
-  int fd = entry.descriptor_plus_one.load(std::memory_order_relaxed) - 1;
-  const bool was_open = fd >= 0;
+/// The descriptor of the file, made and sized and durable, or -errno with nothing left behind.
+int PoolFiles::make(uint32_t file, int open_fd, bool* sync_failed) {
+  int fd = open_fd;
   bool created = false;
-  if (!was_open) {
+  if (fd < 0) {
     fd = open_named(file, 0);
     if (fd == -ENOENT) {
       fd = open_named(file, O_CREAT | O_EXCL);
@@ -281,17 +282,35 @@ int PoolFiles::ensure(uint32_t file, bool* sync_failed) {
     *sync_failed = true;
   }
   if (result == 0 && kind_ == PoolSpec::Kind::kDirectory) result = sync_directory(directory_fd_);
-  if (result < 0) {
-    if (created) {
-      char name[kFileNameBytes];
-      file_name(file, name);
-      unlinkat(directory_fd_, name, 0);
-    }
-    if (!was_open) close(fd);
-    return result;
+  if (result == 0) return fd;
+  if (created) {
+    char name[kFileNameBytes];
+    file_name(file, name);
+    unlinkat(directory_fd_, name, 0);
   }
-  if (kind_ == PoolSpec::Kind::kDirectory && entry.known.exchange(1, std::memory_order_relaxed) == 0) {
-    known_files_.push_back(file);
+  if (open_fd < 0) close(fd);
+  return result;
+}
+
+int PoolFiles::ensure(uint32_t file, bool* sync_failed) {
+  *sync_failed = false;
+  if (file >= file_count_max_) return -ERANGE;
+  if (kind_ == PoolSpec::Kind::kDevice) return 0;
+  std::lock_guard making(making_);
+  File& entry = files_[file];
+  int open_fd;
+  {
+    std::lock_guard lock(mutex_);
+    open_fd = entry.descriptor_plus_one.load(std::memory_order_relaxed) - 1;
+    entry.being_made = true;
+  }
+  const int fd = make(file, open_fd, sync_failed);
+  std::lock_guard lock(mutex_);
+  entry.being_made = false;
+  if (fd < 0) return fd;
+  if (!entry.known) {
+    entry.known = true;
+    if (kind_ == PoolSpec::Kind::kDirectory) known_files_.push_back(file);
   }
   entry.descriptor_plus_one.store(fd + 1, std::memory_order_release);
   return 0;

@@ -35,7 +35,8 @@ class PoolFiles {
   struct File {
     std::atomic<int> descriptor_plus_one;  // 0: not open
     std::atomic<int> durable_descriptor_plus_one;
-    std::atomic<uint32_t> known;  // exists on disk, counted in usage
+    bool known;       // exists on disk, counted in usage; guarded by mutex_
+    bool being_made;  // ensure() is at it; guarded by mutex_
     SlowGate gate;
   };
 
@@ -44,19 +45,30 @@ class PoolFiles {
   PoolFiles(const PoolFiles&) = delete;
   PoolFiles& operator=(const PoolFiles&) = delete;
 
-  /// The descriptor of a file, or -errno (ENOENT: no such file; EMFILE; ERANGE: beyond what a pool can have).
-  int descriptor(uint32_t file) {
+  /// The descriptor of a file if it is open, else -EAGAIN: opening may wait for a disk, so a reactor leaves it to a
+  /// thread.
+  int descriptor_now(uint32_t file) const {
     if (file >= file_count_max_) return -ERANGE;
     // Acquire pairs with the release of who opened it: the file has its size by then.
     const int open_one = files_[file].descriptor_plus_one.load(std::memory_order_acquire);
-    return open_one != 0 ? open_one - 1 : open_file(file);
+    return open_one != 0 ? open_one - 1 : -EAGAIN;
+  }
+  /// Opens it when it is not. May block. The descriptor, or -errno (ENOENT: no such file; EMFILE; ERANGE: beyond what a
+  /// pool can have).
+  int descriptor(uint32_t file) {
+    const int fd = descriptor_now(file);
+    return fd == -EAGAIN ? open_file(file) : fd;
   }
   /// A second open file of the same, for durable writes. The kernel tells of a lost page once per open file: so a
   /// durable write that is told never hides it from a sync of the file, nor the other way round.
-  int durable_descriptor(uint32_t file) {
+  int durable_descriptor_now(uint32_t file) const {
     if (file >= file_count_max_) return -ERANGE;
     const int open_one = files_[file].durable_descriptor_plus_one.load(std::memory_order_acquire);
-    return open_one != 0 ? open_one - 1 : open_durable(file);
+    return open_one != 0 ? open_one - 1 : -EAGAIN;
+  }
+  int durable_descriptor(uint32_t file) {
+    const int fd = durable_descriptor_now(file);
+    return fd == -EAGAIN ? open_durable(file) : fd;
   }
   SlowGate& gate(uint32_t file) { return files_[file].gate; }
   uint32_t file_of(uint64_t address) const { return static_cast<uint32_t>(address >> span_shift_); }
@@ -86,6 +98,7 @@ class PoolFiles {
   void learn_existing();
   int open_file(uint32_t file);
   int open_durable(uint32_t file);
+  int make(uint32_t file, int open_fd, bool* sync_failed);
   int open_named(uint32_t file, int extra_flags) const;
   int size_file(int fd) const;
   uint64_t physical_now();
@@ -103,7 +116,8 @@ class PoolFiles {
   int directory_fd_ = -1;  // directory: the directory
   int lock_fd_ = -1;       // directory: the superblock file
   File* files_ = nullptr;  // file_count_max_ of them, in memory that is only taken where files are
-  std::mutex mutex_;       // opening, creating, and the list
+  std::mutex mutex_;       // opening, and what is known; never held while waiting for a disk to write
+  std::mutex making_;      // creating: one at a time
   std::vector<uint32_t> known_files_;
   std::mutex usage_mutex_;
   std::chrono::steady_clock::time_point usage_at_{};

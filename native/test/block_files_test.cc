@@ -65,14 +65,18 @@ void what_does_not_fit_is_refused(const TempFolder& folder) {
   CHECK(message.find("not a block device") != std::string::npos);
 }
 
-void missing_files_say_so(const TempFolder& folder) {
+void missing_files_say_so(const TempFolder& folder, ThreadPool& pool) {
+  TestLoop loop(pool);
   std::shared_ptr<BlockPeer> peer = open_peer(local(PoolSpec::Kind::kDirectory, folder.folder("empty"), 0));
   uint8_t byte = 0;
-  CHECK_EQ(peer->read_now(0, &byte, 1), -ENOENT);
-  CHECK_EQ(peer->write_now(0, &byte, 1), -ENOENT);
+  CHECK_EQ(peer->read_now(0, &byte, 1), -EAGAIN);  // whether it is there is not asked on a reactor
+  CHECK_EQ(any_read(*peer, loop, 0, &byte, 1), ENOENT);
+  CHECK_EQ(any_write(*peer, loop, 0, &byte, 1), ENOENT);
+  CHECK_EQ(async_write(*peer, loop, 0, &byte, 1, BlockOp::kWriteDurable), ENOENT);
+  CHECK_EQ(peer->zero_now(0, 1), -ENOENT);
   CHECK_EQ(peer->ensure_file(1), 0);
   CHECK_EQ(peer->write_now(kSpan, &byte, 1), 0);
-  CHECK_EQ(peer->write_now(0, &byte, 1), -ENOENT);
+  CHECK_EQ(any_write(*peer, loop, 0, &byte, 1), ENOENT);
   struct stat info;
   const std::string made = folder.file("empty") + "/s00000001";
   CHECK_EQ(stat(made.c_str(), &info), 0);
@@ -81,6 +85,24 @@ void missing_files_say_so(const TempFolder& folder) {
   CHECK(!peer->failed());
   CHECK_EQ(peer->sync_now(0), -ENOENT);  // what is not there is not durable
   CHECK(peer->failed());
+}
+
+void ensuring_an_old_file_hides_nothing(const TempFolder& folder) {
+  // After a start: the mapper makes sure of a file while a client already reads from it.
+  constexpr uint32_t kFiles = 16;
+  const PoolSpec spec = local(PoolSpec::Kind::kDirectory, folder.folder("old"), 0);
+  {
+    std::shared_ptr<BlockPeer> peer = open_peer(spec);
+    for (uint32_t file = 0; file < kFiles; file++) CHECK_EQ(peer->ensure_file(file), 0);
+  }
+  std::shared_ptr<BlockPeer> peer = open_peer(spec);
+  std::atomic<uint32_t> wrong{0};
+  std::thread reader([&] {
+    for (uint32_t file = 0; file < kFiles; file++) wrong += peer->zero_now(file * kSpan, 1) != 0;
+  });
+  for (uint32_t file = 0; file < kFiles; file++) CHECK_EQ(peer->ensure_file(file), 0);
+  reader.join();
+  CHECK_EQ(wrong.load(), 0u);
 }
 
 void a_creation_cut_short_is_finished(const TempFolder& folder) {
@@ -299,7 +321,8 @@ int main() {
     }
   }
   what_does_not_fit_is_refused(folder);
-  missing_files_say_so(folder);
+  missing_files_say_so(folder, pool);
+  ensuring_an_old_file_hides_nothing(folder);
   a_creation_cut_short_is_finished(folder);
   a_full_file_system_leaves_nothing(folder);
   a_full_sparse_pool_says_enospc(folder, pool);
