@@ -44,6 +44,11 @@ export function shortTime(iso: string): string {
   return iso.replace('T', ' ').replace(/(\.\d+)?Z$/, '');
 }
 
+/** A word as a shell would want it typed. */
+export function shellWord(text: string): string {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+}
+
 /** redrawn at most this often */
 const REDRAW_MS = 100;
 const BAR_WIDTH = 30;

@@ -1,6 +1,5 @@
 /** The command tree, and what becomes of whatever a command throws. */
 import { Command, CommanderError } from 'commander';
-import type { World } from './commands/context.ts';
 import { daemonCommands } from './commands/daemon.ts';
 import { poolCommands } from './commands/pool.ts';
 import { serveCommand } from './commands/serve.ts';
@@ -9,6 +8,7 @@ import { transferCommands } from './commands/transfer.ts';
 import { volumeCommands } from './commands/volume.ts';
 import { describeError, ERRORS, type ErrorBody, EXIT, oneLine } from './errors.ts';
 import { packageVersion } from './version.ts';
+import type { World } from './world.ts';
 
 /** Runs one command. @returns the exit code */
 export async function runCli(argv: readonly string[], world: Omit<World, 'setExitCode'>): Promise<number> {

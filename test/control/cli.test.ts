@@ -6,11 +6,11 @@ import type { Command } from 'commander';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { Api } from '../../src/control/api/context.ts';
 import { buildApi } from '../../src/control/api/server.ts';
-import type { World } from '../../src/control/commands/context.ts';
 import { duration } from '../../src/control/commands/daemon.ts';
 import { ERRORS, EXIT } from '../../src/control/errors.ts';
 import { buildProgram, runCli } from '../../src/control/program.ts';
 import { Transfers } from '../../src/control/transfers.ts';
+import type { World } from '../../src/control/world.ts';
 import { EngineError, type EngineErrorCode } from '../../src/xseg/types.ts';
 import { FakeEngine } from './fake-engine.ts';
 

@@ -6,8 +6,9 @@ import path from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ControlError } from '../../src/control/errors.ts';
+import type { SourceFormat } from '../../src/control/transfer/formats.ts';
 import { inspectQcow2 } from '../../src/control/transfer/qcow2.ts';
-import { openSource, type SourceFormat } from '../../src/control/transfer/source.ts';
+import { openSource } from '../../src/control/transfer/source.ts';
 
 let folder: string;
 beforeAll(() => {

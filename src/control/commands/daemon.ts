@@ -5,7 +5,8 @@ import { route } from '../client.ts';
 import { ControlError, EXIT } from '../errors.ts';
 import { facts, ProgressBar, table } from '../output.ts';
 import { formatSize } from '../sizes.ts';
-import { type CommonOptions, clientOf, leaf, print, type World } from './context.ts';
+import { type CommonOptions, clientOf, print, type World } from '../world.ts';
+import { leaf } from './context.ts';
 import { POOL_COLUMNS } from './pool.ts';
 
 /** What GET /v1/status answers. */

@@ -5,7 +5,8 @@ import type { PoolInfo } from '../../xseg/types.ts';
 import { route } from '../client.ts';
 import { type Column, facts, sizeFact, table } from '../output.ts';
 import { formatSize } from '../sizes.ts';
-import { type CommonOptions, clientOf, group, leaf, print, sizeOption, type World } from './context.ts';
+import { type CommonOptions, clientOf, print, type World } from '../world.ts';
+import { group, leaf, sizeOption } from './context.ts';
 
 interface CreateOptions extends CommonOptions {
   path: string;

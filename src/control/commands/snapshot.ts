@@ -7,7 +7,8 @@ import { diffPages } from '../diff.ts';
 import { ControlError } from '../errors.ts';
 import { type Column, facts, shortTime, sizeFact, table } from '../output.ts';
 import { formatSize } from '../sizes.ts';
-import { type CommonOptions, clientOf, group, leaf, print, type World } from './context.ts';
+import { type CommonOptions, clientOf, print, type World } from '../world.ts';
+import { group, leaf } from './context.ts';
 import { madeLine } from './volume.ts';
 
 const COLUMNS: readonly Column<SnapshotInfo>[] = [

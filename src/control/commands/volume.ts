@@ -5,7 +5,8 @@ import { route, withQuery } from '../client.ts';
 import { ControlError } from '../errors.ts';
 import { type Column, facts, shortTime, sizeFact, table } from '../output.ts';
 import { formatSize } from '../sizes.ts';
-import { type CommonOptions, clientOf, group, leaf, print, volumeSizeOption, type World } from './context.ts';
+import { type CommonOptions, clientOf, print, type World } from '../world.ts';
+import { group, leaf, volumeSizeOption } from './context.ts';
 
 const COLUMNS: readonly Column<VolumeInfo>[] = [
   { title: 'NAME', value: ({ name }) => name },

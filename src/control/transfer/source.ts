@@ -5,10 +5,8 @@ import { type FileHandle, open, readFile } from 'node:fs/promises';
 import { ControlError, describeError } from '../errors.ts';
 import { roundUpToSector, SECTOR_BYTES, SIZE_MAX } from '../sizes.ts';
 import { isStream } from '../stream/read.ts';
+import type { SourceFormat } from './formats.ts';
 import { inspectQcow2, QCOW2_HEAD_BYTES, QCOW2_MAGIC } from './qcow2.ts';
-
-export type SourceFormat = 'raw' | 'qcow2' | 'stream';
-export const SOURCE_FORMATS: readonly SourceFormat[] = ['raw', 'qcow2', 'stream'];
 
 export interface ImageSource {
   file: FileHandle;

@@ -1,0 +1,116 @@
+/** What `atoll serve` does. In a file of its own: only the daemon needs what this imports. */
+import type { Engine, EngineOptions } from '../../xseg/types.ts';
+import { ControlError, describeError, EXIT } from '../errors.ts';
+import { resolveHome } from '../home.ts';
+import { type Log, openLog } from '../log.ts';
+import { nbdUri } from '../nbd/uri.ts';
+import { shellWord } from '../output.ts';
+import { packageVersion } from '../version.ts';
+import type { CommonOptions, World } from '../world.ts';
+import type { NbdAddress } from './addresses.ts';
+import { Daemon } from './daemon.ts';
+import { ServiceManager } from './notify.ts';
+
+/** docs/format.md and the engine: below it, one fault would evict what the next needs */
+const CACHE_BYTES_MIN = 16 << 20;
+
+export interface ServeOptions extends CommonOptions {
+  nbd?: NbdAddress[];
+  socketDir?: string;
+  socketGroup?: string;
+  cache?: number;
+  reactors?: number;
+  spinUs?: number;
+  ioUring: boolean;
+  logJson?: boolean;
+}
+
+export async function serve(options: ServeOptions, world: World): Promise<void> {
+  const log = openLog({ json: options.logJson ?? false, write: world.err });
+  const onFatal = (reason: string) => {
+    log('error', 'fatal', { reason });
+    process.exit(EXIT.fatal);
+  };
+  process.on('uncaughtException', (error) => onFatal(error.stack ?? error.message));
+  process.on('unhandledRejection', (error) =>
+    onFatal(error instanceof Error ? (error.stack ?? error.message) : String(error)),
+  );
+  if (options.socket !== undefined) throw new ControlError('USAGE', 'serve takes --socket-dir, not --socket');
+  if (options.cache !== undefined && options.cache < CACHE_BYTES_MIN) {
+    throw new ControlError('USAGE', 'the map cache needs at least 16M');
+  }
+  const daemon = await Daemon.start({
+    home: resolveHome(options.home, world.env),
+    socketDir: options.socketDir,
+    socketGroup: options.socketGroup,
+    nbd: options.nbd ?? [],
+    engine: engineOptions(options),
+    log,
+    onFatal,
+    openEngine: await loadEngine(),
+  });
+  const manager = new ServiceManager(world.env, log);
+  world.out(await readyLine(daemon, options, world));
+  manager.ready(`serving ${daemon.paths.nbd}`);
+  log('info', 'ready', { home: daemon.paths.home, nbd: daemon.nbdAddresses, pid: process.pid });
+  await untilAborted(world.signal);
+  manager.stopping();
+  await stop(daemon, log, world);
+}
+
+function engineOptions(options: ServeOptions): Omit<EngineOptions, 'home' | 'log' | 'onFatal'> {
+  return {
+    version: packageVersion(),
+    ...(options.reactors === undefined ? {} : { reactors: options.reactors }),
+    ...(options.cache === undefined ? {} : { cacheBytes: options.cache }),
+    ...(options.spinUs === undefined ? {} : { spinUs: options.spinUs }),
+    ...(options.ioUring ? {} : { ioUring: false }),
+  };
+}
+
+/** Only the daemon loads the engine and its addon: the other commands start faster and run without them. */
+async function loadEngine(): Promise<(options: EngineOptions) => Promise<Engine>> {
+  const { openEngine } = await import('../../xseg/engine.ts');
+  return openEngine;
+}
+
+/** One line, with something to try that works as it stands. */
+async function readyLine(daemon: Daemon, options: ServeOptions, world: World): Promise<string> {
+  const { paths, engine } = daemon;
+  const volumes = (await engine.listVolumes()).map(({ name }) => name);
+  if (options.json) {
+    const nbd = daemon.nbdAddresses;
+    return `${JSON.stringify({ ready: true, pid: process.pid, home: paths.home, control: paths.control, nbd })}\n`;
+  }
+  const home = options.home || world.env.ATOLL_HOME ? ` --home ${shellWord(paths.home)}` : '';
+  const first = volumes[0];
+  const create = first === undefined ? `bin/atoll volume create demo --size 10G${home} && ` : '';
+  const show = `nbdinfo ${shellWord(nbdUri(paths.nbd, first ?? 'demo'))}`;
+  return `ready: ${volumes.length} volumes in ${paths.home}; try: ${create}${show}\n`;
+}
+
+function untilAborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}
+
+/** A second signal means that somebody would rather not wait; what was flushed is safe either way. */
+async function stop(daemon: Daemon, log: Log, world: World): Promise<void> {
+  log('info', 'stopping', {});
+  const hurry = () => {
+    log('warn', 'stopped.unfinished', { reason: 'a second signal' });
+    process.exit(EXIT.interrupted);
+  };
+  process.once('SIGTERM', hurry);
+  process.once('SIGINT', hurry);
+  try {
+    await daemon.stop();
+    log('info', 'stopped', {});
+  } catch (error) {
+    const described = describeError(error);
+    log('error', 'stop.failed', described);
+    world.setExitCode(EXIT.failed);
+  }
+}
