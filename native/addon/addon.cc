@@ -82,26 +82,50 @@ void throw_errno(Napi::Env env, int error_number, const std::string& message) {
   error.ThrowAsJavaScriptException();
 }
 
+// These three are on the mapper's way several times per fault: one call into the engine for each argument.
+
 uint32_t u32(const Napi::CallbackInfo& info, size_t index) {
-  return info.Length() > index && info[index].IsNumber() ? info[index].As<Napi::Number>().Uint32Value() : 0;
+  uint32_t value = 0;  // stays, when the argument is no number
+  napi_get_value_uint32(info.Env(), info[index], &value);
+  return value;
 }
 
 uint64_t u64(const Napi::CallbackInfo& info, size_t index) {
-  if (info.Length() <= index || !info[index].IsNumber()) return 0;
-  const int64_t value = info[index].As<Napi::Number>().Int64Value();
+  int64_t value = 0;
+  napi_get_value_int64(info.Env(), info[index], &value);
   return value < 0 ? 0 : static_cast<uint64_t>(value);
 }
 
 uint8_t* bytes(const Napi::CallbackInfo& info, size_t index, size_t* length) {
-  if (info.Length() <= index || !info[index].IsTypedArray()) {
-    Napi::TypeError::New(info.Env(), "a Uint8Array is wanted").ThrowAsJavaScriptException();
+  napi_typedarray_type type;
+  size_t elements = 0;
+  void* data = nullptr;
+  if (napi_get_typedarray_info(info.Env(), info[index], &type, &elements, &data, nullptr, nullptr) != napi_ok) {
+    Napi::TypeError::New(info.Env(), "a typed array is wanted").ThrowAsJavaScriptException();
     return nullptr;
   }
-  const Napi::TypedArray array = info[index].As<Napi::TypedArray>();
-  *length = array.ByteLength();
-  // An empty buffer may have no address; null would be taken for an error that was never thrown.
+  size_t width = 1;
+  switch (type) {
+    case napi_int8_array:
+    case napi_uint8_array:
+    case napi_uint8_clamped_array:
+      break;
+    case napi_int16_array:
+    case napi_uint16_array:
+      width = 2;
+      break;
+    case napi_int32_array:
+    case napi_uint32_array:
+    case napi_float32_array:
+      width = 4;
+      break;
+    default:
+      width = 8;
+  }
+  *length = elements * width;
+  // An empty array may have no address; null would be taken for an error that was never thrown.
   static uint8_t nothing[1];
-  return *length == 0 ? nothing : static_cast<uint8_t*>(array.ArrayBuffer().Data()) + array.ByteOffset();
+  return *length == 0 ? nothing : static_cast<uint8_t*>(data);
 }
 
 }  // namespace atoll_native::addon

@@ -34,10 +34,11 @@ const std::shared_ptr<Core>& core_argument(const Napi::CallbackInfo& info);
 /// A JavaScript Error with `code` (errno name) and `errno` (positive).
 void throw_errno(Napi::Env env, int error_number, const std::string& message);
 
+/// Numbers of arguments; 0 for what is no number.
 uint32_t u32(const Napi::CallbackInfo& info, size_t index);
 uint64_t u64(const Napi::CallbackInfo& info, size_t index);  // a double below 2^53
 
-/// Bytes of a Uint8Array argument; null with a TypeError thrown when it is none.
+/// Bytes of a typed array argument; null with a TypeError thrown when it is none.
 uint8_t* bytes(const Napi::CallbackInfo& info, size_t index, size_t* length);
 
 void register_life(Napi::Env env, Napi::Object exports);
