@@ -30,6 +30,7 @@ export class Bench {
   readonly children = new Children();
   readonly dir: string;
   private daemonStarted: Daemon | null = null;
+  private readonly daemons: Daemon[] = [];
   private names = 0;
   private readonly made = new Map<string, Promise<unknown>>();
 
@@ -62,7 +63,10 @@ export class Bench {
 
   /** The shared daemon, started when it is first asked for, with nothing but `--home`. */
   async daemon(): Promise<Daemon> {
-    if (!this.daemonStarted) this.daemonStarted = await Daemon.start(this.children, { home: this.file('home') });
+    if (!this.daemonStarted) {
+      this.daemonStarted = await Daemon.start(this.children, { home: this.file('home') });
+      this.daemons.push(this.daemonStarted);
+    }
     if (!this.daemonStarted.running) await this.daemonStarted.restart();
     return this.daemonStarted;
   }
@@ -70,6 +74,7 @@ export class Bench {
   /** A daemon with a home of its own, for what would disturb the others. `end` stops it and removes its data. */
   async ownDaemon(args: readonly string[] = []): Promise<{ daemon: Daemon; end: () => Promise<void> }> {
     const daemon = await Daemon.start(this.children, { home: this.file(this.fresh('home')), args });
+    this.daemons.push(daemon);
     const end = async (): Promise<void> => {
       await daemon.stop();
       fs.rmSync(daemon.home, { recursive: true, force: true });
@@ -148,6 +153,13 @@ export class Bench {
       this.say(`  round ${round + 1}/${this.options.rounds}  ${told.sort().join('  ')}`);
     }
     for (const contender of wanted) row.series.push({ name: contender.name, samples: series.get(contender.name)! });
+  }
+
+  /** What daemons that should be there said before they ended. */
+  postMortem(): string[] {
+    return this.daemons.flatMap((daemon) =>
+      daemon.crashed ? [`the daemon of ${path.basename(daemon.home)} ended: ${daemon.crashed}`] : [],
+    );
   }
 
   async end(): Promise<void> {

@@ -64,6 +64,8 @@ export class Daemon {
   /** the ready line */
   readyLine = '';
   private child: Child | null = null;
+  /** to end */
+  private asked = false;
   private readonly agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
 
   private constructor(
@@ -94,6 +96,12 @@ export class Daemon {
     return this.child !== null && this.child.finished === null;
   }
 
+  /** How it ended and what it said last, when it ended without being asked to. */
+  get crashed(): string | null {
+    const finished = this.child?.finished;
+    return finished && !this.asked ? `${describe(finished)}; its log: ${this.tailOfLog()}` : null;
+  }
+
   /** Where the daemon's stderr goes, over all its starts. */
   get log(): string {
     return `${this.home}.log`;
@@ -110,6 +118,7 @@ export class Daemon {
     });
     fs.closeSync(log);
     this.child = child;
+    this.asked = false;
     this.readyLine = await this.waitReady(child);
     this.readyMs = Number(process.hrtime.bigint() - started) / 1e6;
   }
@@ -146,6 +155,7 @@ export class Daemon {
   async stop(): Promise<void> {
     if (!this.child || this.child.finished) return;
     this.agent.destroy();
+    this.asked = true;
     const finished = await this.child.stop('SIGTERM');
     if (finished.code !== 0)
       throw new Error(`the daemon stopped with ${describe(finished)}; its log: ${this.tailOfLog()}`);
@@ -155,6 +165,7 @@ export class Daemon {
   async kill(): Promise<Finished> {
     if (!this.child) throw new Error('the daemon was never started');
     this.agent.destroy();
+    this.asked = true;
     return this.child.stop('SIGKILL');
   }
 
@@ -197,7 +208,12 @@ export class Daemon {
           });
         },
       );
-      request.once('error', reject);
+      request.once('error', (error: NodeJS.ErrnoException) => {
+        // The daemon closes a connection that was idle for a while; it may do so just when it is used again.
+        const stale = request.reusedSocket && (error.code === 'ECONNRESET' || error.code === 'EPIPE');
+        if (stale) this.http<T>(method, route, body).then(resolve, reject);
+        else reject(error);
+      });
       request.end(text ?? undefined);
     });
   }

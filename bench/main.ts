@@ -76,6 +76,7 @@ async function main(): Promise<number> {
     } catch (error) {
       const cause = error instanceof Error ? error.message : String(error);
       if (!(error instanceof Skipped)) bench.say(`  failed: ${error instanceof Error ? error.stack : cause}`);
+      for (const line of bench.postMortem()) bench.say(`  ${line}`);
       for (const id of ids.filter((one) => !done.has(one))) report.failures.push({ id, title: id, error: cause });
       write();
     }

@@ -23,7 +23,7 @@ const FULL_BYTES_QUICK = 256 * MIB;
 /** Requests per second of --runtime; about what the slower ones do. */
 const EMPTY_PER_SECOND = 15_000;
 const CLONE_PER_SECOND = 5_000;
-const SCATTERED_PER_SECOND = 3_000;
+const SCATTERED_PER_SECOND = 2_000;
 
 /** What a row's clones are made of; null: nothing, they are empty volumes. */
 interface Base {
