@@ -3,7 +3,7 @@ import type { VolumeInfo } from '../../xseg/types.ts';
 import type { ControlClient } from '../client.ts';
 import { NbdClient } from '../nbd/client.ts';
 import { nbdUri } from '../nbd/uri.ts';
-import { CONVERT_ARGS, convert, SOURCE_PATH } from './qemu-img.ts';
+import { CONVERT_ARGS, check, convert, SOURCE_PATH } from './qemu-img.ts';
 import { findNbdSocket, withTransfer } from './remote.ts';
 import type { ImageSource } from './source.ts';
 import type { TargetFile } from './target-file.ts';
@@ -22,19 +22,16 @@ export async function importImage(
   name: string,
   pool: string | undefined,
 ): Promise<VolumeInfo> {
+  const driver = source.device ? 'host_device' : 'file';
+  const from = ['--image-opts', `driver=${source.format},file.driver=${driver},file.filename=${SOURCE_PATH}`];
+  const common = { sourceFd: source.file.fd, sourceName: source.path, signal: run.signal };
+  if (source.format === 'qcow2') await check({ ...common, args: from });
   const socket = await findNbdSocket(run.client);
   return withTransfer(run.client, { kind: 'create', name, size: source.size, pool }, async (transfer) => {
-    const driver = source.device ? 'host_device' : 'file';
-    const from = `driver=${source.format},file.driver=${driver},file.filename=${SOURCE_PATH}`;
     const uri = nbdUri(socket, transfer.info.export);
-    await convert({
-      // A new volume reads as zeroes, so zeroes need not be written.
-      args: [...CONVERT_ARGS, '-n', '--target-is-zero', '--image-opts', from, '-O', 'raw', uri],
-      sourceFd: source.file.fd,
-      sourceName: source.path,
-      onProgress: run.onProgress,
-      signal: run.signal,
-    });
+    // A new volume reads as zeroes, so zeroes need not be written.
+    const args = [...CONVERT_ARGS, '-n', '--target-is-zero', ...from, '-O', 'raw', uri];
+    await convert({ ...common, args, onProgress: run.onProgress });
     // qemu-img flushes only when its cache mode says so; a flush on any connection covers what all have written.
     await flushExport(socket, transfer.info.export);
     return transfer.commit();

@@ -1,16 +1,16 @@
-/** Runs `qemu-img convert`: it knows the formats and copies well. What it opens is decided here, not guessed by it. */
+/** Runs qemu-img: it knows the formats and copies well. What it opens is decided here, not guessed by it. */
 import { spawn } from 'node:child_process';
 import { ControlError, type ErrorCode, oneLine } from '../errors.ts';
 
-export interface ConvertOptions {
-  /** arguments from `-p` on */
+export interface QemuImgOptions {
+  /** what comes behind the subcommand */
   args: string[];
   /** becomes descriptor SOURCE_FD of qemu-img */
   sourceFd?: number;
   /** how the source is called in messages, instead of our descriptor */
   sourceName?: string;
   /** @param share 0..1 */
-  onProgress: (share: number) => void;
+  onProgress?: (share: number) => void;
   signal: AbortSignal;
 }
 
@@ -29,18 +29,43 @@ export const CONVERT_ARGS = ['-p', '-W', '-m', String(COROUTINES), '-S', '4k'];
 /**
  * @throws {ControlError} TOOL_MISSING, INTERRUPTED, NO_SPACE, …
  */
-export async function convert(options: ConvertOptions): Promise<void> {
-  const { signal } = options;
+export async function convert(options: QemuImgOptions): Promise<void> {
+  const { status, stderr } = await run('convert', options);
+  if (status !== 0) throw failure(stderr, options.sourceName);
+}
+
+/** exit codes of `qemu-img check` that mean that all data can be reached */
+const CHECK_SOUND = 0;
+const CHECK_LEAKS = 3;
+const CHECK_CORRUPT = 2;
+
+/**
+ * Proves that an image's tables lead to data that is there: `convert` reads what lies beyond the end of a file that was cut off
+ * as zeroes, and calls it a success.
+ * @throws {ControlError} DAMAGED, …
+ */
+export async function check(options: QemuImgOptions): Promise<void> {
+  const { status, stderr } = await run('check', options);
+  if (status === CHECK_SOUND || status === CHECK_LEAKS) return;
+  if (status !== CHECK_CORRUPT) throw failure(stderr, options.sourceName);
+  const name = options.sourceName ?? 'the source';
+  const text = `${name}: the qcow2 image is damaged or cut off (qemu-img check lists how); get it again, or repair it`;
+  throw new ControlError('DAMAGED', text);
+}
+
+async function run(subcommand: string, options: QemuImgOptions): Promise<{ status: number | null; stderr: string }> {
+  const { signal, onProgress } = options;
   if (signal.aborted) throw interrupted();
-  const stdin = 'ignore';
-  const child = spawn('qemu-img', ['convert', ...options.args], {
-    stdio: [stdin, 'pipe', 'pipe', options.sourceFd ?? 'ignore'],
+  const child = spawn('qemu-img', [subcommand, ...options.args], {
+    stdio: ['ignore', 'pipe', 'pipe', options.sourceFd ?? 'ignore'],
     env: { ...process.env, LC_ALL: 'C' },
   });
   const kill = () => child.kill('SIGTERM');
   signal.addEventListener('abort', kill, { once: true });
   let stderr = '';
-  child.stdout!.on('data', (chunk: Buffer) => progressOf(chunk.toString('latin1'), options.onProgress));
+  child.stdout!.on('data', (chunk: Buffer) => {
+    if (onProgress) progressOf(chunk.toString('latin1'), onProgress);
+  });
   child.stderr!.on('data', (chunk: Buffer) => {
     stderr = (stderr + chunk.toString('utf8')).slice(-STDERR_BYTES_MAX);
   });
@@ -49,7 +74,8 @@ export async function convert(options: ConvertOptions): Promise<void> {
       child.once('error', reject);
       child.once('close', resolve);
     });
-    if (status === 0) return;
+    if (signal.aborted && status !== 0) throw interrupted();
+    return { status, stderr };
   } catch (error) {
     const { code } = error as { code?: string };
     if (code !== 'ENOENT') throw error;
@@ -57,8 +83,6 @@ export async function convert(options: ConvertOptions): Promise<void> {
   } finally {
     signal.removeEventListener('abort', kill);
   }
-  if (signal.aborted) throw interrupted();
-  throw failure(stderr, options.sourceName);
 }
 
 /** `    (12.34/100%)\r`, several at once */
