@@ -98,8 +98,8 @@ Transmission::Parsed Transmission::feed_gathered(Record* large) {
   const uint32_t lead = large->next_offset == large->offset ? data_header_bytes(session_) : 0;
   Output::Region region;
   if (in_flight_ == kRequestsInFlightMax || !output_.reserve(lead + bytes, lead, kPageBytes, &region)) {
-    if (submitted_ != 0 || output_.pending_bytes() != 0 || held_ != nullptr) return Parsed::kStalled;
-    // Nothing will give room back but this request itself.
+    if (submitted_ != 0 || output_.pending_bytes() != 0) return Parsed::kStalled;
+    // Nothing will give room back but this request itself; replies may even be held for want of what it holds.
     if (gathered_ == nullptr) return Parsed::kStalled;
     if (session_.structured) {
       end_gathered(EOVERFLOW);
@@ -173,7 +173,7 @@ void Transmission::large_answered(Record* large) {
 void Transmission::emit_gathered() {
   Record* large = gathering_;
   if (!streaming_) {
-    if (!large->fed || large->outstanding != 0 || held_ != nullptr) return;
+    if (!large->fed || large->outstanding != 0) return;
     if (large->error != 0) {
       end_gathered(large->error);
       return;

@@ -22,7 +22,7 @@ class Connection;
 struct Limits {
   uint32_t connections_max = 1024;
   uint32_t negotiation_ms = 10'000;
-  uint64_t connection_bytes_max = 64u << 20;  // buffers of one connection beyond its own two
+  uint64_t connection_bytes_max = 64u << 20;  // buffers of one connection; two it always has
 };
 
 /// Facts of one connection for people to look at; the numbers are written by its reactor, now and then.

@@ -133,7 +133,8 @@ Transmission::Parsed Transmission::parse() {
       emit_held();
     }
     if (state_ == State::kDead) return Parsed::kEnded;
-    if (held_ != nullptr || streaming_) return Parsed::kStalled;
+    // Replies that found no room come before new requests; of a reply that is leaving in pieces only the rest does.
+    if (streaming_ ? feeding_ == nullptr : held_ != nullptr) return Parsed::kStalled;
     Parsed parsed = Parsed::kGoOn;
     if (feeding_ != nullptr) {
       parsed = feed();

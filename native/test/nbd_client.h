@@ -291,7 +291,7 @@ class Client {
       request(type, cookie, offset, length, command_flags);
     }
     Answer answer;
-    if (type == kCmdRead) answer.data.assign(length, 0xEE);
+    if (type == kCmdRead && length <= 2 * kPayloadMax) answer.data.assign(length, 0xEE);
     for (;;) {
       ReplyMessage message = reply([&](uint64_t) { return type == kCmdRead ? length : 0; });
       if (!alive_ || message.cookie != cookie || !add(answer, message, offset)) {
