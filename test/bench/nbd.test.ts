@@ -49,7 +49,13 @@ describe.skipIf(missing)('NBD client', () => {
   });
 
   it('gives the error of one request to that request', async () => {
-    const { socket } = await serve('--filter=error', 'memory', String(SIZE), 'error-pwrite=EIO', 'error-pwrite-rate=100%');
+    const { socket } = await serve(
+      '--filter=error',
+      'memory',
+      String(SIZE),
+      'error-pwrite=EIO',
+      'error-pwrite-rate=100%',
+    );
     const client = await NbdClient.connect(socket, '');
     const failed = client.write(0, Buffer.alloc(512, 1));
     const read = client.read(0, 512);
