@@ -1,12 +1,13 @@
 import { describe, expect, it } from 'vitest';
 import type { Engine, EngineOptions } from '../../src/xseg/types.ts';
+import { LONG } from '../e2e/lib/long.ts';
 import { Model } from './model.ts';
 
 const compiled = '../../dist/src/xseg/engine.js';
 const { openEngine } = (await import(compiled)) as { openEngine: (options: EngineOptions) => Promise<Engine> };
 
-/** Long suite: ATOLL_LONG=1 runs more seeds and rounds. */
-const long = process.env.ATOLL_LONG === '1';
+/** The long suite runs more seeds and rounds. */
+const long = LONG;
 const first = Number(process.env.ATOLL_SEED ?? Math.floor(Math.random() * 1e9));
 
 describe('the engine beside a model', () => {
