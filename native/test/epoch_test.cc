@@ -75,8 +75,7 @@ void waking_is_seen_or_sees() {
   std::atomic<uint64_t> found{0};
   std::thread other([&] {
     Epochs epochs(*segment);
-    for (uint32_t round = 0; round < Rendezvous::kRounds; round++) {
-      rendezvous.meet();
+    while (rendezvous.begin(false)) {
       epochs.enter(0, Epochs::kIdle);
       found.store(published.load(std::memory_order_acquire), std::memory_order_relaxed);
       rendezvous.meet();
@@ -86,14 +85,14 @@ void waking_is_seen_or_sees() {
   });
   Epochs epochs(*segment);
   uint32_t held_but_safe = 0;
-  for (uint32_t round = 0; round < Rendezvous::kRounds; round++) {
-    published.store(1, std::memory_order_relaxed);
-    rendezvous.meet();
+  published.store(1, std::memory_order_relaxed);
+  while (rendezvous.begin(true)) {
     published.store(0, std::memory_order_relaxed);
     const uint64_t g = epochs.advance();
     const bool safe = epochs.safe() >= g;
     rendezvous.meet();
     if (safe && found.load(std::memory_order_relaxed) == 1) held_but_safe++;
+    published.store(1, std::memory_order_relaxed);
     rendezvous.meet();
   }
   other.join();

@@ -206,8 +206,7 @@ void neither_misses_the_other() {
   std::thread other([&] {
     Producer producer(memory.get());
     Doorbell bell(asleep, event_fd);
-    for (uint32_t round = 0; round < Rendezvous::kRounds; round++) {
-      rendezvous.meet();
+    for (uint32_t round = 0; rendezvous.begin(false); round++) {
       producer.put(numbered(round));
       bell.ring();
       rendezvous.meet();
@@ -216,8 +215,7 @@ void neither_misses_the_other() {
   Consumer consumer(memory.get());
   Doorbell bell(asleep, event_fd);
   uint32_t missed = 0;
-  for (uint32_t round = 0; round < Rendezvous::kRounds; round++) {
-    rendezvous.meet();
+  for (uint32_t round = 0; rendezvous.begin(true); round++) {
     for (uint32_t i = 0; i < round % 64; i++) asm volatile("");  // tries all distances between the two
     bell.arm();
     const bool saw_nothing = consumer.empty();
@@ -227,7 +225,7 @@ void neither_misses_the_other() {
     if (saw_nothing && !rung) missed++;
     bell.disarm();
     RequestRecord out;
-    REQUIRE(consumer.take(&out, 1) == 1);
+    REQUIRE(consumer.take(&out, 1) == 1 && out.block == round);
   }
   other.join();
   CHECK_EQ(missed, 0u);

@@ -110,6 +110,7 @@ export interface Native {
   clearFrame(core: number, frame: number): void;
   /** both words of the stamp in one store */
   stamp(core: number, frame: number, volume: number, generation: number): void;
+  /** throws ENOSPC beyond half of SegmentHeader.hashCapacity entries (≥ 2 per frame; entries of FRAME_EMPTY count too): remove others first */
   hashInsert(core: number, volume: number, leaf: number, frame: number): void;
   hashRemove(core: number, volume: number, leaf: number): void;
   /** frame number, or -1 */
