@@ -13,6 +13,9 @@ import { Transfers } from '../../src/control/transfers.ts';
 import { EngineError, type EngineErrorCode } from '../../src/xseg/types.ts';
 import { FakeEngine } from './fake-engine.ts';
 
+/** short, so that a test can wait for it */
+const REQUEST_MS = 1500;
+
 let folder: string;
 let socket: string;
 let engine: FakeEngine;
@@ -32,7 +35,10 @@ beforeAll(async () => {
   transfers = new Transfers(engine, log);
   routes = [];
   const sockets = () => ({ control: socket, nbd: ['unix:/fake/nbd.sock'] });
-  app = buildApi({ engine, transfers, log, sockets }, (method, url) => routes.push(`${method} ${url}`));
+  app = buildApi(
+    { engine, transfers, log, sockets },
+    { onRoute: (method, url) => routes.push(`${method} ${url}`), requestMs: REQUEST_MS },
+  );
   await app.listen({ path: socket });
 });
 
@@ -282,6 +288,23 @@ describe('errors', () => {
     }
   });
 
+  it('a request that does not arrive is given up, and the others are not', async () => {
+    const slow = new Promise<string>((resolve) => {
+      const head =
+        'POST /v1/volumes HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{';
+      const client = net.connect(socket, () => client.write(head));
+      let text = '';
+      client.on('data', (chunk) => {
+        text += chunk;
+      });
+      client.on('close', () => resolve(text));
+    });
+    const answer = await slow;
+    expect(answer).toMatch(/^HTTP\/1\.1 408 Request Timeout\r\n/);
+    expect(answer).toContain('"TIMEOUT"');
+    expect((await call('GET', '/v1/volumes')).status).toBe(200);
+  });
+
   it('what is no HTTP is answered in JSON and ends', async () => {
     const answer = await new Promise<string>((resolve) => {
       const client = net.connect(socket, () => client.write('hello\r\n\r\n'));
@@ -345,6 +368,14 @@ describe('transfers', () => {
     expect(JSON.parse(rest())).toEqual({ ended: 'committed' });
     expect([...engine.volumes.keys()]).toEqual(['new']);
     expect((await call('POST', `/v1/transfers/${id}/commit`, {})).code).toBe('NOT_FOUND');
+  });
+
+  it('lasts as long as its client, however long a request may take to arrive', async () => {
+    const { first, leave } = await begin({ kind: 'create', name: 'slow', size: 1024 });
+    await sleep(REQUEST_MS + 1500);
+    expect(transfers.count).toBe(1);
+    expect((await call('POST', `/v1/transfers/${idOf(first)}/commit`, {})).status).toBe(200);
+    leave();
   });
 
   it('create: a client that goes takes what it staged with it', async () => {

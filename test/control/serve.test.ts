@@ -122,7 +122,16 @@ describe('Daemon', () => {
     expect(modeOf(at('run/control.sock'))).toBe(0o660);
     expect(modeOf(at('run/nbd.sock'))).toBe(0o660);
     expect(statSync(at('run/nbd.sock')).gid).toBe(gid);
+    // Made for it, so the group gets into the folder, too.
+    expect(modeOf(at('run'))).toBe(0o750);
     expect(findControlSocket(at('home'))).toBe(at('run/control.sock'));
+  });
+
+  it('leaves a socket folder that is there as it is', async () => {
+    mkdirSync(at('run'));
+    chmodSync(at('run'), 0o755);
+    await start({ socketDir: at('run'), socketGroup: String(process.getgid!()) });
+    expect(modeOf(at('run'))).toBe(0o755);
   });
 
   it('refuses a group that is not there before it opens anything', async () => {

@@ -7,6 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ATOLL, type Daemon } from '../../bench/daemon.ts';
 import { NbdClient } from '../../src/control/nbd/client.ts';
+import { inProcess } from '../control/in-process.ts';
 import { World } from './lib/daemon.ts';
 
 const world = new World();
@@ -261,8 +262,10 @@ describe('commands', () => {
     [['pool', 'create', 'local', '--path', '/tmp/x/'], 4],
     [['pool', 'create', 'odd', '--path', '/tmp/x/', '--block-size', '5000'], 2],
     [['pool', 'create', 'odd', '--path', '/dev/null'], 2],
-  ])('%j ends with %d and one line', (argv, exit) => {
-    expect(refusal(...argv).exit).toBe(exit);
+  ])('%j ends with %d and one line', async (argv, exit) => {
+    const ran = await inProcess(daemon, argv);
+    expect(ran.err).toMatch(/^atoll: [^\n]+\n$/);
+    expect([ran.exit, ran.out]).toEqual([exit, '']);
   });
 
   it('a petabyte is made at once', () => {

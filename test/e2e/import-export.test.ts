@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ATOLL, type Daemon } from '../../bench/daemon.ts';
 import { NbdClient } from '../../src/control/nbd/client.ts';
+import { inProcess } from '../control/in-process.ts';
 import { World } from './lib/daemon.ts';
 
 const KIB = 1024;
@@ -424,7 +425,8 @@ describe('backup streams', () => {
     }
     for (const [what, bytes] of damages) {
       fs.writeFileSync(world.file('damaged.inc'), bytes);
-      const { exit, err } = atoll(other, ['import', 'damaged.inc', '--onto', 'safe', '--format', 'stream']);
+      const file = world.file('damaged.inc');
+      const { exit, err } = await inProcess(other, ['import', file, '--onto', 'safe', '--format', 'stream']);
       expect([7, 8], `${what}: ${err}`).toContain(exit);
       expect(err).toMatch(/^atoll: [^\n]+\n$/);
     }

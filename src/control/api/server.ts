@@ -2,6 +2,8 @@
  * HTTP and JSON over the control socket: docs/control-api.md. Routes are in the files beside this one, one per noun; each is
  * schema, one call, reply. What is common to all is here: limits, validation, errors.
  */
+
+import { STATUS_CODES } from 'node:http';
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
 import { type FastifyReply, fastify } from 'fastify';
 import { describeError, ERRORS, type ErrorBody, type ErrorCode } from '../errors.ts';
@@ -20,27 +22,39 @@ export const CONNECTIONS_MAX = 256;
 /** percent-encoded, three bytes for one: twice what a name may have, so that names.ts can say what is wrong */
 const PARAM_LENGTH_MAX = 2048;
 
-function newServer(): Api {
+function newServer(requestMs: number): Api {
   return fastify({
     logger: false,
     bodyLimit: BODY_BYTES_MAX,
-    requestTimeout: REQUEST_MS_MAX,
+    requestTimeout: requestMs,
+    // How late a late request may be noticed; Node's own default would be half a minute more.
+    http: { connectionsCheckingInterval: Math.min(1000, requestMs) },
     routerOptions: { maxParamLength: PARAM_LENGTH_MAX },
     ajv: { customOptions: { coerceTypes: false, removeAdditional: false, useDefaults: false, allErrors: false } },
     frameworkErrors: (error, _request, reply) => {
       sendError(reply as FastifyReply, error);
     },
-    clientErrorHandler: (_error, socket) => {
-      if (socket.writable) socket.end(rawResponse('INVALID', 'what was sent is no HTTP request, or too long for one'));
-      else socket.destroy();
+    clientErrorHandler: (error, socket) => {
+      if (!socket.writable) return void socket.destroy();
+      const late = error.code === 'ERR_HTTP_REQUEST_TIMEOUT';
+      socket.end(
+        late
+          ? rawResponse('TIMEOUT', `the request did not arrive within ${requestMs / 1000} seconds`)
+          : rawResponse('INVALID', 'what was sent is no HTTP request, or too long for one'),
+      );
     },
     forceCloseConnections: true,
   }).withTypeProvider<TypeBoxTypeProvider>();
 }
 
-/** @param onRoute hears of every route; for the test that compares them with their documentation */
-export function buildApi(context: ApiContext, onRoute?: (method: string, url: string) => void): Api {
-  const app = newServer();
+export interface ApiOptions {
+  /** hears of every route; for the test that compares them with their documentation */
+  onRoute?: (method: string, url: string) => void;
+  requestMs?: number;
+}
+
+export function buildApi(context: ApiContext, { onRoute, requestMs = REQUEST_MS_MAX }: ApiOptions = {}): Api {
+  const app = newServer(requestMs);
   app.addHook('onRoute', ({ method, url }) => {
     for (const one of [method].flat()) onRoute?.(one, url);
   });
@@ -93,8 +107,10 @@ function bodyOf(error: unknown): ErrorBody {
   return { error: describeError(error) };
 }
 
+/** For what never became a request. */
 function rawResponse(code: ErrorCode, message: string): string {
   const body = JSON.stringify(errorBody(code, message));
-  const head = `HTTP/1.1 ${ERRORS[code].http} Bad Request\r\nContent-Type: application/json\r\n`;
+  const { http: status } = ERRORS[code];
+  const head = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Type: application/json\r\n`;
   return `${head}Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`;
 }

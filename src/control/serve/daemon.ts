@@ -3,6 +3,7 @@
  * comes before anything in the home is touched, and clients come last and go first.
  */
 import fs from 'node:fs';
+import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Engine, EngineOptions } from '../../xseg/types.ts';
 import type { Api } from '../api/context.ts';
@@ -11,7 +12,7 @@ import { type HomePaths, homePaths, prepareHome, writeDaemonFile } from '../home
 import type { Log } from '../log.ts';
 import { Transfers } from '../transfers.ts';
 import { formatNbdAddress, type NbdAddress } from './addresses.ts';
-import { clearSocketPath, groupId, MODE_GROUP, MODE_PRIVATE, openToGroup } from './sockets.ts';
+import { clearSocketPath, groupId, MODE_GROUP, MODE_PRIVATE, openToGroup, prepareSocketFolder } from './sockets.ts';
 
 export interface DaemonOptions {
   home: string;
@@ -63,9 +64,13 @@ export class Daemon {
     const transfers = new Transfers(engine, options.log);
     await transfers.sweep();
     const nbdAddresses: string[] = [];
+    prepareSocketFolder(path.dirname(paths.control), gid);
     const mode = gid === null ? MODE_PRIVATE : MODE_GROUP;
     for (const address of [{ kind: 'unix', path: paths.nbd } as const, ...options.nbd]) {
-      if (address.kind === 'unix') await clearSocketPath(address.path);
+      if (address.kind === 'unix') {
+        prepareSocketFolder(path.dirname(address.path), gid);
+        await clearSocketPath(address.path);
+      }
       nbdAddresses.push(await engine.listenNbd(formatNbdAddress(address), mode));
       if (address.kind === 'unix') openToGroup(address.path, gid);
     }

@@ -2,7 +2,6 @@
 import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import net from 'node:net';
-import path from 'node:path';
 import { ControlError } from '../errors.ts';
 import { makeFolders } from '../folders.ts';
 
@@ -11,13 +10,22 @@ const PROBE_MS_MAX = 2_000;
 
 export const MODE_PRIVATE = 0o600;
 export const MODE_GROUP = 0o660;
+const FOLDER_MODE_GROUP = 0o750;
+
+/** The folder of the sockets: one that is there is left as it is, a new one lets in whom the sockets let in. */
+export function prepareSocketFolder(folder: string, gid: number | null): void {
+  if (fs.existsSync(folder)) return;
+  makeFolders(folder);
+  if (gid === null) return;
+  fs.chownSync(folder, -1, gid);
+  fs.chmodSync(folder, FOLDER_MODE_GROUP);
+}
 
 /**
  * Makes room for a socket: removes one that nobody listens on any more.
  * @throws {ControlError} HELD when somebody does, NOT_OURS when something else is there
  */
 export async function clearSocketPath(socket: string): Promise<void> {
-  makeFolders(path.dirname(socket));
   const stat = fs.lstatSync(socket, { throwIfNoEntry: false });
   if (!stat) return;
   if (!stat.isSocket())
