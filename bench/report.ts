@@ -103,8 +103,12 @@ function verdict(goal: Goal): string {
 
 function details(row: RowResult): string[] {
   const facts = Object.entries(row.facts).map(([name, value]) => `${name.replaceAll('_', ' ')}: ${number(value)}`);
-  if (facts.length === 0 && row.notes.length === 0) return [];
-  return [`- \`${row.id}\` ${row.title}`, ...[...facts, ...row.notes].map((line) => `  - ${line}`)];
+  const latencies = row.latencies.map(
+    ({ name, p50, p99, max, count, unit }) =>
+      `${name}: p50 ${number(p50)} ${unit}, p99 ${number(p99)} ${unit}, longest ${number(max)} ${unit}, of ${count}`,
+  );
+  const lines = [...latencies, ...facts, ...row.notes];
+  return lines.length > 0 ? [`- \`${row.id}\` ${row.title}`, ...lines.map((line) => `  - ${line}`)] : [];
 }
 
 /** Three digits that matter, and no more. */

@@ -38,7 +38,17 @@ export interface RowResult {
   goals: Goal[];
   /** further numbers, by name, with their unit in the name */
   facts: Record<string, number>;
+  latencies: Latencies[];
   notes: string[];
+}
+
+export interface Latencies {
+  name: string;
+  p50: number;
+  p99: number;
+  max: number;
+  count: number;
+  unit: string;
 }
 
 export interface RowFailure {
@@ -58,7 +68,7 @@ export interface Report {
 }
 
 export function newRow(id: string, title: string, unit: string, betterIs: 'higher' | 'lower' = 'higher'): RowResult {
-  return { id, title, unit, betterIs, series: [], goals: [], facts: {}, notes: [] };
+  return { id, title, unit, betterIs, series: [], goals: [], facts: {}, latencies: [], notes: [] };
 }
 
 export function valuesOf(row: RowResult, name: string): number[] | null {
@@ -94,11 +104,9 @@ export function atMost(row: RowResult, text: string, value: number, bound: numbe
   row.goals.push({ text, direction: 'at most', bound, value, spread: null, unit, pass: value <= bound });
 }
 
-/** Adds p50, p99 and maximum of `values` to the facts, as `NAME_p50_UNIT`… */
-export function latencyFacts(row: RowResult, name: string, values: readonly number[], unit: string): void {
+/** Adds p50, p99 and maximum of `values`; nothing when there are none. */
+export function addLatencies(row: RowResult, name: string, values: readonly number[], unit: string): void {
   if (values.length === 0) return;
-  row.facts[`${name}_p50_${unit}`] = median(values);
-  row.facts[`${name}_p99_${unit}`] = nearestRank(values, 0.99);
-  row.facts[`${name}_max_${unit}`] = Math.max(...values);
-  row.facts[`${name}_count`] = values.length;
+  const [p50, p99, max] = [median(values), nearestRank(values, 0.99), Math.max(...values)];
+  row.latencies.push({ name, p50, p99, max, count: values.length, unit });
 }

@@ -11,7 +11,7 @@ import type { Daemon } from '../daemon.ts';
 import { NbdClient } from '../nbd.ts';
 import { createImage, createOverlay, qemuNbd } from '../peers/qemu.ts';
 import { dropCaches } from '../proc.ts';
-import { atMost, latencyFacts, newRow, type RowResult } from '../result.ts';
+import { addLatencies, atMost, newRow, type RowResult } from '../result.ts';
 import { random, SCATTER_BYTES, scatter } from '../scatter.ts';
 import { GIB, KIB } from '../size.ts';
 import { median, nearestRank } from '../stats.ts';
@@ -77,7 +77,7 @@ export const cloneTimes: Row = {
         const row = newRow(id, `${op} of ${what}`, 'ms', 'lower');
         const add = (name: string, values: number[]): void => {
           row.series.push({ name, samples: values.map((value) => ({ value, cpuPerMillion: null })) });
-          latencyFacts(row, name.replaceAll(/[ ,]+/g, '_'), values, 'ms');
+          addLatencies(row, name, values, 'ms');
         };
         add(WARM, warm[volume][op]);
         add(COLD, cold[volume][op]);

@@ -9,7 +9,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Daemon } from '../daemon.ts';
-import { atMost, latencyFacts, newRow, type RowResult } from '../result.ts';
+import { addLatencies, atMost, newRow, type RowResult } from '../result.ts';
 import { MIB } from '../size.ts';
 import { nearestRank } from '../stats.ts';
 import type { Row } from './row.ts';
@@ -74,9 +74,9 @@ export const snapshotLoad: Row = {
     ] as const) {
       row.series.push({ name, samples: values.map((value) => ({ value, cpuPerMillion: null })) });
     }
-    latencyFacts(row, 'longest_gap_with_a_snapshot', gaps, 'ms');
-    latencyFacts(row, 'longest_gap_without', without, 'ms');
-    latencyFacts(row, 'time_to_answer', answers, 'ms');
+    addLatencies(row, 'longest gap with a snapshot', gaps, 'ms');
+    addLatencies(row, 'longest gap without', without, 'ms');
+    addLatencies(row, 'time to answer', answers, 'ms');
     row.facts.writes_per_second = result.iops;
     atMost(row, `longest gap, p99 ≤ ${GOAL_GAP_P99_MS} ms`, nearestRank(gaps, 0.99), GOAL_GAP_P99_MS, 'ms');
     row.notes.push('gaps have a resolution of 1 ms');

@@ -2,7 +2,7 @@
 import type { Bench } from '../bench.ts';
 import type { Daemon } from '../daemon.ts';
 import { NbdClient } from '../nbd.ts';
-import { atMost, latencyFacts, newRow, type RowResult } from '../result.ts';
+import { addLatencies, atMost, newRow, type RowResult } from '../result.ts';
 import type { Row } from './row.ts';
 import { BIG, scatteredDaemon } from './scattered-daemon.ts';
 
@@ -24,9 +24,9 @@ export const startup: Row = {
     };
     for (const [name, values] of Object.entries(series)) {
       row.series.push({ name, samples: values.map((value) => ({ value, cpuPerMillion: null })) });
-      latencyFacts(row, name.replaceAll(/[ ,]+/g, '_'), values, 'ms');
+      addLatencies(row, name, values, 'ms');
     }
-    latencyFacts(row, 'first_read_after_ready', clean.firstRead, 'ms');
+    addLatencies(row, 'first read after ready', clean.firstRead, 'ms');
     atMost(row, 'ready within a second, the slowest start', Math.max(...clean.ready, ...killed.ready), GOAL_MS, 'ms');
     await empty.end();
     yield row;
