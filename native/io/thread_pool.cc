@@ -160,7 +160,9 @@ void ThreadPool::run() {
     if (delayed_.empty()) {
       wake_.wait(lock);
     } else {
-      wake_.wait_until(lock, delayed_.top().due);
+      // A copy: the wait looks at it again when it ends, and by then the queue may have moved.
+      const auto due = delayed_.top().due;
+      wake_.wait_until(lock, due);
     }
   }
 }
