@@ -107,6 +107,7 @@ void Connection::wake() {
 }
 
 void Connection::after_run() {
+  output_.serve_alone(place_.reactor.connections() <= 1);
   status_->in_flight.store(transmission_->in_flight(), std::memory_order_relaxed);
   status_->bytes_held.store(account_.held_bytes(), std::memory_order_relaxed);
   if (transmission_->dead() || transmission_->finished()) {

@@ -18,6 +18,12 @@ class Output {
   static constexpr uint32_t kSendRunsMax = 64;
   // No more than this is collected before it is sent: it is still in the second-level cache then.
   static constexpr uint32_t kSendBytes = 256u << 10;
+  // And to a client that is alone on the reactor, less: it works on the first replies while we are at the next ones, on
+  // a core of its own. With several clients the larger batches are worth more.
+  static constexpr uint32_t kSendBytesAlone = 32u << 10;
+
+  void serve_alone(bool alone) { send_bytes_ = alone ? kSendBytesAlone : kSendBytes; }
+  uint32_t send_bytes() const { return send_bytes_; }
 
   /// Reserved space; holds a reference on its buffer until commit() or abandon().
   struct Region {
@@ -56,6 +62,7 @@ class Output {
   void clear();
 
  private:
+  uint32_t send_bytes_ = kSendBytes;
   struct Run {
     uint8_t* at;
     uint32_t bytes;

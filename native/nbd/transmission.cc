@@ -128,7 +128,7 @@ void Transmission::flush() {
 Transmission::Parsed Transmission::parse() {
   const uint32_t header_bytes = session_.extended ? kExtendedRequestBytes : kRequestBytes;
   for (;;) {
-    if (output_.pending_bytes() >= Output::kSendBytes) {
+    if (output_.pending_bytes() >= output_.send_bytes()) {
       flush();
       emit_held();
     }
