@@ -54,7 +54,7 @@ void unwritten_reads_as_zeroes(BlockPeer& peer, TestLoop& loop) {
 
 /// Random operations of every kind beside a model.
 void behaves_like_memory(BlockPeer& peer, TestLoop& loop, std::vector<uint8_t>& model, uint64_t seed) {
-  constexpr int kRounds = 250;
+  constexpr int kRounds = 150;
   Random random(seed);
   std::vector<uint8_t> buffer;
   int wrong = 0;
@@ -282,6 +282,7 @@ Case layered(Case c, const TempFolder& folder) {
 
 int main() {
   using namespace atoll_native;
+  setvbuf(stdout, nullptr, _IOLBF, 0);  // so that a hang says where
   TempFolder folder;
   LoopDevice device(folder.file("device"), kDataOffset + kBytes);
   ThreadPool pool(4);

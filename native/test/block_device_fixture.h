@@ -1,5 +1,6 @@
 // A block device of its own for tests: a loop device over a file. Needs root; tests say so when they skip.
 #pragma once
+#include <fcntl.h>
 #include <sys/mount.h>
 #include <unistd.h>
 
@@ -31,10 +32,14 @@ class LoopDevice {
     REQUIRE(ftruncate(fileno(made), static_cast<off_t>(bytes)) == 0);
     fclose(made);
     path_ = first_line_of("losetup --find --show '" + file + "'");
+    if (path_.empty()) return;
+    // Detached at once, it stays while somebody has it open and goes with the last one: also when the test is killed.
+    held_open_ = open(path_.c_str(), O_RDONLY | O_CLOEXEC);
+    REQUIRE(held_open_ >= 0);
+    first_line_of("losetup --detach " + path_);
   }
   ~LoopDevice() {
-    if (!path_.empty()) [[maybe_unused]]
-      const std::string gone = first_line_of("losetup --detach " + path_);
+    if (held_open_ >= 0) close(held_open_);
   }
   LoopDevice(const LoopDevice&) = delete;
   LoopDevice& operator=(const LoopDevice&) = delete;
@@ -43,6 +48,7 @@ class LoopDevice {
 
  private:
   std::string path_;
+  int held_open_ = -1;
 };
 
 /// A file system of a few megabytes in memory, to be full of.

@@ -138,7 +138,11 @@ class Random {
   }
   uint64_t below(uint64_t limit) { return next() % limit; }
   void fill(uint8_t* bytes, uint64_t length) {
-    for (uint64_t i = 0; i < length; i++) bytes[i] = static_cast<uint8_t>(next() >> 32);
+    for (; length >= sizeof(uint64_t); bytes += sizeof(uint64_t), length -= sizeof(uint64_t)) {
+      const uint64_t value = next();
+      memcpy(bytes, &value, sizeof value);
+    }
+    for (; length > 0; length--) *bytes++ = static_cast<uint8_t>(next() >> 32);
   }
 
  private:
@@ -146,10 +150,7 @@ class Random {
 };
 
 inline bool all_zero(const uint8_t* bytes, uint64_t length) {
-  for (uint64_t i = 0; i < length; i++) {
-    if (bytes[i] != 0) return false;
-  }
-  return true;
+  return length == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, length - 1) == 0);
 }
 
 inline std::shared_ptr<BlockPeer> open_peer(const PoolSpec& spec) {
