@@ -16,15 +16,17 @@ import type { Row } from './row.ts';
 
 const GOAL_GAP_P99_MS = 5;
 const BYTES = 512 * MIB;
-const SNAPSHOTS = 100;
-const SNAPSHOTS_QUICK = 10;
+/** As many snapshots as come into it; at 50 ms each it is 240. */
+const LOAD_SECONDS = 60;
+const LOAD_SECONDS_QUICK = 8;
 const PAUSE_MS = 200;
 /** Snapshots kept; the older are deleted, or the copies would fill the disk. */
 const KEPT = 4;
 /** A gap is a snapshot's when it overlaps the time from its request to this long after its answer. */
 const AFTER_MS = 20;
-/** fio's start is not measured. */
+/** fio's start and its end are not measured. */
 const WARM_MS = 1000;
+const END_MS = 1000;
 
 interface Window {
   from: number;
@@ -46,25 +48,19 @@ export const snapshotLoad: Row = {
     await daemon.createVolume('busy', BYTES);
     const target = bench.exportOf(daemon, 'busy');
     await bench.fill(target, BYTES);
-    const count = bench.options.quick ? SNAPSHOTS_QUICK : SNAPSHOTS;
     const log = bench.file('busy');
-    // Each turn takes a pause and a snapshot's time; what is left over at the end is written without snapshots.
-    const seconds = Math.ceil((WARM_MS + count * (PAUSE_MS + 100)) / 1000) + 2;
-    const job = {
+    const seconds = bench.options.quick ? LOAD_SECONDS_QUICK : LOAD_SECONDS;
+    const load = bench.fio(target, {
       rw: 'randwrite',
       blockSize: '4k',
       depth: 16,
       jobs: 4,
       runtimeSeconds: seconds,
       latencyLog: log,
-    } as const;
-    const load = bench.fio(target, job);
-    const { during, quiet, answers } = await Promise.race([
-      takeSnapshots(daemon, count),
-      // A load that fails must not be waited for in vain.
-      load.then(() => Promise.reject(new Error('fio ended before the snapshots did'))),
-    ]);
-    const result = await load;
+    });
+    const taking = takeSnapshots(daemon, Date.now() + seconds * 1000 - END_MS);
+    const [result, { during, quiet, answers }] = await Promise.all([load, taking]);
+    if (during.length === 0) throw new Error('no snapshot was answered while the load ran');
     const ends = readEnds(path.dirname(log), path.basename(log));
     const gaps = during.map((window) => longestGap(ends, window));
     const without = quiet.map((window) => longestGap(ends, window));
@@ -85,13 +81,14 @@ export const snapshotLoad: Row = {
   },
 };
 
-async function takeSnapshots(daemon: Daemon, count: number) {
+/** @param until Unix milliseconds; a snapshot that is answered later does not count */
+async function takeSnapshots(daemon: Daemon, until: number) {
   const during: Window[] = [];
   const quiet: Window[] = [];
   const answers: number[] = [];
   const kept: string[] = [];
   await sleep(WARM_MS);
-  for (let i = 0; i < count; i++) {
+  for (let i = 0; ; i++) {
     await sleep(PAUSE_MS / 2);
     // As long as a snapshot's own window was, at a moment without one.
     const length = AFTER_MS + (answers.at(-1) ?? 0);
@@ -101,11 +98,14 @@ async function takeSnapshots(daemon: Daemon, count: number) {
     const started = process.hrtime.bigint();
     kept.push(await daemon.snapshot('busy', `s${i}`));
     answers.push(Number(process.hrtime.bigint() - started) / 1e6);
+    if (Date.now() + AFTER_MS > until) {
+      answers.pop();
+      return { during, quiet, answers };
+    }
     during.push({ from, to: Date.now() + AFTER_MS });
     await sleep(AFTER_MS);
     if (kept.length > KEPT) await daemon.deleteSnapshot(kept.shift()!);
   }
-  return { during, quiet, answers };
 }
 
 /** Unix milliseconds at which writes ended, ascending, from the logs of all jobs. */
