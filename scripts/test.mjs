@@ -75,7 +75,8 @@ async function native(...variables) {
   ]);
   const programs = text.match(/^== \w+$/gm)?.length ?? 0;
   const failed = text.match(/^\w+_test: exit \d+/gm)?.length ?? 0;
-  if (status !== 0) return { ...none, passed: Math.max(0, programs - Math.max(failed, 1)), failed: Math.max(failed, 1) };
+  if (status !== 0)
+    return { ...none, passed: Math.max(0, programs - Math.max(failed, 1)), failed: Math.max(failed, 1) };
   return { ...none, passed: programs, failed: programs === 0 ? 1 : 0 };
 }
 

@@ -126,19 +126,19 @@ void test_events_and_removal() {
   CHECK((a.seen & EPOLLIN) != 0);
   CHECK_EQ(b.calls.load(), 0);
   // Both are ready in one batch, and each removes the other: exactly one is called.
-  a.on_event = [&] { reactor.remove(b.fd, &b); };
-  b.on_event = [&] { reactor.remove(a.fd, &a); };
   a.calls = b.calls = 0;
   bench.on(0, [&] {
+    a.on_event = [&] { reactor.remove(b.fd, &b); };
+    b.on_event = [&] { reactor.remove(a.fd, &a); };
     a.kick();
     b.kick();
   });
   for (int i = 0; i < 100 && a.calls + b.calls == 0; i++) std::this_thread::sleep_for(milliseconds(1));
   bench.on(0, [] {});
   CHECK_EQ(a.calls + b.calls, 1);
-  a.on_event = b.on_event = nullptr;
   // modify(): interest off and on again.
   bench.on(0, [&] {
+    a.on_event = b.on_event = nullptr;
     reactor.remove(a.fd, &a);
     reactor.remove(b.fd, &b);
     CHECK_EQ(reactor.add(b.fd, 0, &b), 0);
@@ -174,27 +174,31 @@ void test_turn_ends_and_destruction() {
   CHECK((order == std::vector<int>{0, 2, 1}));
   // Asked from within on_turn_end: the next turn, without sleeping.
   std::atomic<int> rounds{0};
-  a->on_end = [&, a] {
-    if (++rounds < 1000) reactor.at_turn_end(a);
-  };
-  bench.on(0, [&] { reactor.at_turn_end(a); });
+  bench.on(0, [&] {
+    a->on_end = [&, a] {
+      if (++rounds < 1000) reactor.at_turn_end(a);
+    };
+    reactor.at_turn_end(a);
+  });
   Probe::wait_for(rounds, 1000);
   // Whoever is removed or destroyed in the turn has no end of turn.
   const int before = b->turn_ends;
-  a->on_end = [&, b] { reactor.remove(b->fd, b); };
   bench.on(0, [&] {
+    a->on_end = [&, b] { reactor.remove(b->fd, b); };
     reactor.at_turn_end(a);
     reactor.at_turn_end(b);
   });
   bench.on(0, [] {});
   CHECK_EQ(b->turn_ends.load(), before);
   Probe::destroyed = 0;
-  a->on_event = [&, a] {
-    reactor.remove(a->fd, a);
-    reactor.destroy_later(a);
-    reactor.destroy_later(b);
-    CHECK_EQ(Probe::destroyed.load(), 0);  // not in its own callback
-  };
+  bench.on(0, [&] {
+    a->on_event = [&, a] {
+      reactor.remove(a->fd, a);
+      reactor.destroy_later(a);
+      reactor.destroy_later(b);
+      CHECK_EQ(Probe::destroyed.load(), 0);  // not in its own callback
+    };
+  });
   a->kick();
   Probe::wait_for(Probe::destroyed, 2);
 }
