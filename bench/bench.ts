@@ -126,7 +126,7 @@ export class Bench {
     const before = cpuSeconds(target.pid);
     const result = await this.fio(target, job);
     const cpu = cpuSeconds(target.pid) - before;
-    return { value: read(result), cpuPerMillion: (cpu / result.requests) * 1e6 };
+    return { value: read(result), cpuPerMillion: (cpu / result.requests) * 1e6, clientCores: result.clientCores };
   }
 
   /**

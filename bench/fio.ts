@@ -38,6 +38,8 @@ export interface FioResult {
   seconds: number;
   p50Us: number;
   p99Us: number;
+  /** processor time that fio took, in cores: near its number of jobs it was fio that could not go faster */
+  clientCores: number;
 }
 
 interface Direction {
@@ -46,6 +48,15 @@ interface Direction {
   total_ios: number;
   runtime: number;
   clat_ns?: { percentile?: Record<string, number> };
+}
+
+interface Job {
+  error: number;
+  read: Direction;
+  write: Direction;
+  /** percent of the time of all jobs together */
+  usr_cpu: number;
+  sys_cpu: number;
 }
 
 /** fio hangs on a server that does not answer; no run of ours takes this much longer than it was told. */
@@ -72,14 +83,14 @@ export async function fio(children: Children, dir: string, uri: string, job: Fio
   try {
     // fio writes stray state files into its working directory.
     await children.run('fio', argv, { cwd: dir, ...(limit ? { signal: limit } : {}) });
-    return parseFio(fs.readFileSync(output, 'utf8'), job.rw);
+    return parseFio(fs.readFileSync(output, 'utf8'), job.rw, jobs);
   } finally {
     fs.rmSync(output, { force: true });
   }
 }
 
 /** @param text what `--output-format=json` wrote; warnings may stand before the JSON */
-export function parseFio(text: string, rw: FioJob['rw']): FioResult {
+export function parseFio(text: string, rw: FioJob['rw'], jobs = 1): FioResult {
   const json = JSON.parse(text.slice(text.indexOf('{'))) as {
     jobs: { error: number; read: Direction; write: Direction }[];
   };
@@ -99,5 +110,6 @@ export function parseFio(text: string, rw: FioJob['rw']): FioResult {
     seconds: Math.max(...used.map((one) => one.runtime)) / 1000,
     p50Us: percentile('50.000000'),
     p99Us: percentile('99.000000'),
+    clientCores: ((job.usr_cpu + job.sys_cpu) / 100) * jobs,
   };
 }

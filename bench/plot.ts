@@ -117,7 +117,7 @@ function ratioPlot(rows: RowResult[]): string {
     `set xrange [-0.7:${goals.length - 0.3}]`,
     'set ylabel "ratio, same round"',
     'set bmargin 9',
-    'set rmargin 12',
+    'set rmargin 26',
   );
   lines.push(
     `plot $ratios using 1:2:3:4:xtic(6) with yerrorbars pt 7 lc rgb "${COLOURS[0]}" title "Atoll / peer, median and spread", ` +

@@ -2,7 +2,7 @@
  * The report as Markdown: what was measured, what was aimed at, and where it was missed.
  */
 import { ATOLL, NBDKIT_FILE, NBDKIT_MEMORY, QEMU_QCOW2, QEMU_RAW } from './peers/server.ts';
-import { type Goal, type Report, type RowResult, valuesOf } from './result.ts';
+import { type Goal, type Report, type RowResult, type Sample, valuesOf } from './result.ts';
 import { median, spread } from './stats.ts';
 
 const SERVERS: readonly string[] = [ATOLL, QEMU_QCOW2, QEMU_RAW, NBDKIT_FILE, NBDKIT_MEMORY];
@@ -29,7 +29,19 @@ export function markdown(report: Report): string {
   for (const rows of groups(compared)) lines.push(...comparedTable(rows), '');
   const cpu = compared.filter((row) => row.series.some((one) => one.samples.some((s) => s.cpuPerMillion !== null)));
   if (cpu.length > 0) lines.push('## CPU seconds of the server per million I/Os', '');
-  for (const rows of groups(cpu)) lines.push(...cpuTable(rows), '');
+  for (const rows of groups(cpu)) lines.push(...sampleTable(rows, (sample) => sample.cpuPerMillion), '');
+  const client = compared.filter((row) =>
+    row.series.some((one) => one.samples.some((s) => s.clientCores !== undefined)),
+  );
+  if (client.length > 0) {
+    lines.push(
+      '## Cores that fio was busy on',
+      '',
+      'Where it is near the number of connections, or the machine has no more cores, fio was the limit.',
+      '',
+    );
+  }
+  for (const rows of groups(client)) lines.push(...sampleTable(rows, (sample) => sample.clientCores ?? null), '');
   const goalRows = report.rows.filter((row) => row.goals.length > 0);
   if (goalRows.length > 0) lines.push('## Goals', '', ...goalTable(goalRows), '');
   lines.push('## Further numbers', '');
@@ -74,13 +86,13 @@ function comparedTable(rows: readonly RowResult[]): string[] {
   return table(['work', 'unit', ...names], body);
 }
 
-function cpuTable(rows: readonly RowResult[]): string[] {
+function sampleTable(rows: readonly RowResult[], read: (sample: Sample) => number | null): string[] {
   const names = seriesNames(rows);
   const body = rows.map((row) => [
     row.title,
     ...names.map((name) => {
       const samples = row.series.find((series) => series.name === name)?.samples ?? [];
-      const values = samples.flatMap((sample) => (sample.cpuPerMillion === null ? [] : [sample.cpuPerMillion]));
+      const values = samples.map(read).filter((value) => value !== null);
       return values.length > 0 ? number(median(values)) : '–';
     }),
   ]);

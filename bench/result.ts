@@ -9,6 +9,8 @@ export interface Sample {
   value: number;
   /** CPU seconds of the server's process per million I/Os; null where it says nothing */
   cpuPerMillion: number | null;
+  /** cores that the client was busy on */
+  clientCores?: number;
 }
 
 export interface Series {

@@ -9,7 +9,8 @@ const direction = (iops: number, ios: number) => ({
   clat_ns: { percentile: { '50.000000': 10_000, '99.000000': 55_000 } },
 });
 const none = { iops: 0, bw_bytes: 0, total_ios: 0, runtime: 0 };
-const output = (read: object, write: object, error = 0) => JSON.stringify({ jobs: [{ error, read, write }] });
+const output = (read: object, write: object, error = 0) =>
+  JSON.stringify({ jobs: [{ error, read, write, usr_cpu: 20, sys_cpu: 30 }] });
 
 describe('fio output', () => {
   it('takes the direction that was asked for', () => {
@@ -21,8 +22,10 @@ describe('fio output', () => {
       seconds: 2,
       p50Us: 10,
       p99Us: 55,
+      clientCores: 0.5,
     });
     expect(parseFio(output(none, direction(7, 14)), 'write').requests).toBe(14);
+    expect(parseFio(output(none, direction(7, 14)), 'write', 4).clientCores).toBe(2);
   });
 
   it('adds both directions of a mix', () => {
