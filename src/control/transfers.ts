@@ -49,6 +49,8 @@ interface Transfer {
 export class Transfers {
   private readonly transfers = new Map<string, Transfer>();
   private beginning = 0;
+  /** begins the ids of this daemon's transfers: what has another is of one that is gone */
+  private readonly runId = randomBytes(4).toString('hex');
 
   constructor(
     private readonly engine: Engine,
@@ -67,7 +69,7 @@ export class Transfers {
     if (this.transfers.size + this.beginning >= TRANSFERS_MAX) {
       throw new ControlError('BUSY', `there are ${TRANSFERS_MAX} transfers under way; wait for one to end`);
     }
-    const id = randomBytes(8).toString('hex');
+    const id = this.runId + randomBytes(4).toString('hex');
     this.beginning++;
     try {
       const transfer = await this.prepare(id, spec, onEnd);
@@ -115,14 +117,12 @@ export class Transfers {
     await Promise.all([...this.transfers.keys()].map((id) => this.abort(id)));
   }
 
-  /** Removes what a daemon that was killed left behind. Call once, before clients are let in. */
+  /** Removes what a daemon that was killed left behind; may run while transfers of this one begin. */
   async sweep(): Promise<void> {
-    for (const { name } of await this.engine.listSnapshots()) {
-      if (isHiddenName(name)) await this.remove('snapshot', name);
-    }
-    for (const { name } of await this.engine.listVolumes()) {
-      if (isHiddenName(name)) await this.remove('volume', name);
-    }
+    const own = `${HIDDEN_PREFIX}${this.runId}`;
+    const left = ({ name }: { name: string }) => isHiddenName(name) && !name.includes(own);
+    for (const { name } of (await this.engine.listSnapshots()).filter(left)) await this.remove('snapshot', name);
+    for (const { name } of (await this.engine.listVolumes()).filter(left)) await this.remove('volume', name);
   }
 
   private find(id: string): Transfer {

@@ -468,9 +468,14 @@ describe('transfers', () => {
     await engine.createSnapshot('v', '.atoll-0123456789abcdef');
     await engine.createSnapshot('v', 'keep');
     await engine.createVolume({ name: '.atoll-0123456789abcdef', size: 512 });
+    const { first, leave } = await begin({ kind: 'onto', volume: 'v' });
+    const own = `.atoll-${idOf(first)}`;
     await transfers.sweep();
-    expect([...engine.volumes.keys()]).toEqual(['v']);
-    expect([...engine.snapshots.keys()]).toEqual(['v@keep']);
+    // and what is under way is not
+    expect([...engine.volumes.keys()]).toEqual(['v', own]);
+    expect([...engine.snapshots.keys()]).toEqual(['v@keep', `v@${own}`]);
+    leave();
+    await until(() => transfers.count === 0);
   });
 
   it('a stop of the daemon ends them', async () => {

@@ -168,6 +168,7 @@ describe('Daemon', () => {
     const engine = new ListeningEngine();
     await engine.createVolume({ name: '.atoll-0123456789abcdef', size: 512 });
     await start({ openEngine: async () => engine });
+    for (let tries = 0; tries < 200 && engine.volumes.size > 0; tries++) await sleep(10);
     expect(engine.volumes.size).toBe(0);
   });
 });

@@ -109,8 +109,10 @@ describe('serve', () => {
     for (const file of ['nbd.sock', 'control.sock', 'daemon.json'])
       expect(fs.existsSync(path.join(other.home, file)), file).toBe(false);
     expect(fs.existsSync(world.file('extra.sock'))).toBe(false);
-    // and comes back with what it had
+    // and comes back with what it had, and something else to try
     await other.restart();
+    const example = /try: (.*)$/.exec(other.readyLine)?.[1] ?? '';
+    expect(await world.run('sh', '-c', example)).toContain('export="v"');
     expect(await other.http('GET', '/v1/volumes/v')).toMatchObject({ size: 1 << 20 });
     await other.stop();
   });

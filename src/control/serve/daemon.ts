@@ -62,7 +62,6 @@ export class Daemon {
     engine: Engine,
   ): Promise<Daemon> {
     const transfers = new Transfers(engine, options.log);
-    await transfers.sweep();
     const nbdAddresses: string[] = [];
     prepareSocketFolder(path.dirname(paths.control), gid);
     const mode = gid === null ? MODE_PRIVATE : MODE_GROUP;
@@ -79,6 +78,8 @@ export class Daemon {
     await clearSocketPath(paths.control);
     await api.listen({ path: paths.control });
     openToGroup(paths.control, gid);
+    // Not awaited: being ready must not wait for lists as long as the home is large.
+    transfers.sweep().catch((error: Error) => options.log('warn', 'transfers.sweep', { message: error.message }));
     writeDaemonFile(paths.daemonFile, { pid: process.pid, control: paths.control, nbd: nbdAddresses });
     return new Daemon(paths, engine, api, transfers, nbdAddresses);
   }

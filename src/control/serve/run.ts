@@ -77,16 +77,15 @@ async function loadEngine(): Promise<(options: EngineOptions) => Promise<Engine>
 /** One line, with something to try that works as it stands. */
 async function readyLine(daemon: Daemon, options: ServeOptions, world: World): Promise<string> {
   const { paths, engine } = daemon;
-  const volumes = (await engine.listVolumes()).map(({ name }) => name);
   if (options.json) {
     const nbd = daemon.nbdAddresses;
     return `${JSON.stringify({ ready: true, pid: process.pid, home: paths.home, control: paths.control, nbd })}\n`;
   }
+  const { volumes } = await engine.status();
   const home = options.home || world.env.ATOLL_HOME ? ` --home ${shellWord(paths.home)}` : '';
-  const first = volumes[0];
-  const create = first === undefined ? `bin/atoll volume create demo --size 10G${home} && ` : '';
-  const show = `nbdinfo ${shellWord(nbdUri(paths.nbd, first ?? 'demo'))}`;
-  return `ready: ${volumes.length} volumes in ${paths.home}; try: ${create}${show}\n`;
+  const first = `bin/atoll volume create demo --size 10G${home} && nbdinfo ${shellWord(nbdUri(paths.nbd, 'demo'))}`;
+  const again = `nbdinfo --list ${shellWord(nbdUri(paths.nbd, ''))}`;
+  return `ready: ${volumes} volumes in ${paths.home}; try: ${volumes === 0 ? first : again}\n`;
 }
 
 function untilAborted(signal: AbortSignal): Promise<void> {
