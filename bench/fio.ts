@@ -92,7 +92,7 @@ export async function fio(children: Children, dir: string, uri: string, job: Fio
 /** @param text what `--output-format=json` wrote; warnings may stand before the JSON */
 export function parseFio(text: string, rw: FioJob['rw'], jobs = 1): FioResult {
   const json = JSON.parse(text.slice(text.indexOf('{'))) as {
-    jobs: { error: number; read: Direction; write: Direction }[];
+    jobs: Job[];
   };
   const job = json.jobs[0];
   if (!job) throw new Error('fio reported no job');
