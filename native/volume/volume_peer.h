@@ -193,6 +193,7 @@ class VolumePeer final : public RequestSink {
   // durable.cc
   static bool map_is_durable(const VolumeRecord& record);
   Progress drive_flush(Request* request);
+  bool sync_inline(uint32_t volume, int* error);
   static void on_synced(VolumeSyncer::Waiter* waiter);
 
   // discard.cc
