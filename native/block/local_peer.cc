@@ -169,6 +169,8 @@ void LocalPeer::start_transfer(int fd, BlockIo* io, AsyncIo& async) {
   }
   const auto length = static_cast<uint32_t>(io->length);
   if (read) {
+    // To io_uring: cold 4 KiB reads at depth 32 are as many as 8 to 16 threads read (30 thousand a second), for 8 us of
+    // processor time each instead of 12 to 28.
     async.read(this, fd, offset, io->buffer, length, io);
     return;
   }

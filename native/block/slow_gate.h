@@ -7,6 +7,9 @@
 // with three runnable threads per core, that closed the gate 99 % of the time). Lost processors come once in thousands
 // of writes; throttling comes again within tens of pages. So it takes two slow ones close together, or one too long for
 // a scheduler.
+//
+// A running sync of the file is no reason to close it: on ext4, 4 KiB writes into a file while its 1 GiB of dirty pages
+// was synced had p99 59 us, and 41 us into another file.
 #pragma once
 #include <time.h>
 
