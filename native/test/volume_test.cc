@@ -7,6 +7,15 @@ namespace {
 constexpr uint64_t kBlock = 64 << 10;
 constexpr uint64_t kSize = 64 << 20;
 
+FaultSpec delay_of(bool reads, bool writes, uint32_t delay_ms) {
+  FaultSpec delay;
+  delay.kind = FaultSpec::Kind::kDelay;
+  delay.read = reads;
+  delay.write = writes;
+  delay.delay_ms = delay_ms;
+  return delay;
+}
+
 void test_reads_zeroes_and_what_was_written() {
   Bench bench;
   bench.mapper->open_volume(1, kSize, 16, bench.memory_pool());
@@ -286,11 +295,85 @@ void test_random_load_with_few_frames() {
 
 void test_random_load_asynchronous() {
   Bench bench(2, 64, 0);
-  FaultSpec delay{.kind = FaultSpec::Kind::kDelay, .read = true, .write = true, .delay_ms = 1, .path = {}};
-  bench.mapper->open_volume(1, kSize, 16, bench.memory_pool({delay}));
+  bench.mapper->open_volume(1, kSize, 16, bench.memory_pool({delay_of(true, true, 1)}));
   bench.mapper->grant_blocks_max = 5;
   run_load(bench, {{.volume = 1, .reactor = 0, .bytes = (4 << 20) + 512, .requests = 600},
                    {.volume = 1, .reactor = 1, .start = (4 << 20) + 512, .bytes = 4 << 20, .requests = 600}});
+}
+
+/// Many requests sent at once, counted as they end.
+struct Crowd {
+  std::vector<Request> requests;
+  std::vector<uint8_t> bytes;
+  std::atomic<uint32_t> ended{0};
+  std::atomic<uint32_t> failed{0};
+
+  Crowd(uint32_t count, uint64_t length) : requests(count), bytes(count * length) {}
+  void set(size_t i, Op op, uint32_t volume, uint64_t offset, uint64_t length) {
+    requests[i] = Request{.op = op, .volume = volume, .offset = offset, .length = length};
+    requests[i].buffer = bytes.data() + i * (bytes.size() / requests.size());
+    requests[i].owner = this;
+    requests[i].done = [](Request* r) {
+      Crowd* const crowd = static_cast<Crowd*>(r->owner);
+      if (r->error != 0) crowd->failed++;
+      crowd->ended++;
+    };
+  }
+  void send(Bench& bench) {
+    bench.on(0, [&] {
+      for (Request& request : requests) bench.reactor().volumes().submit(&request);
+    });
+  }
+  void wait() {
+    while (ended < requests.size()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    CHECK_EQ(failed.load(), 0u);
+  }
+};
+
+/// Slots of blocks that were unmapped while they were read or written are not used for anything else before that ended.
+void test_slots_in_use_are_not_reused() {
+  for (const bool reads : {true, false}) {
+    Bench bench;
+    bench.mapper->dirty_slots = true;
+    const uint32_t pool = bench.memory_pool({delay_of(reads, !reads, 100)});
+    bench.mapper->open_volume(1, kSize, 16, pool);
+    bench.mapper->open_volume(2, kSize, 16, pool);
+    CHECK_EQ(bench.write(1, 0, std::vector<uint8_t>(4 * kBlock, 0x11)), 0);
+    Crowd crowd(4, kBlock);
+    std::fill(crowd.bytes.begin(), crowd.bytes.end(), 0x22);
+    for (uint32_t i = 0; i < 4; i++) crowd.set(i, reads ? Op::kRead : Op::kWrite, 1, i * kBlock, kBlock);
+    crowd.send(bench);
+    CHECK_EQ(bench.simple(Op::kTrim, 1, 0, 4 * kBlock), 0);
+    CHECK_EQ(crowd.ended.load(), 0u);
+    if (!reads) {
+      // Whoever gets one of the slots now would find the old writes in it.
+      bench.mapper->slots_max = 4;
+      int error = ENOSPC;
+      while (error == ENOSPC) error = bench.write(2, 0, std::vector<uint8_t>(kBlock, 0x33));
+      CHECK_EQ(error, 0);
+      CHECK_EQ(crowd.ended.load(), 4u);
+      CHECK(bench.read(2, 0, kBlock) == std::vector<uint8_t>(kBlock, 0x33));
+    }
+    crowd.wait();
+    if (reads) CHECK(crowd.bytes == std::vector<uint8_t>(4 * kBlock, 0x11));
+  }
+}
+
+/// A pool that answers late, with more requests than there are Works, holds up nobody else on its reactor.
+void test_a_slow_pool_holds_up_its_own() {
+  Bench bench;
+  bench.mapper->open_volume(1, kSize, 16, bench.memory_pool({delay_of(true, false, 300)}));
+  bench.mapper->open_volume(2, kSize, 16, bench.memory_pool());
+  CHECK_EQ(bench.write(1, 0, pattern(16 * kBlock, 1)), 0);
+  Crowd slow(3 * VolumePeer::kWorksPerVolume, 512);
+  for (size_t i = 0; i < slow.requests.size(); i++) slow.set(i, Op::kRead, 1, i * 512, 512);
+  slow.send(bench);
+  CHECK_EQ(bench.write(2, 5, pattern(20 * kBlock, 2)), 0);
+  CHECK(bench.read(2, 5, 20 * kBlock) == pattern(20 * kBlock, 2));
+  CHECK_EQ(slow.ended.load(), 0u);
+  slow.wait();
+  const std::vector<uint8_t> expected = pattern(16 * kBlock, 1);
+  CHECK(std::equal(slow.bytes.begin(), slow.bytes.end(), expected.begin()));
 }
 
 /// Snapshots while four chains of writes run. A chain writes 1, 2, 3 … to successive places, each after the one before
@@ -349,9 +432,7 @@ struct Chain {
 void run_snapshots(uint32_t pool_delay_ms, uint32_t snapshots) {
   Bench bench(2, 256, 0);
   std::vector<FaultSpec> faults;
-  if (pool_delay_ms != 0) {
-    faults.push_back({.kind = FaultSpec::Kind::kDelay, .write = true, .delay_ms = pool_delay_ms, .path = {}});
-  }
+  if (pool_delay_ms != 0) faults.push_back(delay_of(false, true, pool_delay_ms));
   bench.mapper->open_volume(1, kSize, 16, bench.memory_pool(faults));
   std::vector<std::unique_ptr<Chain>> chains;
   for (uint32_t i = 0; i < 4; i++) {
@@ -393,42 +474,38 @@ void test_snapshots_are_consistent_cuts() {
   run_snapshots(1, 20);
 }
 
+/// 8192 blocks to be granted for one request, while others ask too: nobody waits for the large one to end.
 void test_large_requests_and_many_small_ones() {
   Bench bench(1, 64, 0);
   bench.mapper->shift_of_all = 12;
   bench.mapper->open_volume(1, 256 << 20, 12, bench.memory_pool());
   bench.mapper->grant_blocks_max = 16;
-  // 8192 faults wanted at once, while others ask too.
   const std::vector<uint8_t> large = pattern(32 << 20, 4);
-  struct Small {
-    Request request;
-    std::vector<uint8_t> bytes = std::vector<uint8_t>(512, 9);
-  };
-  std::vector<Small> small(4000);
-  static std::atomic<uint32_t> ended;
-  static std::atomic<uint32_t> failed;
-  ended = failed = 0;
-  const auto count = [](Request* r) {
-    if (r->error != 0) failed++;
-    ended++;
-  };
-  Request big{.op = Op::kWrite, .volume = 1, .offset = 3, .length = large.size()};
+  Crowd small(4000, 512);
+  std::fill(small.bytes.begin(), small.bytes.end(), 9);
+  for (size_t i = 0; i < small.requests.size(); i++) small.set(i, Op::kWrite, 1, (64 << 20) + i * 8192, 512);
+  struct Big : Request {
+    Crowd* small;
+    uint32_t small_before;
+    std::atomic<bool> ended{false};
+  } big;
+  static_cast<Request&>(big) = Request{.op = Op::kWrite, .volume = 1, .offset = 3, .length = large.size()};
+  big.small = &small;
   big.buffer = const_cast<uint8_t*>(large.data());
-  big.done = count;
-  bench.on(0, [&] {
-    bench.reactor().volumes().submit(&big);
-    for (size_t i = 0; i < small.size(); i++) {
-      small[i].request = Request{.op = Op::kWrite, .volume = 1, .offset = (64 << 20) + i * 8192, .length = 512};
-      small[i].request.buffer = small[i].bytes.data();
-      small[i].request.done = count;
-      bench.reactor().volumes().submit(&small[i].request);
-    }
-  });
-  while (ended < small.size() + 1) std::this_thread::yield();
-  CHECK_EQ(failed.load(), 0u);
+  big.done = [](Request* r) {
+    Big* const b = static_cast<Big*>(r);
+    b->small_before = b->small->ended;
+    b->ended = true;
+  };
+  bench.on(0, [&] { bench.reactor().volumes().submit(&big); });
+  small.send(bench);
+  small.wait();
+  while (!big.ended) std::this_thread::yield();
+  CHECK_EQ(big.error, 0);
+  CHECK(big.small_before > 1000);
   CHECK(bench.read(1, 3, large.size()) == large);
-  for (size_t i = 0; i < small.size(); i += 97) {
-    CHECK(bench.read(1, (64 << 20) + i * 8192, 512) == small[i].bytes);
+  for (size_t i = 0; i < small.requests.size(); i += 97) {
+    CHECK(bench.read(1, (64 << 20) + i * 8192, 512) == std::vector<uint8_t>(512, 9));
   }
   const ReactorStats stats = bench.reactor().stats();
   CHECK_EQ(stats.inline_done + stats.async_done, stats.requests);
@@ -453,6 +530,8 @@ int main() {
   test_random_load_inline();
   test_random_load_with_few_frames();
   test_random_load_asynchronous();
+  test_slots_in_use_are_not_reused();
+  test_a_slow_pool_holds_up_its_own();
   test_snapshots_are_consistent_cuts();
   test_large_requests_and_many_small_ones();
   return check_summary();

@@ -267,13 +267,11 @@ export class Model {
     for (let lane = 0; lane < lanes; lane++) {
       const client = await this.#connected(v);
       const from = lane * span;
-      const offset = from + this.int(span);
-      const length = Math.max(
-        1,
-        Math.min(span - (offset - from), this.int(3) === 0 ? 1 + this.int(2 * MIB) : 1 + this.int(9000)),
-      );
-      const flags = this.int(8) === 0 ? 1 : 0;
       const what = this.int(10);
+      const offset = from + this.int(span);
+      const most = [1 + this.int(9000), 1 + this.int(2 * MIB)][this.int(3)] ?? 1 + this.int(what < 6 ? 9000 : SIZE_MAX);
+      const length = Math.min(span - (offset - from), most);
+      const flags = this.int(8) === 0 ? 1 : 0;
       if (what < 6) {
         const data = this.#bytes(length, lane);
         work.push(client.write(offset, data, flags));

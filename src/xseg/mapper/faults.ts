@@ -435,6 +435,7 @@ export class Faults {
   /** Unmaps (or gives fresh zero slots to) blocks [from, to) in slices; under a barrier. */
   unmapRange(resource: Resource, from: number, to: number, allocate: boolean, done: (error: number) => void): void {
     let at = from;
+    this.tree.settle(resource);
     const turn = () => {
       for (let pages = 0; at < to; pages++) {
         if (pages >= UNMAP_PAGES_PER_TURN) {

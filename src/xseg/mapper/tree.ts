@@ -266,7 +266,7 @@ export class Tree {
 
   /**
    * Unlinks the children [from, to) of an inner page that the resource may change, and takes what they had from `mapped`
-   * of the pages above. @returns 0, or WAIT (some are gone, call again)
+   * of the pages above; nothing below them may be unsettled. @returns 0, or WAIT (some are gone, call again)
    */
   unlink(resource: Resource, frame: number, from: number, to: number): number {
     const { frames } = this;
@@ -283,8 +283,7 @@ export class Tree {
         break;
       }
       // a damaged child goes like any other
-      if (child > 0) blocks += frames.mapped[child] + frames.delta[child];
-      if (child > 0 && frames.delta[child] !== 0) frames.delta[child] = 0;
+      if (child > 0) blocks += frames.mapped[child];
       if ((frames.high(frame, i) & OWNED) !== 0) this.#loseParent(resource, id);
       frames.set(frame, i, 0, 0);
       this.touch(resource, frame);
