@@ -6,7 +6,7 @@ import fs from 'node:fs';
 import net from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type Daemon } from '../../bench/daemon.ts';
+import type { Daemon } from '../../bench/daemon.ts';
 import { CMD_FLAG, NbdClient, NbdClosed, NbdError } from '../../bench/nbd.ts';
 import { KIB, MIB } from '../../bench/size.ts';
 import { World } from './lib/daemon.ts';
@@ -198,7 +198,9 @@ describe('NBD and the engine', () => {
     await expect(changed('three')).rejects.toThrow();
     // A context holds its snapshot open only as long as the connection lives.
     await soon(async () =>
-      (await daemon.cli<{ snapshots: { openCount: number }[] }>('snapshot', 'list')).snapshots.every((one) => one.openCount === 0),
+      (await daemon.cli<{ snapshots: { openCount: number }[] }>('snapshot', 'list')).snapshots.every(
+        (one) => one.openCount === 0,
+      ),
     );
     await daemon.cli('snapshot', 'delete', 'contexts@one');
     await expect(changed('one')).rejects.toThrow();
