@@ -341,6 +341,8 @@ export class Freeing {
   #adopt(ghost: number, child: number, last: boolean, live: Resource | null, pool: number, changes: Changes): void {
     const { frames } = this;
     const leaf = frames.level[ghost] === 0;
+    // A grant that is out copies from what the entry names now: written in place meanwhile, that write would be lost.
+    const granted = frames.pins[child] !== 0;
     for (let i = 0; i < PAGE_ENTRIES; i++) {
       const ghostHigh = frames.high(ghost, i);
       if ((ghostHigh & OWNED) === 0) continue;
@@ -357,6 +359,7 @@ export class Freeing {
           last &&
           leaf &&
           live !== null &&
+          !granted &&
           this.reader.slotExtra(pool, value - 1) === 0 &&
           !this.#slotDelta.has(`${pool}/${value - 1}`);
         frames.set(child, i, value, alone ? OWNED | EXCLUSIVE : OWNED);

@@ -1,0 +1,48 @@
+/** Two things at once of which one is slow: what was acknowledged is there afterwards. */
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { FaultSpec } from '../../src/xseg/native.ts';
+import { Home } from './engine.ts';
+
+const MIB = 1024 * 1024;
+const BLOCK = 65536;
+/** Writes take this long; everything else of a test happens in a fraction of it. */
+const WRITE_MS = 1500;
+const SLOW_WRITES: Record<string, FaultSpec[]> = { local: [{ kind: 'delay', write: true, delayMs: WRITE_MS }] };
+
+let home: Home;
+beforeEach(() => {
+  home = new Home();
+});
+afterEach(() => home.end());
+
+const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+
+describe('a snapshot that is deleted while a block it shared is being copied', () => {
+  it('takes no write with it that comes to the block meanwhile', async () => {
+    let e = await home.open();
+    await e.createVolume({ name: 'v', size: 8 * MIB });
+    let c = await home.connect('v');
+    await c.write(0, Buffer.alloc(2 * BLOCK, 1));
+    await c.flush();
+    await e.createSnapshot('v', 's');
+    // the volume's own leaf, which borrows block 0
+    await c.write(BLOCK, Buffer.alloc(4096, 2));
+    await c.flush();
+    await c.close();
+    await home.close();
+
+    e = await home.open({ poolFaults: SLOW_WRITES });
+    c = await home.connect('v');
+    const first = c.write(0, Buffer.alloc(4096, 3));
+    await sleep(100);
+    await e.deleteSnapshot('v@s');
+    await sleep(400);
+    const second = c.write(8192, Buffer.alloc(4096, 4));
+    await Promise.all([first, second]);
+    const block = await c.read(0, BLOCK);
+    const byteAt = (at: number) => [...new Set(block.subarray(at, at + 4096))];
+    expect([0, 4096, 8192, 12288].map(byteAt)).toEqual([[3], [1], [4], [1]]);
+    await c.close();
+    expect(await e.check()).toMatchObject({ ok: true });
+  });
+});
