@@ -362,11 +362,12 @@ export class Faults {
       if (old === 0) fresh++;
       else this.#dropSlot(resource, pool, old - 1, this.frames.high(frame, index + i));
     }
+    // First: from the moment the entries are there others write in place, and their flush must find the map changed.
+    this.#mapChanged(resource);
     this.native.publishRun(this.core, frame, index, grant.count, grant.slot, OWNED | EXCLUSIVE);
     this.frames.delta[frame] += fresh;
     resource.changes.taken.push(resource.row.pool, grant.slot, grant.count);
     this.tree.touch(resource, frame);
-    this.#mapChanged(resource);
   }
 
   /** Puts another slot in the place of a block's, under a barrier; what it had goes. */

@@ -1,0 +1,60 @@
+/** Orders inside the mapper that no client can see from outside: its parts alone, with the rest of it faked. */
+import { describe, expect, it } from 'vitest';
+import { VolumeRecord } from '../../src/xseg/layout.gen.ts';
+import { Faults, type FaultsHost } from '../../src/xseg/mapper/faults.ts';
+import type { Frames } from '../../src/xseg/mapper/frames.ts';
+import { Resource } from '../../src/xseg/mapper/resource.ts';
+import type { SlotPool } from '../../src/xseg/mapper/slots.ts';
+import type { Tree } from '../../src/xseg/mapper/tree.ts';
+import type { Native } from '../../src/xseg/native.ts';
+import { KIND_VOLUME, type ResourceRow } from '../../src/xseg/store/batch.ts';
+
+const FRAME = 1;
+
+function resource(height: number): Resource {
+  const row: Partial<ResourceRow> = { id: 1, kind: KIND_VOLUME, pool: 1, size: 2 ** 40, root: 1, height };
+  const r = new Resource(row as ResourceRow);
+  r.handle = 0;
+  return r;
+}
+
+/** A mapper's faults on top of what a test gives; the rest of its surroundings does nothing. */
+function faultsOn(parts: { native?: Partial<Native>; tree?: Partial<Tree>; host?: Partial<FaultsHost> }) {
+  const words = new Uint32Array(VolumeRecord.BYTES / 4);
+  const frames: Partial<Frames> = {
+    words,
+    delta: new Int32Array(FRAME + 1),
+    value: () => 0,
+    high: () => 0,
+    unhashRange: () => undefined,
+  };
+  const host: Partial<FaultsHost> = {
+    poolOf: () => ({ blockSize: 4096 }) as SlotPool,
+    changed: () => undefined,
+    commitAll: () => undefined,
+    tooDirty: () => false,
+    ...parts.host,
+  };
+  const faults = new Faults(
+    frames as Frames,
+    { touch: () => undefined, settle: () => undefined, ...parts.tree } as unknown as Tree,
+    (parts.native ?? {}) as Native,
+    0,
+    () => 0,
+    0,
+    host as FaultsHost,
+    1,
+  );
+  return { faults, words };
+}
+
+describe('publishing', () => {
+  it('says that the map is dirty before anybody can find the entry', () => {
+    const seen: number[] = [];
+    const { faults, words } = faultsOn({
+      native: { publishRun: () => void seen.push(Atomics.load(words, VolumeRecord.mapDirty / 4)) },
+    });
+    faults.replaceBlock(resource(0), FRAME, 7, 1);
+    expect(seen).toEqual([1]);
+  });
+});
