@@ -46,3 +46,36 @@ describe('a snapshot that is deleted while a block it shared is being copied', (
     expect(await e.check()).toMatchObject({ ok: true });
   });
 });
+
+describe('a shrink while a write is on its way', () => {
+  it('keeps the write to the block that the new end divides', async () => {
+    let e = await home.open();
+    await e.createVolume({ name: 'v', size: 8 * MIB });
+    let c = await home.connect('v');
+    await c.write(0, Buffer.alloc(4 * BLOCK, 1));
+    await c.flush();
+    await c.close();
+    await home.close();
+
+    e = await home.open({ poolFaults: SLOW_WRITES });
+    c = await home.connect('v');
+    const write = c.write(BLOCK, Buffer.alloc(4096, 2));
+    await sleep(100);
+    const shrunk = e.resizeVolume('v', BLOCK + 16384);
+    await write;
+    expect((await shrunk).size).toBe(BLOCK + 16384);
+    const block = await c.read(BLOCK, 16384);
+    expect([...new Set(block.subarray(0, 4096))]).toEqual([2]);
+    expect([...new Set(block.subarray(4096))]).toEqual([1]);
+    await c.close();
+    await home.close();
+
+    e = await home.open();
+    expect((await e.resizeVolume('v', 8 * MIB)).mappedBytes).toBe(2 * BLOCK);
+    c = await home.connect('v');
+    expect((await c.read(BLOCK, 4096)).every((b) => b === 2)).toBe(true);
+    expect((await c.read(BLOCK + 16384, 3 * BLOCK)).every((b) => b === 0)).toBe(true);
+    await c.close();
+    expect(await e.check()).toMatchObject({ ok: true });
+  });
+});

@@ -513,18 +513,19 @@ export class Operations {
     const keep = Math.ceil(size / pool.blockSize);
     this.#freeze(r, () => {
       this.#setSize(r, size);
-    });
-    this.faults.barrier(r, (release) => {
-      this.faults.unmapRange(r, keep, oldBlocks, false, (error) => {
-        const tail = size % pool.blockSize;
-        const finish = (tailError: EngineError | null) => {
-          release();
-          if (tailError !== null) end(tailError);
-          else this.#durable(r, end);
-        };
-        if (error !== 0) finish(new EngineError('IO', `shrinking stopped: errno ${error}`));
-        else if (tail === 0) finish(null);
-        else this.#zeroTail(r, keep - 1, tail, finish);
+      // From here, so that no write of the old generation is in a slot that goes or is copied.
+      this.faults.barrier(r, (release) => {
+        this.faults.unmapRange(r, keep, oldBlocks, false, (error) => {
+          const tail = size % pool.blockSize;
+          const finish = (tailError: EngineError | null) => {
+            release();
+            if (tailError !== null) end(tailError);
+            else this.#durable(r, end);
+          };
+          if (error !== 0) finish(new EngineError('IO', `shrinking stopped: errno ${error}`));
+          else if (tail === 0) finish(null);
+          else this.#zeroTail(r, keep - 1, tail, finish);
+        });
       });
     });
   }
