@@ -78,4 +78,29 @@ describe('a shrink while a write is on its way', () => {
     await c.close();
     expect(await e.check()).toMatchObject({ ok: true });
   });
+
+  it('refuses a write that crosses the new end, and maps nothing beyond it', async () => {
+    let e = await home.open();
+    await e.createVolume({ name: 'v', size: 8 * MIB });
+    let c = await home.connect('v');
+    await c.write(0, Buffer.alloc(BLOCK, 1));
+    await c.flush();
+    await c.close();
+    await home.close();
+
+    e = await home.open({ poolFaults: SLOW_WRITES });
+    c = await home.connect('v');
+    const before = c.write(0, Buffer.alloc(4096, 2));
+    await sleep(100);
+    const shrunk = e.resizeVolume('v', 2 * BLOCK + 4096);
+    await sleep(100);
+    const ends = [c.write(BLOCK, Buffer.alloc(8 * BLOCK, 3)), c.write(2 * BLOCK, Buffer.alloc(8192, 3))];
+    for (const write of ends) await expect(write).rejects.toThrow(expect.objectContaining({ errno: 28 }));
+    await before;
+    expect((await shrunk).mappedBytes).toBe(BLOCK);
+    await e.resizeVolume('v', 8 * MIB);
+    expect((await c.read(BLOCK, 16 * BLOCK)).every((b) => b === 0)).toBe(true);
+    await c.close();
+    expect(await e.check()).toMatchObject({ ok: true });
+  });
 });

@@ -245,7 +245,12 @@ export class Faults {
       return;
     }
     const pool = this.host.poolOf(resource);
-    if (f.block * pool.blockSize >= resource.row.size) {
+    // Checked when it came in, but the volume may have become smaller while it waited.
+    const end =
+      (f.flags & FLAG_FULL) !== 0
+        ? (f.block + f.count) * pool.blockSize
+        : f.block * pool.blockSize + f.offset + f.length;
+    if (end > resource.row.size) {
       this.#fail(f, ENOSPC);
       return;
     }
