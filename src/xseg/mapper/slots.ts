@@ -71,6 +71,8 @@ export class SlotPool {
   #nextGroup: number;
   #preparing = 0;
   #reclaim: { epoch: number; runs: number[] }[] = [];
+  /** by group, the slots that are in `#reclaim` or being zeroed: zeroed twice, the second time may be somebody's data */
+  #queued = new Map<number, { slots: Uint8Array; count: number }>();
   #zeroJobs = 0;
   #usageAt = 0;
   #fsFree = Number.MAX_SAFE_INTEGER;
@@ -277,17 +279,21 @@ export class SlotPool {
   /** Free slots of a loaded group that are not known to be zero go through the zeroing queue like freed ones. */
   #zeroUnknown(group: Group, beyond: number): void {
     const runs: number[] = [];
+    const queued = this.#queued.get(group.grp)?.slots;
     let start = -1;
     for (let i = 0; i <= this.groupSlots - beyond; i++) {
-      const unknown = i < this.groupSlots - beyond && bitGet(group.unavailable, i) && !bitGet(group.used, i);
+      const unknown =
+        i < this.groupSlots - beyond &&
+        bitGet(group.unavailable, i) &&
+        !bitGet(group.used, i) &&
+        (queued === undefined || !bitGet(queued, i));
       if (unknown && start < 0) start = i;
       if (!unknown && start >= 0) {
         runs.push(group.first + start, i - start);
-        this.reclaimingSlots += i - start;
         start = -1;
       }
     }
-    if (runs.length > 0) this.#reclaim.push({ epoch: 0, runs });
+    this.#enqueue(0, runs);
   }
 
   /** Slots handed out that no commit ever named: back, as soon as nobody can hold them. */
@@ -311,16 +317,46 @@ export class SlotPool {
     const grp = Math.floor(slot / this.groupSlots);
     const group = this.#groups.get(grp);
     if (group !== undefined) {
-      bitFill(group.used, slot - group.first, count, false);
-      group.usedCount -= count;
+      // a group that was read after the commit that freed them has them free already
+      group.usedCount -= bitFill(group.used, slot - group.first, count, false);
     }
     this.usedSlots -= count;
   }
 
   #queue(runs: number[]): void {
-    for (let i = 1; i < runs.length; i += 2) this.reclaimingSlots += runs[i];
-    const epoch = this.native.epochAdvance(this.core);
+    this.#enqueue(this.native.epochAdvance(this.core), runs);
+  }
+
+  #enqueue(epoch: number, runs: number[]): void {
+    if (runs.length === 0) return;
+    for (let i = 0; i < runs.length; i += 2) {
+      const grp = Math.floor(runs[i] / this.groupSlots);
+      let queued = this.#queued.get(grp);
+      if (queued === undefined) {
+        queued = { slots: new Uint8Array(this.groupSlots / 8), count: 0 };
+        this.#queued.set(grp, queued);
+      }
+      queued.count += bitFill(queued.slots, runs[i] - grp * this.groupSlots, runs[i + 1], true);
+      this.reclaimingSlots += runs[i + 1];
+    }
     this.#reclaim.push({ epoch, runs });
+  }
+
+  /** A run reads as zeroes now. */
+  #zeroed(slot: number, count: number): void {
+    this.reclaimingSlots -= count;
+    const grp = Math.floor(slot / this.groupSlots);
+    const from = slot - grp * this.groupSlots;
+    const queued = this.#queued.get(grp);
+    if (queued !== undefined) {
+      queued.count -= bitFill(queued.slots, from, count, false);
+      if (queued.count === 0) this.#queued.delete(grp);
+    }
+    const group = this.#groups.get(grp);
+    if (group === undefined) return;
+    for (let i = from; i < from + count; i++)
+      if (!bitGet(group.used, i)) group.available += bitFill(group.unavailable, i, 1, false);
+    group.zeroed = true;
   }
 
   get backlog(): boolean {
@@ -363,13 +399,7 @@ export class SlotPool {
         this.failed = this.native.poolUsage(this.core, this.handle).failed;
         return;
       }
-      for (let i = 0; i < runs.length; i += 2) {
-        this.reclaimingSlots -= runs[i + 1];
-        const group = this.#groups.get(Math.floor(runs[i] / this.groupSlots));
-        if (group === undefined) continue;
-        group.available += bitFill(group.unavailable, runs[i] - group.first, runs[i + 1], false);
-        group.zeroed = true;
-      }
+      for (let i = 0; i < runs.length; i += 2) this.#zeroed(runs[i], runs[i + 1]);
       this.#usageAt = 0;
       this.#wake();
     });
@@ -401,8 +431,7 @@ export class SlotPool {
       const from = Math.max(group.first, Number.isFinite(oldLimit) ? oldLimit : 0);
       const to = Math.min(group.first + this.groupSlots, limit);
       if (Number.isFinite(oldLimit) && to > from && from >= oldLimit) {
-        this.reclaimingSlots += to - from;
-        this.#reclaim.push({ epoch: 0, runs: [from, to - from] });
+        this.#enqueue(0, [from, to - from]);
       }
     }
     this.wake();

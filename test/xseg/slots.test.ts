@@ -1,0 +1,101 @@
+/** A pool's slots against a store, a core and a committer that do what the test says, when it says so. */
+import { describe, expect, it } from 'vitest';
+import { type PoolHost, SlotPool } from '../../src/xseg/mapper/slots.ts';
+import type { Native } from '../../src/xseg/native.ts';
+import { GROUP_SEALED, type GroupChange, type PoolRow } from '../../src/xseg/store/batch.ts';
+import { bitFill } from '../../src/xseg/store/bitmap.ts';
+import type { GroupRow, StoreReader } from '../../src/xseg/store/reader.ts';
+
+const BLOCK = 65536;
+const GROUP_SLOTS = 64;
+
+/** A bitmap of one group with these slots set. */
+function bits(...slots: number[]): Uint8Array {
+  const map = new Uint8Array(GROUP_SLOTS / 8);
+  for (const slot of slots) bitFill(map, slot, 1, true);
+  return map;
+}
+
+class Bench {
+  readonly pool: SlotPool;
+  /** zeroing on its way: [slot, count, …] */
+  readonly jobs: { runs: number[]; done: (error: number) => void }[] = [];
+  /** groups being made active */
+  readonly activations: { change: GroupChange; done: (ok: boolean) => void }[] = [];
+  readonly owner = { id: 1, group: null };
+  failed = false;
+
+  constructor(row: Partial<PoolRow>, groups: GroupRow[] = []) {
+    let epoch = 0;
+    const tickets: ((error: number) => void)[] = [];
+    const native = {
+      poolUsage: () => ({ capacityBytes: 2 ** 50, physicalBytes: 0, failed: this.failed }),
+      epochAdvance: () => ++epoch,
+      epochSafe: () => epoch,
+      zeroRuns: (_core: number, _pool: number, runs: Float64Array, count: number, ticket: number) => {
+        const slots = [...runs.subarray(0, count * 2)].map((bytes) => bytes / BLOCK);
+        this.jobs.push({ runs: slots, done: tickets[ticket] });
+      },
+    } as unknown as Native;
+    const reader = {
+      groups: () => groups,
+      group: (_pool: number, grp: number) => groups.find((g) => g.grp === grp),
+    } as unknown as StoreReader;
+    const host: PoolHost = {
+      activate: (_pool, change, _ensure, done) => void this.activations.push({ change, done }),
+      ticket: (done) => tickets.push(done) - 1,
+      log: () => undefined,
+    };
+    const whole: PoolRow = {
+      id: 1,
+      uuid: 'u',
+      name: 'p',
+      driver: 'local',
+      kind: 'directory',
+      path: '/nowhere',
+      block_shift: Math.log2(BLOCK),
+      group_slots: GROUP_SLOTS,
+      size: 0,
+      direct: 0,
+      preallocate: 0,
+      created_at: 0,
+    };
+    this.pool = new SlotPool({ ...whole, ...row }, 0, native, 0, reader, host);
+  }
+
+  activated(ok = true): void {
+    for (const one of this.activations.splice(0)) one.done(ok);
+  }
+
+  allocate(count = 1) {
+    return this.pool.allocate(this.owner, count);
+  }
+}
+
+describe('a slot that is freed in a group nobody loaded', () => {
+  it('is zeroed once, also when the group is loaded meanwhile, and handed out once', () => {
+    const t = new Bench({ size: 8 * BLOCK }, [
+      { grp: 0, used: 7, state: GROUP_SEALED, bitmap: bits(0, 1, 2, 3, 4, 6, 7), dirty: bits(5) },
+    ]);
+    t.pool.freeingSlots = 1;
+    t.pool.freedDurable([5, 1]);
+    t.pool.turn();
+    expect(t.jobs.map((job) => job.runs)).toEqual([[5, 1]]);
+    expect(t.allocate()).toBe('wait');
+    t.activated();
+    t.pool.turn();
+    expect(t.jobs).toHaveLength(1);
+    expect(t.allocate()).toBe('wait');
+    t.jobs[0].done(0);
+    expect(t.allocate()).toEqual({ slot: 5, count: 1 });
+    t.pool.turn();
+    expect(t.jobs).toHaveLength(1);
+    expect(t.allocate()).toBe('full');
+    // freed again, it is zeroed again
+    t.pool.abandon(5, 1);
+    t.pool.turn();
+    t.jobs[1].done(0);
+    expect(t.allocate()).toEqual({ slot: 5, count: 1 });
+    expect(t.pool.reclaimingSlots).toBe(0);
+  });
+});
