@@ -1,11 +1,11 @@
 /** Orders inside the mapper that no client can see from outside: its parts alone, with the rest of it faked. */
 import { describe, expect, it } from 'vitest';
-import { VolumeRecord } from '../../src/xseg/layout.gen.ts';
+import { PAGE_ENTRIES, VolumeRecord } from '../../src/xseg/layout.gen.ts';
 import { Faults, type FaultsHost } from '../../src/xseg/mapper/faults.ts';
 import type { Frames } from '../../src/xseg/mapper/frames.ts';
 import { Resource } from '../../src/xseg/mapper/resource.ts';
 import type { SlotPool } from '../../src/xseg/mapper/slots.ts';
-import type { Tree } from '../../src/xseg/mapper/tree.ts';
+import { type Tree, WAIT } from '../../src/xseg/mapper/tree.ts';
 import type { Native } from '../../src/xseg/native.ts';
 import { KIND_VOLUME, type ResourceRow } from '../../src/xseg/store/batch.ts';
 
@@ -56,5 +56,35 @@ describe('publishing', () => {
     });
     faults.replaceBlock(resource(0), FRAME, 7, 1);
     expect(seen).toEqual([1]);
+  });
+});
+
+describe('an unmapping', () => {
+  it('that had to wait settles again what others unmapped meanwhile, before it unlinks', () => {
+    const calls: string[] = [];
+    let again: () => void = () => undefined;
+    const { faults } = faultsOn({
+      tree: {
+        find: () => FRAME,
+        writable: () => FRAME,
+        settle: () => void calls.push('settle'),
+        unlink: () => {
+          calls.push('unlink');
+          return calls.length > 2 ? 0 : WAIT;
+        },
+      },
+      host: {
+        whenFrames: (run) => {
+          again = run;
+        },
+      },
+    });
+    let ended = -1;
+    faults.unmapRange(resource(1), 0, PAGE_ENTRIES, false, (error) => {
+      ended = error;
+    });
+    again();
+    expect(ended).toBe(0);
+    expect(calls).toEqual(['settle', 'unlink', 'settle', 'unlink']);
   });
 });

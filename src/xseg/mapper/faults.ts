@@ -441,8 +441,9 @@ export class Faults {
   /** Unmaps (or gives fresh zero slots to) blocks [from, to) in slices; under a barrier. */
   unmapRange(resource: Resource, from: number, to: number, allocate: boolean, done: (error: number) => void): void {
     let at = from;
-    this.tree.settle(resource);
     const turn = () => {
+      // Every time: barriers do not exclude each other, and what another unmapping cleared meanwhile may be unlinked here.
+      this.tree.settle(resource);
       for (let pages = 0; at < to; pages++) {
         if (pages >= UNMAP_PAGES_PER_TURN) {
           this.host.nextTurn(turn);
