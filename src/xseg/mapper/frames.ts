@@ -27,6 +27,8 @@ const CLOCK_ROUNDS = 2;
 export class Frames {
   readonly count: number;
   readonly words: Uint32Array;
+  /** the same memory, for what reactors read as one u64 */
+  readonly longs: BigUint64Array;
   readonly pageId: Float64Array;
   readonly base: Float64Array;
   /** resource id whose page this is, in place */
@@ -66,6 +68,7 @@ export class Frames {
     const view = new DataView(segment);
     this.count = view.getUint32(SegmentHeader.frameCount, true);
     this.words = new Uint32Array(segment);
+    this.longs = new BigUint64Array(segment);
     this.#meta = this.words;
     this.#wordsAt = Number(view.getBigUint64(SegmentHeader.framesOffset, true)) / 4;
     this.#metaAt = Number(view.getBigUint64(SegmentHeader.frameMetaOffset, true)) / 4;

@@ -499,11 +499,12 @@ export class Operations {
   #setSize(r: Resource, size: number): void {
     r.row.size = size;
     r.changes.row = true;
-    if (r.handle < 0) return;
-    const at = this.recordAt(r.handle) + VolumeRecord.size / 4;
-    // high word first when growing would be torn too: readers only compare sums far below 2^53, and NBD keeps the size of its own open
-    Atomics.store(this.frames.words, at + 1, Math.floor(size / 2 ** 32));
-    Atomics.store(this.frames.words, at, size % 2 ** 32);
+    if (r.handle >= 0) this.#publishSize(r);
+  }
+
+  /** In one store: reactors hold requests against it at any time. */
+  #publishSize(r: Resource): void {
+    Atomics.store(this.frames.longs, (this.recordAt(r.handle) + VolumeRecord.size / 4) / 2, BigInt(r.row.size));
   }
 
   /** Beyond the new end everything is unmapped; the last block's tail becomes zeroes (invariant 12: shrink, then grow). */
@@ -697,8 +698,7 @@ export class Operations {
     words[at + VolumeRecord.flags / 4] = r.row.kind === KIND_SNAPSHOT ? VOLUME_READ_ONLY : 0;
     words[at + VolumeRecord.generation / 4] = r.row.generation;
     words[at + VolumeRecord.blockShift / 4] = pool.row.block_shift;
-    words[at + VolumeRecord.size / 4] = r.row.size % 2 ** 32;
-    words[at + VolumeRecord.size / 4 + 1] = Math.floor(r.row.size / 2 ** 32);
+    this.#publishSize(r);
     words[at + VolumeRecord.pool / 4] = pool.handle;
     words[at + VolumeRecord.failed / 4] = r.failed;
     r.mapDirty = r.clean ? 0 : 1;
