@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { type PoolHost, SlotPool } from '../../src/xseg/mapper/slots.ts';
 import type { Native } from '../../src/xseg/native.ts';
 import { GROUP_SEALED, type GroupChange, type PoolRow } from '../../src/xseg/store/batch.ts';
-import { bitFill } from '../../src/xseg/store/bitmap.ts';
+import { bitFill, bitGet } from '../../src/xseg/store/bitmap.ts';
 import type { GroupRow, StoreReader } from '../../src/xseg/store/reader.ts';
 
 const BLOCK = 65536;
@@ -97,5 +97,24 @@ describe('a slot that is freed in a group nobody loaded', () => {
     t.jobs[1].done(0);
     expect(t.allocate()).toEqual({ slot: 5, count: 1 });
     expect(t.pool.reclaimingSlots).toBe(0);
+  });
+});
+
+describe('a clean stop', () => {
+  it('takes no slot for zero that was handed out, whether or not a commit named it', () => {
+    const t = new Bench({});
+    expect(t.allocate()).toBe('wait');
+    t.activated();
+    expect(t.allocate(2)).toEqual({ slot: 0, count: 2 });
+    const { changes } = t.pool.seal();
+    const dirty = changes.find((change) => change.grp === 0)?.dirty as Uint8Array;
+    expect([0, 1, 2, 3].map((slot) => bitGet(dirty, slot))).toEqual([true, true, false, false]);
+  });
+
+  it('hears of a failure that the core alone has seen', () => {
+    const t = new Bench({});
+    t.failed = true;
+    expect(t.pool.failed).toBe(false);
+    expect(t.pool.hasFailed()).toBe(true);
   });
 });

@@ -550,7 +550,7 @@ export class Mapper {
       const batch = this.commits.newBatch();
       const syncs: [number, number][] = [];
       for (const pool of this.pools.values()) {
-        if (pool.failed) continue;
+        if (pool.hasFailed()) continue;
         const { files, changes } = pool.seal();
         batch.groups.push(...changes);
         for (const file of files) syncs.push([pool.handle, file]);

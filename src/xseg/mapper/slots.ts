@@ -133,6 +133,12 @@ export class SlotPool {
     this.failed = usage.failed;
   }
 
+  /** Asks the core, which hears first of a sync that failed. */
+  hasFailed(): boolean {
+    this.#takeUsage(this.native.poolUsage(this.core, this.handle));
+    return this.failed;
+  }
+
   #thinFull(): boolean {
     if (this.row.size > 0) return false;
     if (performance.now() - this.#usageAt > 1000) this.#takeUsage(this.native.poolUsage(this.core, this.handle));
@@ -443,9 +449,8 @@ export class SlotPool {
     const changes: GroupChange[] = [];
     for (const group of this.#groups.values()) {
       if (!group.ready) continue;
-      const dirty = new Uint8Array(this.groupSlots / 8);
-      for (let i = 0; i < dirty.length; i++) dirty[i] = group.unavailable[i] & ~group.used[i];
-      changes.push({ pool: this.id, grp: group.grp, state: GROUP_SEALED, dirty });
+      // slots that were handed out and never committed are free in the store, whatever was written to them
+      changes.push({ pool: this.id, grp: group.grp, state: GROUP_SEALED, dirty: Uint8Array.from(group.unavailable) });
       if (group.zeroed) files.push(this.row.kind === 'directory' ? group.grp : 0);
     }
     return { files: [...new Set(files)], changes };
