@@ -1,8 +1,8 @@
 /** Orders inside the mapper that no client can see from outside: its parts alone, with the rest of it faked. */
 import { describe, expect, it } from 'vitest';
-import { PAGE_ENTRIES, VolumeRecord } from '../../src/xseg/layout.gen.ts';
+import { FRAME_BYTES, FrameMeta, PAGE_ENTRIES, SegmentHeader, VolumeRecord } from '../../src/xseg/layout.gen.ts';
 import { Faults, type FaultsHost } from '../../src/xseg/mapper/faults.ts';
-import type { Frames } from '../../src/xseg/mapper/frames.ts';
+import { Frames } from '../../src/xseg/mapper/frames.ts';
 import { Resource } from '../../src/xseg/mapper/resource.ts';
 import type { SlotPool } from '../../src/xseg/mapper/slots.ts';
 import { type Tree, WAIT } from '../../src/xseg/mapper/tree.ts';
@@ -86,5 +86,37 @@ describe('an unmapping', () => {
     again();
     expect(ended).toBe(0);
     expect(calls).toEqual(['settle', 'unlink', 'settle', 'unlink']);
+  });
+});
+
+describe('a page cache whose reactors are held up', () => {
+  const COUNT = 1024;
+
+  function cache() {
+    const metaAt = SegmentHeader.BYTES;
+    const framesAt = metaAt + COUNT * FrameMeta.BYTES;
+    const segment = new ArrayBuffer(framesAt + COUNT * FRAME_BYTES);
+    const header = new DataView(segment);
+    header.setUint32(SegmentHeader.frameCount, COUNT, true);
+    header.setBigUint64(SegmentHeader.frameMetaOffset, BigInt(metaAt), true);
+    header.setBigUint64(SegmentHeader.framesOffset, BigInt(framesAt), true);
+    const reactors = { epoch: 0, safe: 0 };
+    const native: Partial<Native> = {
+      segment: () => segment,
+      epochAdvance: () => ++reactors.epoch,
+      epochSafe: () => reactors.safe,
+    };
+    return { frames: new Frames(native as Native, 0), reactors };
+  }
+
+  it('gives up one batch of pages, not all of them, and goes on when they are let go', () => {
+    const { frames, reactors } = cache();
+    let page = 1;
+    while (frames.allocate(page) !== 0) page++;
+    for (let i = 0; i < 100; i++) expect(frames.allocate(page)).toBe(0);
+    expect(frames.evictions).toBeLessThan(COUNT / 4);
+    expect(frames.resident).toBeGreaterThan(COUNT / 2);
+    reactors.safe = reactors.epoch;
+    expect(frames.allocate(page)).not.toBe(0);
   });
 });

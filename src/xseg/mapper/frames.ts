@@ -55,6 +55,7 @@ export class Frames {
   #users: (number[] | undefined)[];
   #free: number[] = [];
   #limbo: { epoch: number; frames: number[] }[] = [];
+  #limboFrames = 0;
   #hand = 1;
   #wordsAt: number;
   #meta: Uint32Array;
@@ -116,7 +117,8 @@ export class Frames {
       this.#collect();
       frame = this.#free.pop();
       if (frame === undefined) {
-        this.evict(EVICT_BATCH);
+        // What is in limbo already will do: evicting more while a reactor is held up would only empty the cache.
+        if (this.#limboFrames < EVICT_BATCH) this.evict(EVICT_BATCH);
         this.#collect();
         frame = this.#free.pop();
         if (frame === undefined) return 0;
@@ -146,7 +148,13 @@ export class Frames {
     if (this.dirty[frame]) this.markClean(frame);
     this.unhashAll(frame);
     this.#unname(frame);
-    this.#limbo.push({ epoch: this.native.epochAdvance(this.core), frames: [frame] });
+    this.#retire([frame]);
+  }
+
+  /** Frames that reactors may have found come back when all have passed this moment. */
+  #retire(frames: number[]): void {
+    this.#limbo.push({ epoch: this.native.epochAdvance(this.core), frames });
+    this.#limboFrames += frames.length;
   }
 
   #unname(frame: number): void {
@@ -270,7 +278,7 @@ export class Frames {
     }
     if (victims.length > 0) {
       this.evictions += victims.length;
-      this.#limbo.push({ epoch: this.native.epochAdvance(this.core), frames: victims });
+      this.#retire(victims);
     }
     return victims.length;
   }
@@ -288,7 +296,9 @@ export class Frames {
     if (this.#limbo.length === 0) return;
     const safe = this.native.epochSafe(this.core);
     while (this.#limbo.length > 0 && this.#limbo[0].epoch <= safe) {
-      for (const frame of (this.#limbo.shift() as { frames: number[] }).frames) this.#free.push(frame);
+      const { frames } = this.#limbo.shift() as { frames: number[] };
+      for (const frame of frames) this.#free.push(frame);
+      this.#limboFrames -= frames.length;
     }
   }
 
