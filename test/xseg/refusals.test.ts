@@ -72,6 +72,22 @@ describe('pools', () => {
     await other.end();
   });
 
+  it('on a file that was there before show nothing of what it held', async () => {
+    const e = await home.open();
+    const file = path.join(home.dir, 'old');
+    fs.writeFileSync(file, Buffer.alloc(80 * MIB, 0xaa).fill(0, 0, 4096));
+    await e.createPool({ name: 'p', path: file });
+    await e.createVolume({ name: 'v', size: 32 * MIB, pool: 'p' });
+    const c = await home.connect('v');
+    for (let at = 0; at < 32 * MIB; at += MIB) await c.write(at + 8192, Buffer.alloc(4096, 1));
+    for (let at = 0; at < 32 * MIB; at += MIB) {
+      const block = await c.read(at, 65536);
+      expect(block.equals(Buffer.alloc(65536).fill(1, 8192, 12288))).toBe(true);
+    }
+    await c.close();
+    expect(await e.check()).toMatchObject({ ok: true });
+  });
+
   it('have bounds: block sizes 4K to 4M, sizes 64M to 1P', async () => {
     const e = await home.open();
     const dir = () => path.join(home.dir, `p${Math.random()}/`);

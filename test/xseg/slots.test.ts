@@ -100,6 +100,38 @@ describe('a slot that is freed in a group nobody loaded', () => {
   });
 });
 
+describe('a group that was never used', () => {
+  it('is clean in a directory, whose files are made with their groups', () => {
+    const t = new Bench({});
+    expect(t.allocate()).toBe('wait');
+    t.activated();
+    t.pool.turn();
+    expect(t.jobs).toEqual([]);
+    expect(t.allocate()).toEqual({ slot: 0, count: 1 });
+  });
+
+  for (const kind of ['file', 'device']) {
+    it(`is zeroed first in a ${kind}, in pieces that become free one by one`, () => {
+      // 2^10 blocks of 64 KiB are one piece
+      const t = new Bench({ kind, group_slots: 4096, size: 2048 * BLOCK });
+      expect(t.allocate()).toBe('wait');
+      t.activated();
+      for (let i = 0; i < 4; i++) t.pool.turn();
+      expect(t.jobs.map((job) => job.runs)).toEqual([
+        [0, 1024],
+        [1024, 1024],
+      ]);
+      expect(t.allocate()).toBe('wait');
+      t.jobs[1].done(0);
+      expect(t.allocate()).toEqual({ slot: 1024, count: 1 });
+      t.jobs[0].done(0);
+      expect(t.allocate(2048)).toEqual({ slot: 1025, count: 1023 });
+      expect(t.allocate(2048)).toEqual({ slot: 0, count: 1024 });
+      expect(t.pool.reclaimingSlots).toBe(0);
+    });
+  }
+});
+
 describe('a clean stop', () => {
   it('takes no slot for zero that was handed out, whether or not a commit named it', () => {
     const t = new Bench({});

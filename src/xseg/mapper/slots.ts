@@ -17,8 +17,9 @@ const SPARE_GROUPS = 2;
 const LOW_SHARE = 0.25;
 /** Thin pools answer NO_SPACE while the file system has less than this, so that metadata can always free something. */
 export const THIN_RESERVE_BYTES = 64 * 1024 * 1024;
-/** Zeroing work given to native threads at once: runs per job, jobs on their way. */
+/** Zeroing work given to native threads at once: runs and bytes per job, jobs on their way. A device may have to write the bytes. */
 const ZERO_RUNS_MAX = 1024;
+const ZERO_BYTES_MAX = 64 * 1024 * 1024;
 const ZERO_JOBS_MAX = 2;
 /** Groups that may be looked at for free space per prepare. */
 const PREPARE_LOOKS_MAX = 64;
@@ -244,7 +245,10 @@ export class SlotPool {
     const row = this.#known.has(grp) ? this.reader.group(this.id, grp) : undefined;
     const used = row === undefined ? new Uint8Array(this.groupSlots / 8) : Uint8Array.from(row.bitmap);
     const unavailable = Uint8Array.from(used);
-    if (row !== undefined) {
+    if (row === undefined) {
+      // a file of a directory is made with its group; a device, or a file that was there before, may hold anything
+      if (this.row.kind !== 'directory') unavailable.fill(0xff);
+    } else {
       for (let i = 0; i < unavailable.length; i++)
         unavailable[i] |= row.state === GROUP_ACTIVE ? 0xff : (row.dirty?.[i] ?? 0xff);
     }
@@ -374,16 +378,20 @@ export class SlotPool {
     if (this.#reclaim.length === 0 || this.#zeroJobs >= ZERO_JOBS_MAX || this.failed) return;
     const safe = this.native.epochSafe(this.core);
     const batch: number[] = [];
-    while (this.#reclaim.length > 0 && this.#reclaim[0].epoch <= safe && batch.length < ZERO_RUNS_MAX * 2) {
+    let room = Math.max(1, Math.floor(ZERO_BYTES_MAX / this.blockSize));
+    while (this.#reclaim.length > 0 && this.#reclaim[0].epoch <= safe && room > 0 && batch.length < ZERO_RUNS_MAX * 2) {
       const item = this.#reclaim[0];
-      const room = ZERO_RUNS_MAX * 2 - batch.length;
-      if (item.runs.length <= room) {
-        for (const n of item.runs) batch.push(n);
-        this.#reclaim.shift();
-      } else {
-        for (let i = 0; i < room; i++) batch.push(item.runs[i]);
-        item.runs = item.runs.slice(room);
+      let at = 0;
+      while (at < item.runs.length && room > 0 && batch.length < ZERO_RUNS_MAX * 2) {
+        const count = Math.min(item.runs[at + 1], room);
+        batch.push(item.runs[at], count);
+        room -= count;
+        item.runs[at] += count;
+        item.runs[at + 1] -= count;
+        if (item.runs[at + 1] === 0) at += 2;
       }
+      if (at === item.runs.length) this.#reclaim.shift();
+      else item.runs = item.runs.slice(at);
     }
     if (batch.length > 0) this.#zero(mergeRuns(batch, this.groupSlots));
   }
