@@ -94,8 +94,15 @@ export class Exports {
         contexts: [...contexts].map(([n, handle]) => ({ name: n, handle })),
       });
     } catch (error) {
+      if (!listing) this.#releaseAll(contexts);
       this.native.nbdAnswerContexts(this.core, token, { error: errnoOf(error).error, contexts: [] });
     }
+  }
+
+  /** What was opened for an answer that no connection got. */
+  #releaseAll(contexts: Map<string, number>): void {
+    for (const handle of contexts.values())
+      if (handle !== BASE_ALLOCATION) void this.engine.release(handle).catch(() => undefined);
   }
 
   async #changedSince(snapshot: string, query: string, listing: boolean, contexts: Map<string, number>): Promise<void> {
