@@ -99,7 +99,6 @@ export class Commits {
     const handle = resource.handle;
     const needSync = handle >= 0 && !changes.deleted && (changes.syncData || changes.taken.length > 0);
     const finish = (error: number) => {
-      resource.flying = false;
       if (error !== 0) {
         // pages stay where they are, unevictable: reads go on from memory, nothing goes back silently
         if (resource.failed === 0) this.#fail(resource, error);
@@ -110,10 +109,15 @@ export class Commits {
         if (batch.freed.length > 0) this.host.freed(batch.freed);
         this.host.pagesDurable(batch.pages);
       }
+      // it flies until they have run: what they cut goes behind the batches that wait
       for (const waiter of changes.waiters) waiter(error);
       const next = resource.flights.shift();
-      if (next !== undefined) this.#launch(resource, next);
-      else this.host.landed(resource);
+      if (next !== undefined) {
+        this.#launch(resource, next);
+      } else {
+        resource.flying = false;
+        this.host.landed(resource);
+      }
     };
     const commit = (error: number) => {
       if (error !== 0 || resource.failed !== 0) {
