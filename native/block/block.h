@@ -5,6 +5,7 @@
 #include <bit>
 #include <cstdint>
 
+#include "block/file_range.h"
 #include "io/pool_task.h"
 
 namespace atoll_native {
@@ -75,6 +76,10 @@ class BlockPeer {
 
   /// Reads what can be read without waiting for a disk. 0 when all of it was, -EAGAIN to submit() instead, or -errno.
   virtual int read_now(uint64_t address, uint8_t* buffer, uint32_t length) = 0;
+  /// Where [address, address+length) may be sent from without a copy: all of it is in the page cache now, and whoever
+  /// still has its pages later sees nobody else's bytes in them, since zeroing a slot gives it other pages. False: read
+  /// it.
+  virtual bool lend(uint64_t, uint64_t, FileRange*) { return false; }
   /// Writes inline when that is expected not to wait. 0 when all of it was, -EAGAIN to submit() instead, or -errno.
   virtual int write_now(uint64_t address, const uint8_t* buffer, uint32_t length) = 0;
   /// Starts an operation; io->done runs later on `async`'s owner thread (never inside submit).

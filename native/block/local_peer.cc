@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -26,6 +27,22 @@ const uint8_t* zeroes() {
 /// Where the file system or device does not know an operation, as opposed to failing it.
 bool unknown_operation(int result) { return result == -EOPNOTSUPP || result == -ENOSYS || result == -EINVAL; }
 
+/// 1 when all of [offset, offset+length) is in the page cache, 0 when not, -errno where the kernel does not say (Linux
+/// before 6.5).
+int is_cached(int fd, uint64_t offset, uint64_t length) {
+  // linux/mman.h has these only from 6.5 on.
+  constexpr long kCachestat = 451;  // on all architectures
+  struct {
+    uint64_t offset, length;
+  } const asked = {offset, length};
+  struct {
+    uint64_t cached, dirty, writeback, evicted, recently_evicted;
+  } pages = {};
+  static const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  if (syscall(kCachestat, fd, &asked, &pages, 0) != 0) return -errno;
+  return pages.cached == (offset + length - 1) / page - offset / page + 1 ? 1 : 0;
+}
+
 int allocate(int fd, int mode, uint64_t offset, uint64_t length) {
   while (fallocate(fd, mode, static_cast<off_t>(offset), static_cast<off_t>(length)) != 0) {
     if (errno != EINTR) return -errno;
@@ -41,7 +58,8 @@ std::shared_ptr<BlockPeer> LocalPeer::open(const PoolSpec& spec, std::string* me
   return std::shared_ptr<BlockPeer>(new LocalPeer(std::move(files)));
 }
 
-LocalPeer::LocalPeer(std::unique_ptr<PoolFiles> files) : files_(std::move(files)) {
+LocalPeer::LocalPeer(std::unique_ptr<PoolFiles> files)
+    : files_(std::move(files)), lends_(files_->holes_replace_pages()) {
   if (files_->direct()) {
     direct_ = std::make_unique<DirectIo>(this, files_->offset_alignment(), files_->memory_alignment(), latch_);
   }
@@ -73,15 +91,23 @@ int LocalPeer::read_now(uint64_t address, uint8_t* buffer, uint32_t length) {
       nowait_works_.store(false, std::memory_order_relaxed);
       return -EAGAIN;
     }
-    if (got == 0) {  // the end of a file that nothing was written to yet
-      memset(buffer, 0, length);
-      return 0;
-    }
+    // The end of the file, or (Linux 5.9 and 5.10) nothing that can be had without waiting.
+    if (got == 0) return -EAGAIN;
     buffer += got;
     offset += static_cast<uint64_t>(got);
     length -= static_cast<uint32_t>(got);
   }
   return 0;
+}
+
+bool LocalPeer::lend(uint64_t address, uint64_t length, FileRange* range) {
+  if (!lends_.load(std::memory_order_relaxed) || !files_->inside_a_file(address, length)) return false;
+  const int fd = files_->descriptor_now(files_->file_of(address));
+  if (fd < 0) return false;
+  *range = {fd, files_->offset_of(address)};
+  const int cached = is_cached(fd, range->offset, length);
+  if (cached < 0) lends_.store(false, std::memory_order_relaxed);
+  return cached > 0;
 }
 
 int LocalPeer::write_now(uint64_t address, const uint8_t* buffer, uint32_t length) {
@@ -284,6 +310,7 @@ int LocalPeer::zero_range(int fd, uint64_t offset, uint64_t length) {
   // On a block device this one gives space back only where the device promises zeroes for it; it is no discard
   // (FALLOC_FL_NO_HIDE_STALE), whose result nobody promises.
   if (!files_->preallocated()) result = allocate(fd, kPunch, offset, length);
+  if (result != 0) lends_.store(false, std::memory_order_relaxed);  // what follows may keep the slot's pages
   if (unknown_operation(result)) result = allocate(fd, kZero, offset, length);
   if (unknown_operation(result)) return write_zeroes(fd, offset, length);
   return latch_.after_write(result);

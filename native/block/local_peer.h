@@ -24,6 +24,7 @@ class LocalPeer final : public BlockPeer {
   BlockCapabilities capabilities() const override;
   uint64_t file_span() const override { return files_->span(); }
   int read_now(uint64_t address, uint8_t* buffer, uint32_t length) override;
+  bool lend(uint64_t address, uint64_t length, FileRange* range) override;
   int write_now(uint64_t address, const uint8_t* buffer, uint32_t length) override;
   void submit(BlockIo* io, AsyncIo& async) override;
   int sync_now(uint32_t file) override;
@@ -52,6 +53,9 @@ class LocalPeer final : public BlockPeer {
   std::unique_ptr<DirectIo> direct_;  // direct pools
   // RWF_NOWAIT is not known to every file system; where it is not, all reads go the asynchronous way.
   std::atomic<bool> nowait_works_{true};
+  // Whether pages of the page cache may be sent: a freed slot must get other pages, so holes must be punched (and the
+  // kernel must tell what is cached).
+  std::atomic<bool> lends_;
 };
 
 }  // namespace atoll_native

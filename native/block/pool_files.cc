@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/stat.h>
 #include <sys/file.h>
@@ -136,6 +137,7 @@ int PoolFiles::open_directory(std::string* message) {
     if (result < 0) return result;
   }
   learn_existing();
+  learn_holes(lock_fd_);
   return 0;
 }
 
@@ -163,7 +165,18 @@ int PoolFiles::open_single(std::string* message) {
   if (!device) {
     if (const int result = lock(fd, path_, message); result < 0) return result;
   }
+  if (!device) learn_holes(fd);
   return direct_ ? learn_alignment(fd, message) : 0;
+}
+
+/// Punches a hole behind the end of a file, where nothing is, to see whether the file system can.
+void PoolFiles::learn_holes(int fd) {
+  const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  struct stat info;
+  if (direct_ || preallocate_ || data_offset_ % page != 0 || fstat(fd, &info) != 0) return;
+  const uint64_t end = (static_cast<uint64_t>(info.st_size) / page + 1) * page;
+  const int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+  holes_replace_pages_ = fallocate(fd, mode, static_cast<off_t>(end), static_cast<off_t>(page)) == 0;
 }
 
 int PoolFiles::learn_alignment(int fd, std::string* message) {

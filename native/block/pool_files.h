@@ -81,6 +81,8 @@ class PoolFiles {
   PoolSpec::Kind kind() const { return kind_; }
   bool preallocated() const { return preallocate_; }
   bool direct() const { return direct_; }
+  /// Zeroing a slot takes its pages out of the page cache, so that whoever still has them keeps what they held.
+  bool holes_replace_pages() const { return holes_replace_pages_; }
   /// Of addresses and lengths, and of buffers, in direct pools; else 1.
   uint32_t offset_alignment() const { return offset_alignment_; }
   uint32_t memory_alignment() const { return memory_alignment_; }
@@ -94,6 +96,7 @@ class PoolFiles {
   int open_directory(std::string* message);
   int open_single(std::string* message);
   int lock(int fd, const std::string& what, std::string* message) const;
+  void learn_holes(int fd);
   int learn_alignment(int fd, std::string* message);
   void learn_existing();
   int open_file(uint32_t file);
@@ -113,6 +116,7 @@ class PoolFiles {
   uint32_t file_count_max_ = 1;
   uint32_t offset_alignment_ = 1;
   uint32_t memory_alignment_ = 1;
+  bool holes_replace_pages_ = false;
   int directory_fd_ = -1;  // directory: the directory
   int lock_fd_ = -1;       // directory: the superblock file
   File* files_ = nullptr;  // file_count_max_ of them, in memory that is only taken where files are

@@ -30,7 +30,9 @@ void Transmission::complete(Record* record) {
     input_.unpin(record->pinned);
     record->pinned = nullptr;
   }
-  if (record->kind == Kind::kPiece) {
+  if (record->kind == Kind::kRest) {
+    rest_ended(record->request.error);
+  } else if (record->kind == Kind::kPiece) {
     piece_done(record);
   } else if (state_ == State::kDead) {
     release(record);
@@ -48,7 +50,8 @@ void Transmission::complete(Record* record) {
 
 /// Emits the reply now, or when there is room.
 void Transmission::deliver(Record* record) {
-  if (held_ == nullptr && !streaming_ && emit(record)) return;
+  const bool has_room = record->region.buffer != nullptr;
+  if (!streaming_ && (held_ == nullptr || has_room) && emit(record)) return;
   record->next = nullptr;
   if (held_ == nullptr) {
     held_ = record;
@@ -60,12 +63,23 @@ void Transmission::deliver(Record* record) {
 
 void Transmission::emit_held() {
   if (gathering_ != nullptr && state_ != State::kDead) emit_gathered();
-  while (held_ != nullptr && !streaming_) {
-    Record* record = held_;
+  // Those that have room already pass those that wait for some: what they give back may be what is waited for.
+  Record** link = &held_;
+  Record* kept = nullptr;
+  bool room = true;
+  while (*link != nullptr && !streaming_ && output_.runs_free() != 0) {
+    Record* record = *link;
     Record* next = record->next;
-    if (!emit(record)) return;
-    held_ = next;
+    const bool has_room = record->region.buffer != nullptr;
+    if ((room || has_room) && emit(record)) {
+      *link = next;
+      continue;
+    }
+    room = room && has_room;
+    kept = record;
+    link = &record->next;
   }
+  if (*link == nullptr) held_last_ = kept;
 }
 
 bool Transmission::emit(Record* record) {

@@ -1,6 +1,8 @@
 // The files of local pools: one daemon at a time, creation that leaves nothing behind, sizes, descriptors, slow writes.
 #include <fcntl.h>
 #include <sys/resource.h>
+#include <sys/sendfile.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 
 #include <algorithm>
@@ -181,6 +183,46 @@ void out_of_descriptors_is_an_errno(const TempFolder& folder) {
   CHECK_EQ(peer->ensure_file(1), 0);
 }
 
+/// What was sent from the page cache stays what it was, whoever gets the slot afterwards.
+void lent_pages_are_nobody_elses(const TempFolder& folder) {
+  PoolSpec spec = local(PoolSpec::Kind::kDirectory, folder.folder("lent"), 0);
+  std::shared_ptr<BlockPeer> peer = open_peer(spec);
+  constexpr uint32_t kBytes = 64 * kKiB;
+  const std::vector<uint8_t> first(kBytes, 0x11), second(kBytes, 0x22);
+  CHECK_EQ(peer->ensure_file(0), 0);
+  FileRange range;
+  CHECK(!peer->lend(kBytes, kBytes, &range));  // nothing there that could be cached
+  CHECK_EQ(peer->write_now(kBytes, first.data(), kBytes), 0);
+  if (!peer->lend(kBytes, kBytes, &range)) {
+    std::printf("  (this kernel or file system cannot lend; copied instead)\n");
+    return;
+  }
+  CHECK(!peer->lend(kBytes, kBytes + 4096, &range));
+  CHECK(!peer->lend(kSpan - 4096, 8192, &range));
+  CHECK(peer->lend(kBytes + 1000, 5000, &range));
+  CHECK_EQ(range.offset, kBytes + 1000);
+  int ends[2];
+  REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+  CHECK(peer->lend(kBytes, kBytes, &range));
+  off_t at = static_cast<off_t>(range.offset);
+  CHECK_EQ(sendfile(ends[0], range.fd, &at, kBytes), static_cast<ssize_t>(kBytes));
+  CHECK_EQ(peer->zero_now(kBytes, kBytes), 0);
+  CHECK(!peer->lend(kBytes, kBytes, &range));
+  CHECK_EQ(peer->write_now(kBytes, second.data(), kBytes), 0);
+  std::vector<uint8_t> got(kBytes);
+  CHECK_EQ(recv(ends[1], got.data(), kBytes, MSG_WAITALL), static_cast<ssize_t>(kBytes));
+  CHECK(got == first);
+  close(ends[0]);
+  close(ends[1]);
+  peer.reset();
+  spec.preallocate = true;
+  peer = open_peer(spec);
+  CHECK_EQ(peer->write_now(kBytes, second.data(), kBytes), -EAGAIN);  // not open yet
+  CHECK_EQ(peer->ensure_file(0), 0);
+  CHECK_EQ(peer->write_now(kBytes, second.data(), kBytes), 0);
+  CHECK(!peer->lend(kBytes, kBytes, &range));
+}
+
 void sizes_are_told(const TempFolder& folder) {
   std::shared_ptr<BlockPeer> declared = open_peer(local(PoolSpec::Kind::kDirectory, folder.folder("d"), 7 * kSpan));
   CHECK_EQ(declared->usage().capacity_bytes, 7 * kSpan);
@@ -327,6 +369,7 @@ int main() {
   a_full_file_system_leaves_nothing(folder);
   a_full_sparse_pool_says_enospc(folder, pool);
   out_of_descriptors_is_an_errno(folder);
+  lent_pages_are_nobody_elses(folder);
   sizes_are_told(folder);
   existing_files_are_counted(folder);
   one_slow_write_is_chance();

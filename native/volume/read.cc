@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include <cerrno>
 #include <cstring>
 
@@ -6,6 +8,14 @@
 #include "volume/volume_peer.h"
 
 namespace atoll_native {
+namespace {
+
+uint64_t page_bytes() {
+  static const auto bytes = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  return bytes;
+}
+
+}  // namespace
 
 VolumePeer::Progress VolumePeer::drive_read(Request* request) {
   const Target target = target_of(request->volume);
@@ -35,6 +45,24 @@ VolumePeer::Progress VolumePeer::drive_read(Request* request) {
     turn_bytes_ += span.length;
   }
   return Progress::kFinished;
+}
+
+/// What lies together in the page cache from `offset` on. Where anything is in the way (a leaf that is not resident, a
+/// block that is not mapped, a cold page) a read finds out what to do.
+bool VolumePeer::lend(uint32_t volume, uint64_t offset, uint64_t* length, FileRange* range) {
+  const Request asked{.op = Op::kRead, .volume = volume, .offset = offset, .length = *length};
+  if (refusal(asked) != 0) return false;
+  const Target target = target_of(volume);
+  // Slots smaller than a page share pages with others, which zeroing them does not replace.
+  if (target.block_bytes() < page_bytes()) return false;
+  const Span span = read_span(target, offset, offset + *length);
+  if (span.place != Place::kData || !target.pool->lend(span.address, span.length, range)) return false;
+  *length = span.length;
+  return true;
+}
+
+void VolumePeer::lent(uint32_t volume, uint64_t length) {
+  count_request({.op = Op::kRead, .volume = volume, .length = length});
 }
 
 }  // namespace atoll_native

@@ -3,6 +3,8 @@
 #pragma once
 #include <cstdint>
 
+#include "block/file_range.h"
+
 namespace atoll_native {
 
 enum class Op : uint8_t { kRead, kWrite, kFlush, kTrim, kWriteZeroes, kCache, kStatus };
@@ -51,6 +53,11 @@ class RequestSink {
   virtual ~RequestSink() = default;
   /// Takes one request. `done` may run before this returns. Never blocks, never fails: errors come through done().
   virtual void submit(Request* request) = 0;
+  /// Where the bytes from `offset` of a volume lie in a file, to be sent from there (sendfile) within this turn, and
+  /// what of `*length` lies together: `*length` is made less. False: submit a read.
+  virtual bool lend(uint32_t, uint64_t, uint64_t*, FileRange*) { return false; }
+  /// A read of so many bytes is answered with what is lent: for the statistics.
+  virtual void lent(uint32_t, uint64_t) {}
 };
 
 }  // namespace atoll_native

@@ -66,6 +66,8 @@ class VolumePeer final : public RequestSink {
   VolumePeer& operator=(const VolumePeer&) = delete;
 
   void submit(Request* request) override;
+  bool lend(uint32_t volume, uint64_t offset, uint64_t* length, FileRange* range) override;
+  void lent(uint32_t volume, uint64_t length) override;
 
   // ---- for the reactor
   /// `epoch`: what lookups of this turn are made under.
