@@ -1,5 +1,6 @@
 /** Pools that break: errors reach the client as themselves, nothing acknowledged is lost, a failed sync is never retried into success. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { FaultSpec } from '../../src/xseg/native.ts';
 import { Home } from './engine.ts';
 
 const MIB = 1024 * 1024;
@@ -97,6 +98,51 @@ describe('reads that fail', () => {
     expect((await c.read(0, 65536)).every((b) => b === 1)).toBe(true);
     await c.close();
     expect(await e.check()).toMatchObject({ ok: true });
+  });
+});
+
+describe('a full pool whose freed slots cannot be had', () => {
+  /** A full pool, and a writer that waits for what another volume of it freed. */
+  async function waiting(fault: FaultSpec) {
+    const e = await home.open({ poolFaults: { p: [fault] } });
+    await e.createPool({ name: 'p', path: `${home.dir}/p/`, size: 64 * MIB });
+    await e.createVolume({ name: 'v', size: 128 * MIB, pool: 'p' });
+    await e.createVolume({ name: 'w', size: 128 * MIB, pool: 'p' });
+    const v = await home.connect('v');
+    const w = await home.connect('w');
+    for (let i = 0; i < 64; i++) await v.write(i * MIB, Buffer.alloc(MIB, 1));
+    await v.trim(0, 8 * MIB);
+    const write = w.write(0, Buffer.alloc(MIB, 2));
+    write.catch(() => undefined);
+    return { e, v, w, write };
+  }
+
+  it('answers ENOSPC when zeroing fails for want of space, and goes on when it succeeds later', async () => {
+    const { e, v, w, write } = await waiting({ kind: 'error', zero: true, errno: 28, times: 1 });
+    await expect(write).rejects.toThrow(expect.objectContaining({ errno: 28 }));
+    for (let i = 0; (await e.showPool('p')).reclaimingBytes > 0; i++) {
+      if (i > 200) throw new Error('it is not tried again');
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    await w.write(0, Buffer.alloc(MIB, 2));
+    await v.close();
+    await w.close();
+    expect(await e.check()).toMatchObject({ ok: true });
+  }, 30_000);
+
+  it('answers EIO when zeroing breaks the pool', async () => {
+    const { v, w, write } = await waiting({ kind: 'error', zero: true, errno: 5, times: 1 });
+    await expect(write).rejects.toThrow(EIO);
+    await expect(w.write(MIB, Buffer.alloc(MIB, 2))).rejects.toThrow(EIO);
+    await v.close();
+    await w.close();
+  });
+
+  it('answers EIO when the commit that frees them cannot be', async () => {
+    const { v, w, write } = await waiting({ kind: 'error', sync: true, errno: 5, times: 1 });
+    await expect(write).rejects.toThrow(EIO);
+    await v.close();
+    await w.close();
   });
 });
 

@@ -1,6 +1,6 @@
 /** A pool's slots against a store, a core and a committer that do what the test says, when it says so. */
-import { describe, expect, it } from 'vitest';
-import { type PoolHost, SlotPool } from '../../src/xseg/mapper/slots.ts';
+import { describe, expect, it, vi } from 'vitest';
+import { type PoolHost, SlotPool, ZERO_RETRY_MS } from '../../src/xseg/mapper/slots.ts';
 import type { Native } from '../../src/xseg/native.ts';
 import { GROUP_SEALED, type GroupChange, type PoolRow } from '../../src/xseg/store/batch.ts';
 import { bitFill, bitGet } from '../../src/xseg/store/bitmap.ts';
@@ -130,6 +130,49 @@ describe('a group that was never used', () => {
       expect(t.pool.reclaimingSlots).toBe(0);
     });
   }
+});
+
+describe('zeroing that fails', () => {
+  function fullPool() {
+    const t = new Bench({ size: 8 * BLOCK });
+    t.allocate();
+    t.activated();
+    expect(t.allocate(8)).toEqual({ slot: 0, count: 8 });
+    t.pool.abandon(2, 3);
+    t.pool.turn();
+    expect(t.allocate()).toBe('wait');
+    let woken = 0;
+    t.pool.waiters.push(() => woken++);
+    return { t, woken: () => woken };
+  }
+
+  it('is no space for those who wait, and is tried again later', () => {
+    vi.useFakeTimers({ toFake: ['performance'] });
+    const { t, woken } = fullPool();
+    t.jobs[0].done(28);
+    expect(woken()).toBe(1);
+    expect(t.allocate()).toBe('full');
+    expect([t.pool.reclaimingSlots, t.pool.lostSlots]).toEqual([0, 3]);
+    expect(t.pool.usage().reclaimingBytes).toBe(3 * BLOCK);
+    t.pool.turn();
+    expect(t.jobs).toHaveLength(1);
+    vi.advanceTimersByTime(ZERO_RETRY_MS);
+    t.pool.turn();
+    expect(t.jobs[1].runs).toEqual([2, 3]);
+    expect(t.allocate()).toBe('wait');
+    t.jobs[1].done(0);
+    expect(t.allocate(3)).toEqual({ slot: 2, count: 3 });
+    expect([t.pool.reclaimingSlots, t.pool.lostSlots]).toEqual([0, 0]);
+    vi.useRealTimers();
+  });
+
+  it('tells those who wait when the pool failed by it', () => {
+    const { t, woken } = fullPool();
+    t.failed = true;
+    t.jobs[0].done(5);
+    expect(woken()).toBe(1);
+    expect(t.allocate()).toBe('failed');
+  });
 });
 
 describe('a clean stop', () => {

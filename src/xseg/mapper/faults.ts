@@ -292,8 +292,8 @@ export class Faults {
       }
     }
     const run = pool.allocate(resource, wanted);
-    if (run === 'full') {
-      this.#fail(f, ENOSPC);
+    if (run === 'full' || run === 'failed') {
+      this.#fail(f, run === 'full' ? ENOSPC : EIO);
       return;
     }
     if (run === 'wait') {
@@ -522,6 +522,7 @@ export class Faults {
     const pool = this.host.poolOf(resource);
     const run = pool.allocate(resource, Math.min(PAGE_ENTRIES - index, to - at));
     if (run === 'full') return NO_SLOTS;
+    if (run === 'failed') return BROKEN;
     if (run === 'wait') {
       if (pool.freeingSlots > 0) this.host.commitAll();
       pool.waiters.push(again);

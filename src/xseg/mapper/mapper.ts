@@ -321,6 +321,8 @@ export class Mapper {
 
   #landed(r: Resource): void {
     this.operations.landed(r);
+    // what it was to free will not come: who waits for it must hear of that
+    if (r.failed !== 0) this.pools.get(r.row.pool)?.wake();
     if (r.changes.waiters.length > 0 || r.changes.syncData) this.#wanted.add(r);
     this.freeing.poke();
   }

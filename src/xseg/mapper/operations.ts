@@ -560,6 +560,10 @@ export class Operations {
       done(new EngineError('NO_SPACE', `pool ${pool.row.name} is full`));
       return;
     }
+    if (run === 'failed') {
+      done(new EngineError('POOL_FAILED', `pool ${pool.row.name} has failed; see the log`));
+      return;
+    }
     try {
       const bytes = new Uint8Array(pool.blockSize);
       this.native.readNow(this.core, pool.handle, (old - 1) * pool.blockSize, bytes);

@@ -21,6 +21,8 @@ export const THIN_RESERVE_BYTES = 64 * 1024 * 1024;
 const ZERO_RUNS_MAX = 1024;
 const ZERO_BYTES_MAX = 64 * 1024 * 1024;
 const ZERO_JOBS_MAX = 2;
+/** Slots that could not be zeroed are tried again after this, while the pool has not failed. */
+export const ZERO_RETRY_MS = 5000;
 /** Groups that may be looked at for free space per prepare. */
 const PREPARE_LOOKS_MAX = 64;
 
@@ -64,6 +66,8 @@ export class SlotPool {
   reclaimingSlots = 0;
   /** freed, not durable yet */
   freeingSlots = 0;
+  /** freed durable, but they could not be zeroed: nobody waits for them */
+  lostSlots = 0;
   failed = false;
   waiters: (() => void)[] = [];
   #groups = new Map<number, Group>();
@@ -74,6 +78,8 @@ export class SlotPool {
   #reclaim: { epoch: number; runs: number[] }[] = [];
   /** by group, the slots that are in `#reclaim` or being zeroed: zeroed twice, the second time may be somebody's data */
   #queued = new Map<number, { slots: Uint8Array; count: number }>();
+  /** runs of `lostSlots`, oldest first, and when to try again; they stay in `#queued` */
+  #lost: { at: number; runs: number[] }[] = [];
   #zeroJobs = 0;
   #usageAt = 0;
   #fsFree = Number.MAX_SAFE_INTEGER;
@@ -124,7 +130,7 @@ export class SlotPool {
       usedBytes: used,
       freeBytes: Math.max(0, capacity - used),
       physicalBytes: native.physicalBytes,
-      reclaimingBytes: (this.reclaimingSlots + this.freeingSlots) * this.blockSize,
+      reclaimingBytes: (this.reclaimingSlots + this.freeingSlots + this.lostSlots) * this.blockSize,
     };
   }
 
@@ -148,9 +154,11 @@ export class SlotPool {
 
   /**
    * Takes up to `count` contiguous slots for a resource.
-   * @returns the run; 'wait' when some will come (put yourself in `waiters`); 'full' when there are none
+   * @returns the run; 'wait' when some will come (put yourself in `waiters`); 'full' when there are none; 'failed' when
+   *   the pool takes no writes any more
    */
-  allocate(owner: { id: number; group: Group | null }, count: number): SlotRun | 'wait' | 'full' {
+  allocate(owner: { id: number; group: Group | null }, count: number): SlotRun | 'wait' | 'full' | 'failed' {
+    if (this.failed) return 'failed';
     if (this.#thinFull()) return 'full';
     for (let tries = 0; tries < 3; tries++) {
       let group = owner.group;
@@ -375,7 +383,9 @@ export class SlotPool {
 
   /** Starts zeroing what no reactor can hold any more. Called every turn of the mapper. */
   turn(): void {
-    if (this.#reclaim.length === 0 || this.#zeroJobs >= ZERO_JOBS_MAX || this.failed) return;
+    if (this.failed) return;
+    if (this.#lost.length > 0) this.#retryLost();
+    if (this.#reclaim.length === 0 || this.#zeroJobs >= ZERO_JOBS_MAX) return;
     const safe = this.native.epochSafe(this.core);
     const batch: number[] = [];
     let room = Math.max(1, Math.floor(ZERO_BYTES_MAX / this.blockSize));
@@ -405,19 +415,31 @@ export class SlotPool {
     this.#zeroJobs++;
     const ticket = this.host.ticket((error) => {
       this.#zeroJobs--;
-      if (error !== 0) {
-        this.host.log('error', 'zeroing freed slots failed; they stay out of use', {
-          pool: this.row.name,
-          errno: error,
-        });
-        this.failed = this.native.poolUsage(this.core, this.handle).failed;
-        return;
-      }
-      for (let i = 0; i < runs.length; i += 2) this.#zeroed(runs[i], runs[i + 1]);
-      this.#usageAt = 0;
-      this.#wake();
+      if (error !== 0) this.#lose(runs, error);
+      else for (let i = 0; i < runs.length; i += 2) this.#zeroed(runs[i], runs[i + 1]);
+      this.wake();
     });
     this.native.zeroRuns(this.core, this.handle, list, list.length / 2, ticket);
+  }
+
+  /** What could not be zeroed is no space for those who wait. */
+  #lose(runs: number[], error: number): void {
+    this.host.log('error', 'zeroing freed slots failed; they stay out of use', { pool: this.row.name, errno: error });
+    const slots = countOf(runs);
+    this.reclaimingSlots -= slots;
+    this.lostSlots += slots;
+    this.#lost.push({ at: performance.now() + ZERO_RETRY_MS, runs });
+  }
+
+  #retryLost(): void {
+    const now = performance.now();
+    while (this.#lost.length > 0 && this.#lost[0].at <= now) {
+      const { runs } = this.#lost.shift() as { runs: number[] };
+      const slots = countOf(runs);
+      this.lostSlots -= slots;
+      this.reclaimingSlots += slots;
+      this.#reclaim.push({ epoch: 0, runs });
+    }
   }
 
   #wake(): void {
@@ -426,8 +448,9 @@ export class SlotPool {
     for (const run of waiters) run();
   }
 
+  /** Space, or what the pool is able to, may have changed: who waits looks again. */
   wake(): void {
-    this.#usageAt = 0;
+    this.hasFailed();
     this.#wake();
   }
 
@@ -463,6 +486,13 @@ export class SlotPool {
     }
     return { files: [...new Set(files)], changes };
   }
+}
+
+/** Slots in [slot, count] runs. */
+function countOf(runs: number[]): number {
+  let slots = 0;
+  for (let i = 1; i < runs.length; i += 2) slots += runs[i];
+  return slots;
 }
 
 /** Sorts and joins [slot, count] runs; never joins across a group's border. */
