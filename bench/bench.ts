@@ -117,8 +117,8 @@ export class Bench {
   }
 
   /** Maps `bytes` from the start with data, and makes them durable. */
-  async fill(target: Export, bytes: number): Promise<void> {
-    await this.fio(target, { rw: 'write', blockSize: '1m', depth: 4, size: bytes, endFsync: true, refill: true });
+  async fill(target: Export, bytes: number, blockSize = '1m'): Promise<void> {
+    await this.fio(target, { rw: 'write', blockSize, depth: 4, size: bytes, endFsync: true, refill: true });
   }
 
   /** One fio run and the CPU time that the server took for it. */

@@ -5,11 +5,12 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import type { Children } from './children.ts';
-import { ATOLL, NBDKIT_FILE, NBDKIT_MEMORY, QEMU_QCOW2, QEMU_RAW } from './peers/server.ts';
+import { LIMITS, SERVERS } from './peers/server.ts';
 import type { Report, RowResult } from './result.ts';
 import { median, spread } from './stats.ts';
 
-const COLOURS = ['#c2410c', '#1d4ed8', '#60a5fa', '#15803d', '#86efac', '#7c3aed', '#a1a1aa', '#facc15'];
+/** Atoll, the four peers, the limits in grey, and what else is compared. */
+const COLOURS = ['#c2410c', '#1d4ed8', '#60a5fa', '#15803d', '#86efac', '#71717a', '#d4d4d8', '#7c3aed', '#facc15'];
 const COLUMNS = 3;
 const PANEL_WIDTH = 420;
 const PANEL_HEIGHT = 300;
@@ -90,7 +91,7 @@ function panels(rows: RowResult[], barsOf: (row: RowResult) => Bar[], unitOf: (r
 }
 
 /** The servers have the same colour in every plot; what else comes gets the next one. */
-const coloured: string[] = [ATOLL, QEMU_QCOW2, QEMU_RAW, NBDKIT_FILE, NBDKIT_MEMORY];
+const coloured: string[] = [...SERVERS, ...LIMITS];
 
 function colour(name: string): string {
   let index = coloured.indexOf(name);

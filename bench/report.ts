@@ -1,11 +1,14 @@
 /**
  * The report as Markdown: what was measured, what was aimed at, and where it was missed.
  */
-import { ATOLL, NBDKIT_FILE, NBDKIT_MEMORY, QEMU_QCOW2, QEMU_RAW } from './peers/server.ts';
+import { LIMITS, SERVERS } from './peers/server.ts';
 import { type Goal, type Report, type RowResult, type Sample, valuesOf } from './result.ts';
 import { median, spread } from './stats.ts';
 
-const SERVERS: readonly string[] = [ATOLL, QEMU_QCOW2, QEMU_RAW, NBDKIT_FILE, NBDKIT_MEMORY];
+const LIMITS_SAY =
+  '_limit probe_ and _client limit_ are no peers and have no goals: a program with nothing of what makes a storage ' +
+  'server, which shows what the socket and the client allow plain calls; the second does not even touch a file. ' +
+  'Neither is an upper bound for a server that sleeps, copies or shares its work otherwise.';
 
 export function markdown(report: Report): string {
   const goals = report.rows.flatMap((row) => row.goals.map((goal) => ({ row, goal })));
@@ -27,6 +30,7 @@ export function markdown(report: Report): string {
   const compared = report.rows.filter((row) => row.series.length > 0);
   if (compared.length > 0) lines.push('## Compared', '');
   for (const rows of groups(compared)) lines.push(...comparedTable(rows), '');
+  if (seriesNames(compared).some((name) => LIMITS.includes(name))) lines.push(LIMITS_SAY, '');
   const cpu = compared.filter((row) => row.series.some((one) => one.samples.some((s) => s.cpuPerMillion !== null)));
   if (cpu.length > 0) lines.push('## CPU seconds of the server per million I/Os', '');
   for (const rows of groups(cpu)) lines.push(...sampleTable(rows, (sample) => sample.cpuPerMillion), '');
@@ -54,7 +58,7 @@ function groups(rows: readonly RowResult[]): RowResult[][] {
   const found = new Map<string, RowResult[]>();
   for (const row of rows) {
     const names = row.series.map((series) => series.name);
-    const key = names.every((name) => SERVERS.includes(name)) ? 'servers' : names.join();
+    const key = names.every((name) => SERVERS.includes(name) || LIMITS.includes(name)) ? 'servers' : names.join();
     const group = found.get(key);
     if (group) group.push(row);
     else found.set(key, [row]);
@@ -64,6 +68,11 @@ function groups(rows: readonly RowResult[]): RowResult[][] {
 
 function seriesNames(rows: readonly RowResult[]): string[] {
   return [...new Set(rows.flatMap((row) => row.series.map((series) => series.name)))];
+}
+
+/** What is no peer stands out. */
+function heading(name: string): string {
+  return LIMITS.includes(name) ? `_${name}_` : name;
 }
 
 function table(head: readonly string[], body: readonly (readonly string[])[]): string[] {
@@ -83,7 +92,7 @@ function comparedTable(rows: readonly RowResult[]): string[] {
       return `${number(middle)} (${number(min)}–${number(max)})`;
     }),
   ]);
-  return table(['work', 'unit', ...names], body);
+  return table(['work', 'unit', ...names.map(heading)], body);
 }
 
 function sampleTable(rows: readonly RowResult[], read: (sample: Sample) => number | null): string[] {
@@ -96,7 +105,7 @@ function sampleTable(rows: readonly RowResult[], read: (sample: Sample) => numbe
       return values.length > 0 ? number(median(values)) : '–';
     }),
   ]);
-  return table(['work', ...names], body);
+  return table(['work', ...names.map(heading)], body);
 }
 
 function goalTable(rows: readonly RowResult[]): string[] {

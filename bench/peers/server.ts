@@ -11,6 +11,13 @@ export const QEMU_QCOW2 = 'qemu-nbd qcow2';
 export const QEMU_RAW = 'qemu-nbd raw';
 export const NBDKIT_FILE = 'nbdkit file';
 export const NBDKIT_MEMORY = 'nbdkit memory';
+/** No peers: no storage servers, and no goals. They show what the socket and fio allow. */
+export const LIMIT_PROBE = 'limit probe';
+export const CLIENT_LIMIT = 'client limit (no storage)';
+
+/** In the order of the reports. */
+export const SERVERS: readonly string[] = [ATOLL, QEMU_QCOW2, QEMU_RAW, NBDKIT_FILE, NBDKIT_MEMORY];
+export const LIMITS: readonly string[] = [LIMIT_PROBE, CLIENT_LIMIT];
 
 export interface Export {
   readonly socket: string;

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { ATOLL, NBDKIT_MEMORY } from '../../bench/peers/server.ts';
+import { ATOLL, CLIENT_LIMIT, LIMIT_PROBE, NBDKIT_MEMORY } from '../../bench/peers/server.ts';
 import { markdown, number } from '../../bench/report.ts';
-import { atMost, newRow, type Report, ratioGoal } from '../../bench/result.ts';
+import { atMost, newRow, pairedFact, type Report, ratioGoal } from '../../bench/result.ts';
 import { longestGap } from '../../bench/rows/snapshot-load.ts';
 import { scatterOffsets } from '../../bench/scatter.ts';
 import { MIB } from '../../bench/size.ts';
@@ -50,6 +50,18 @@ describe('bench report', () => {
 
   it('writes CPU time beside each', () => {
     expect(markdown(report(comparison([20], [10], 1)))).toContain('| reads | 2 | 1 |');
+  });
+
+  it('shows the limits in the table of the servers, and says that they are no peers', () => {
+    const row = comparison([20], [10], 1);
+    row.series.push({ name: LIMIT_PROBE, samples: samples(30) }, { name: CLIENT_LIMIT, samples: samples(50) });
+    pairedFact(row, 'atoll_to_limit_probe_ratio', ATOLL, LIMIT_PROBE);
+    const text = markdown(report(comparison([20], [10], 1), row));
+    expect(text).toContain('| work | unit | atoll | nbdkit memory | _limit probe_ | _client limit (no storage)_ |');
+    expect(text.match(/\| work \| unit \|/g)).toHaveLength(1);
+    expect(text).toContain('no peers and have no goals');
+    expect(text).toContain('atoll to limit probe ratio: 0.67');
+    expect(markdown(report(comparison([20], [10], 1)))).not.toContain('no peers');
   });
 
   it('writes three digits', () => {
