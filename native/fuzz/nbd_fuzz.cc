@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdlib>
 #include <string>
 #include <vector>
@@ -76,6 +77,7 @@ struct World {
     std::memset(volume.mapped.data(), 0, volume.mapped.size());
     sink.hold = directory.hold = false;
     sink.fail = nullptr;
+    sink.lends = nullptr;
     listening = true;
     received.clear();
   }
@@ -242,6 +244,7 @@ void check_replies(const std::vector<uint8_t>& bytes, bool extended) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Source source(data, size);
   static World& world = *new World;
+  signal(SIGPIPE, SIG_IGN);  // as in the daemon
   world.begin();
   int ends[2];
   require(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) == 0);
@@ -256,6 +259,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   world.listening = (mood & 8) == 0;
   if ((mood & 16) != 0) {
     world.sink.fail = [](const Request& one) { return one.offset / kBlockBytes % 3 == 1 ? EIO : 0; };
+  }
+  uint32_t lookups = 0;
+  if ((mood & 64) != 0) {
+    // Mostly all of it, now and then a part or nothing.
+    world.sink.lends = [&lookups](uint64_t, uint64_t bytes) -> uint64_t {
+      lookups++;
+      return lookups % 7 == 0 ? 0 : lookups % 5 == 0 ? bytes / 2 : bytes;
+    };
   }
   while (!source.empty()) {
     const uint8_t action = source.byte();
@@ -309,6 +320,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   world.reactor.turn(0);
   require(world.place.connections.empty() && world.registry.count() == 0);
   require(world.place.count.load() == 0 && world.place.pool.taken() == 0);
+  world.sink.lends = nullptr;
   require(world.sink.in_flight == 0 && world.directory.open_handles() == 0 && world.directory.wrong_closes() == 0);
   return 0;
 }

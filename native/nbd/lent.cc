@@ -49,6 +49,7 @@ int64_t Transmission::send_lent(uint64_t offset, uint32_t bytes) {
   FileRange range;
   if (rest_state_ == Rest::kNone && sink_.lend(session_.volume, offset, &length, &range)) {
     off_t at = static_cast<off_t>(range.offset);
+    // SIGPIPE, which this cannot be told to leave out, is blocked on reactors and ignored by Node.
     const ssize_t n = sendfile(fd_, range.fd, &at, length);
     if (n > 0) return n;
     if (n < 0 && (errno == EAGAIN || errno == EINTR || errno == EPIPE || errno == ECONNRESET)) return -errno;

@@ -175,6 +175,7 @@ class VolumePeer final : public RequestSink {
 
   // write.cc
   Progress drive_write(Request* request);
+  static bool beyond_end(const Target& target, uint64_t end);
   bool write_durable(Request* request, const Target& target, const Span& span, uint32_t generation, Progress* progress);
   const uint8_t* source_of(const Request& request, uint64_t cursor) const;
   void drive_work(Work* work);

@@ -15,6 +15,10 @@ const uint8_t* VolumePeer::source_of(const Request& request, uint64_t cursor) co
   return request.op == Op::kWrite ? request.buffer + (cursor - request.offset) : zero_region();
 }
 
+/// Whether the volume became smaller since the request was let in. Asked after the entry was seen: who sees an entry
+/// made writable behind a shrink sees the new size too.
+bool VolumePeer::beyond_end(const Target& target, uint64_t end) { return end > load_relaxed(target.record->size); }
+
 VolumePeer::Progress VolumePeer::drive_write(Request* request) {
   const Target target = target_of(request->volume);
   const uint64_t end = request->offset + request->length;
@@ -34,6 +38,9 @@ VolumePeer::Progress VolumePeer::drive_write(Request* request) {
       work->end = request->cursor + span.length;
       // Collected now, sent at the end of the turn, when nobody is admitted but I/O that ends by itself.
       send_map_write(work, target, span.length);
+    } else if (beyond_end(target, request->cursor + span.length)) {
+      fail(request, ENOSPC);
+      return Progress::kFinished;
     } else {
       Progress progress = Progress::kFinished;
       if (write_durable(request, target, span, admitted.generation(), &progress)) return progress;
@@ -109,6 +116,10 @@ void VolumePeer::drive_work(Work* work) {
     if (span.place == Place::kFault) {
       send_map_write(work, target, span.length);
       return;
+    }
+    if (beyond_end(target, work->cursor + span.length)) {
+      fail(request, ENOSPC);
+      break;
     }
     const int result =
         target.pool->write_now(span.address, source_of(*request, work->cursor), static_cast<uint32_t>(span.length));
