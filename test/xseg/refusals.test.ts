@@ -176,6 +176,39 @@ describe('volumes', () => {
     await expect(e.showVolume('v')).rejects.toThrow(code('NOT_FOUND'));
   });
 
+  it('wait for a name that another gives up, however long that takes', async () => {
+    const slow = { poolFaults: { local: [{ kind: 'delay' as const, sync: true, delayMs: 500 }] } };
+    const e = await home.open(slow);
+    for (const name of ['a', 'b', 'c', 'd']) await e.createVolume({ name, size: MIB });
+    await e.createSnapshot('d', 's');
+    // their last batch waits behind a data sync; that of a new volume does not
+    for (const name of ['a', 'b', 'c']) {
+      const c = await home.connect(name);
+      await c.write(0, Buffer.alloc(4096, 1));
+      await c.close();
+      await closed(e, name);
+    }
+    const order: string[] = [];
+    const note = (what: string) => () => void order.push(what);
+    await Promise.all([
+      e.deleteVolume('a', {}).then(note('deleted')),
+      e.createVolume({ name: 'a', size: 2 * MIB }).then(note('made')),
+      e.renameVolume('b', 'b2').then(note('renamed')),
+      e.clone('d@s', 'b').then(note('cloned')),
+      e.deleteVolume('c', {}).then(note('deleted')),
+      e.renameVolume('d', 'c').then(note('taken')),
+    ]);
+    expect(order.indexOf('made')).toBeGreaterThan(order.indexOf('deleted'));
+    expect(order.indexOf('cloned')).toBeGreaterThan(order.indexOf('renamed'));
+    expect((await e.listVolumes()).map((v) => [v.name, v.size])).toEqual([
+      ['a', 2 * MIB],
+      ['b', MIB],
+      ['b2', MIB],
+      ['c', MIB],
+    ]);
+    expect(await e.check()).toMatchObject({ ok: true });
+  });
+
   it('do not shrink below a snapshot; shrunk and grown again they read zeroes', async () => {
     const e = await home.open();
     await e.createVolume({ name: 'v', size: MIB });

@@ -147,8 +147,13 @@ export class Operations {
     if (size > SIZE_MAX) throw new EngineError('TOO_LARGE', 'a volume has at most 1 PiB');
   }
 
-  #refuseTaken(name: string): void {
+  /**
+   * Refuses a name that a volume has. One that a volume is giving up is still in the store, and batches of two volumes have
+   * no order: true, and `again` runs when it is gone.
+   */
+  #nameWaits(name: string, again: () => void): boolean {
     if (this.registry.volume(name) !== undefined) throw new EngineError('EXISTS', `a volume named ${name} exists`);
+    return this.registry.whenForgotten(name, again);
   }
 
   #guard<T>(done: Done<T>, work: () => void): void {
@@ -198,13 +203,14 @@ export class Operations {
       if (spec.size === undefined)
         throw new EngineError('INVALID', 'a volume needs a size, or a snapshot to start from');
       this.#checkSize(spec.size);
-      this.#refuseTaken(spec.name);
+      if (this.#nameWaits(spec.name, () => this.createVolume(spec, done))) return;
       const pool = this.#poolNamed(spec.pool);
       const row = this.#newRow(spec.name, KIND_VOLUME, 0, pool.id, spec.size, heightFor(spec.size, pool.blockSize));
       const r = this.registry.add(row);
+      const made = { ...row };
       r.changes.row = true;
       this.#durable(r, (error) => {
-        if (error === null) this.registry.settleName(row, row.id);
+        if (error === null) this.registry.settleName(made, row.id);
         done(error, error === null ? this.volumeInfo(r) : undefined);
       });
     });
@@ -243,12 +249,10 @@ export class Operations {
   }
 
   clone(from: string, to: string, size: number | undefined, done: Done<VolumeInfo>): void {
-    this.#holding<VolumeInfo>(
-      () => [this.needSnapshot(from)],
-      done,
-      (finish) => {
+    const work = (finish: Done<VolumeInfo>): void =>
+      this.#guard(finish, () => {
+        if (this.#nameWaits(to, () => work(finish))) return;
         const source = this.needSnapshot(from);
-        this.#refuseTaken(to);
         const row = this.#newRow(to, KIND_VOLUME, 0, source.row.pool, source.row.size, source.row.height);
         row.root = source.row.root;
         row.mapped = source.row.mapped;
@@ -259,6 +263,7 @@ export class Operations {
             throw new EngineError('INVALID', `${from} has ${source.row.size} bytes; a clone cannot be smaller`);
         }
         const r = this.registry.add(row);
+        const made = { ...row };
         r.changes.row = true;
         if (row.root !== 0) this.#addPageRef(r, row.root);
         if (size !== undefined && size > row.size) {
@@ -267,11 +272,11 @@ export class Operations {
             if (!this.tree.grow(r)) throw new EngineError('BUSY', 'no memory for map pages now; try again');
         }
         this.#durable(r, (error) => {
-          if (error === null) this.registry.settleName(row, row.id);
+          if (error === null) this.registry.settleName(made, row.id);
           finish(error, error === null ? this.volumeInfo(r) : undefined);
         });
-      },
-    );
+      });
+    this.#holding<VolumeInfo>(() => [this.needSnapshot(from)], done, work);
   }
 
   #addPageRef(r: Resource, page: number): void {
@@ -420,16 +425,14 @@ export class Operations {
   // ---- changing
 
   rename(name: string, to: string, done: Done<VolumeInfo>): void {
-    this.#holding<VolumeInfo>(
-      () => [this.needVolume(name)],
-      done,
-      (finish) => {
+    const work = (finish: Done<VolumeInfo>): void =>
+      this.#guard(finish, () => {
         const r = this.needVolume(name);
         if (name === to) {
           finish(null, this.volumeInfo(r));
           return;
         }
-        this.#refuseTaken(to);
+        if (this.#nameWaits(to, () => work(finish))) return;
         const old = { ...r.row };
         this.registry.unname(r.row);
         r.row.name = to;
@@ -440,8 +443,8 @@ export class Operations {
           this.registry.settleName({ ...old, name: to }, r.id);
           finish(error, this.volumeInfo(r));
         });
-      },
-    );
+      });
+    this.#holding<VolumeInfo>(() => [this.needVolume(name)], done, work);
   }
 
   protect(name: string, on: boolean, done: Done<void>): void {

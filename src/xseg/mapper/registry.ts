@@ -11,7 +11,9 @@ const CACHED_MAX = 8192;
 
 export class Registry {
   #byId = new Map<number, Resource>();
+  /** names that the store does not have yet, or (0) still has */
   #names = new Map<string, number>();
+  #forgotten = new Map<string, (() => void)[]>();
   #dead = new Set<number>();
   #chains = new Map<number, (() => void)[]>();
 
@@ -90,7 +92,21 @@ export class Registry {
   /** the store agrees now */
   settleName(row: { kind: number; volume: number; name: string }, wanted: number): void {
     const key = `${row.kind}/${row.volume}/${row.name}`;
-    if (this.#names.get(key) === wanted) this.#names.delete(key);
+    if (this.#names.get(key) !== wanted) return;
+    this.#names.delete(key);
+    const waiting = this.#forgotten.get(key) ?? [];
+    this.#forgotten.delete(key);
+    for (const run of waiting) run();
+  }
+
+  /** Runs `run` when the store has forgotten a volume's name that was given up; false when none was. */
+  whenForgotten(name: string, run: () => void): boolean {
+    const key = `${KIND_VOLUME}/0/${name}`;
+    if (this.#names.get(key) !== 0) return false;
+    const waiting = this.#forgotten.get(key);
+    if (waiting === undefined) this.#forgotten.set(key, [run]);
+    else waiting.push(run);
+    return true;
   }
 
   kill(resource: Resource): void {
