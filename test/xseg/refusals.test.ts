@@ -72,6 +72,50 @@ describe('pools', () => {
     await other.end();
   });
 
+  it('that are missing take nothing with them: the others serve, and all but data can be changed', async () => {
+    let e = await home.open();
+    const dir = path.join(home.dir, 'away');
+    await e.createPool({ name: 'away', path: `${dir}/`, blockSize: 4096 });
+    await e.createVolume({ name: 'v', size: MIB, pool: 'away' });
+    await e.createVolume({ name: 'w', size: MIB, pool: 'local' });
+    let c = await home.connect('v');
+    await c.write(0, Buffer.alloc(4096, 1));
+    await c.close();
+    await closed(e, 'v');
+    await e.createSnapshot('v', 's');
+    await home.close();
+
+    fs.renameSync(dir, `${dir}-gone`);
+    e = await home.open();
+    expect(home.errors.splice(0)).toHaveLength(1);
+    expect(await e.showPool('away')).toMatchObject({ state: 'missing' });
+    expect((await e.listVolumes()).map((v) => [v.name, v.pool, v.blockSize, v.mappedBytes])).toEqual([
+      ['v', 'away', 4096, 4096],
+      ['w', 'local', 65536, 0],
+    ]);
+    expect(await e.listSnapshots()).toMatchObject([{ name: 'v@s', pool: 'away', blockSize: 4096 }]);
+    await expect(e.open('v')).rejects.toThrow(code('IO'));
+    await e.renameVolume('v', 'v2');
+    await e.createSnapshot('v2', 't');
+    await e.clone('v2@t', 'c');
+    await e.rollback('v2@s');
+    await e.resizeVolume('v2', 2 * MIB);
+    await expect(e.resizeVolume('c', MIB / 2)).rejects.toThrow(code('IO'));
+    c = await home.connect('w');
+    await c.write(0, Buffer.alloc(4096, 2));
+    await c.close();
+    await home.close();
+
+    fs.renameSync(`${dir}-gone`, dir);
+    e = await home.open();
+    for (const name of ['v2', 'v2@t', 'c']) {
+      c = await home.connect(name);
+      expect((await c.read(0, 8192)).equals(Buffer.alloc(8192).fill(1, 0, 4096))).toBe(true);
+      await c.close();
+    }
+    expect(await e.check()).toMatchObject({ ok: true });
+  });
+
   it('on a file that was there before show nothing of what it held', async () => {
     const e = await home.open();
     const file = path.join(home.dir, 'old');

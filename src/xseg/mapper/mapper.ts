@@ -65,6 +65,8 @@ export interface ControlReply {
 
 export class Mapper {
   readonly pools = new Map<number, SlotPool>();
+  /** of all pools of the home, open or not */
+  readonly poolRows = new Map<number, PoolRow>();
   readonly reader: StoreReader;
   readonly frames: Frames;
   readonly registry: Registry;
@@ -175,6 +177,7 @@ export class Mapper {
     });
     this.operations = new Operations(this.registry, this.frames, this.tree, this.faults, native, core, recordAt, {
       pools: this.pools,
+      poolRow: (id) => this.poolRows.get(id),
       nextResource: () => this.#nextResource++,
       nextRelease,
       nextPage: () => this.#nextPage++,
@@ -196,6 +199,7 @@ export class Mapper {
       poke: () => this.freeing.poke(),
       ticket,
     });
+    for (const row of this.reader.pools()) this.poolRows.set(row.id, row);
     for (const { row, handle } of data.pools) this.addPool(row, handle);
   }
 
@@ -219,6 +223,7 @@ export class Mapper {
       log: this.log,
     });
     this.pools.set(row.id, pool);
+    this.poolRows.set(row.id, row);
   }
 
   // ---- the loop

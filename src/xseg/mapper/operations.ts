@@ -6,7 +6,7 @@
 import { randomUUID } from 'node:crypto';
 import { VOLUME_FREE, VOLUME_OPEN, VOLUME_READ_ONLY, VOLUMES_MAX, VolumeRecord } from '../layout.gen.ts';
 import type { Native } from '../native.ts';
-import { KIND_SNAPSHOT, KIND_VOLUME, RELEASE_PAGE, type ResourceRow } from '../store/batch.ts';
+import { KIND_SNAPSHOT, KIND_VOLUME, type PoolRow, RELEASE_PAGE, type ResourceRow } from '../store/batch.ts';
 import { EngineError, type ExtentInfo, type OpenHandle, type SnapshotInfo, type VolumeInfo } from '../types.ts';
 import { Walk } from './extents.ts';
 import type { Faults } from './faults.ts';
@@ -26,7 +26,10 @@ const DIFF_EXTENTS_MAX = 65536;
 export type Done<T> = (error: EngineError | null, value?: T) => void;
 
 export interface OperationsHost {
+  /** those that are open */
   pools: Map<number, SlotPool>;
+  /** of any pool, open or not */
+  poolRow(id: number): PoolRow | undefined;
   nextResource(): number;
   nextRelease(): number;
   nextPage(): number;
@@ -69,15 +72,15 @@ export class Operations {
   // ---- views
 
   volumeInfo(r: Resource): VolumeInfo {
-    const pool = this.#pool(r);
+    const blockSize = this.#blockSize(r);
     return {
       id: r.row.uuid,
       name: r.row.name,
       kind: 'volume',
       size: r.row.size,
-      blockSize: pool.blockSize,
-      pool: pool.row.name,
-      mappedBytes: this.#mapped(r) * pool.blockSize,
+      blockSize,
+      pool: this.#poolName(r),
+      mappedBytes: this.#mapped(r) * blockSize,
       createdAt: new Date(r.row.created_at).toISOString(),
       snapshots: this.registry.snapshotsOf(r).length,
       protected: r.row.protected !== 0,
@@ -87,7 +90,7 @@ export class Operations {
   }
 
   snapshotInfo(r: Resource): SnapshotInfo {
-    const pool = this.#pool(r);
+    const blockSize = this.#blockSize(r);
     const volume = this.registry.get(r.row.volume);
     return {
       id: r.row.uuid,
@@ -96,9 +99,9 @@ export class Operations {
       volume: volume?.row.name ?? '?',
       snapshot: r.row.name,
       size: r.row.size,
-      blockSize: pool.blockSize,
-      pool: pool.row.name,
-      mappedBytes: r.row.mapped * pool.blockSize,
+      blockSize,
+      pool: this.#poolName(r),
+      mappedBytes: r.row.mapped * blockSize,
       createdAt: new Date(r.row.created_at).toISOString(),
       protected: r.row.protected !== 0,
       openCount: r.openCount,
@@ -113,6 +116,14 @@ export class Operations {
     else if (r.row.root === 0) blocks = 0;
     for (const frame of r.changes.frames) blocks += this.frames.delta[frame];
     return blocks;
+  }
+
+  #blockSize(r: Resource): number {
+    return 2 ** (this.host.poolRow(r.row.pool)?.block_shift ?? 0);
+  }
+
+  #poolName(r: Resource): string {
+    return this.host.poolRow(r.row.pool)?.name ?? '?';
   }
 
   #pool(r: Resource): SlotPool {
@@ -183,6 +194,22 @@ export class Operations {
     });
   }
 
+  /** Answers with a view of what was done; runs where nothing catches what a view throws. */
+  #answer<T>(done: Done<T>, error: EngineError | null, view: () => T): void {
+    if (error !== null) {
+      done(error);
+      return;
+    }
+    let value: T;
+    try {
+      value = view();
+    } catch (cause) {
+      done(cause instanceof EngineError ? cause : new EngineError('IO', (cause as Error).message));
+      return;
+    }
+    done(null, value);
+  }
+
   /** Answers when the resource's changes so far are durable. */
   #durable(r: Resource, finish: (error: EngineError | null) => void): void {
     r.changes.waiters.push((error) =>
@@ -211,7 +238,7 @@ export class Operations {
       r.changes.row = true;
       this.#durable(r, (error) => {
         if (error === null) this.registry.settleName(made, row.id);
-        done(error, error === null ? this.volumeInfo(r) : undefined);
+        this.#answer(done, error, () => this.volumeInfo(r));
       });
     });
   }
@@ -268,12 +295,12 @@ export class Operations {
         if (row.root !== 0) this.#addPageRef(r, row.root);
         if (size !== undefined && size > row.size) {
           row.size = size;
-          while (row.height < heightFor(size, this.#pool(r).blockSize))
+          while (row.height < heightFor(size, this.#blockSize(r)))
             if (!this.tree.grow(r)) throw new EngineError('BUSY', 'no memory for map pages now; try again');
         }
         this.#durable(r, (error) => {
           if (error === null) this.registry.settleName(made, row.id);
-          finish(error, error === null ? this.volumeInfo(r) : undefined);
+          this.#answer(finish, error, () => this.volumeInfo(r));
         });
       });
     this.#holding<VolumeInfo>(() => [this.needSnapshot(from)], done, work);
@@ -330,7 +357,7 @@ export class Operations {
           this.#durable(r, (error) => {
             if (error === null) this.registry.settleName(row, row.id);
             else this.registry.kill(snapshot);
-            finish(error, error === null ? this.snapshotInfo(snapshot) : undefined);
+            this.#answer(finish, error, () => this.snapshotInfo(snapshot));
           });
         });
       },
@@ -441,7 +468,7 @@ export class Operations {
         this.#durable(r, (error) => {
           this.registry.settleName(old, 0);
           this.registry.settleName({ ...old, name: to }, r.id);
-          finish(error, this.volumeInfo(r));
+          this.#answer(finish, error, () => this.volumeInfo(r));
         });
       });
     this.#holding<VolumeInfo>(() => [this.needVolume(name)], done, work);
@@ -468,7 +495,7 @@ export class Operations {
         this.#checkSize(size);
         const r = this.needVolume(name);
         if (r.failed !== 0) throw new EngineError('POOL_FAILED', `${name} has failed; see the log`);
-        const end = (error: EngineError | null) => finish(error, error === null ? this.volumeInfo(r) : undefined);
+        const end = (error: EngineError | null) => this.#answer(finish, error, () => this.volumeInfo(r));
         if (size < r.row.size) {
           for (const s of this.registry.snapshotsOf(r)) {
             if (s.row.size > size) {
@@ -487,7 +514,7 @@ export class Operations {
   }
 
   #grow(r: Resource, size: number, end: (error: EngineError | null) => void): void {
-    const wanted = heightFor(size, this.#pool(r).blockSize);
+    const wanted = heightFor(size, this.#blockSize(r));
     while (r.row.height < wanted) {
       if (!this.tree.grow(r)) {
         this.host.commitAll();
@@ -616,7 +643,7 @@ export class Operations {
         if (r.row.protected !== 0) throw new EngineError('PROTECTED', `${r.row.name} is protected`);
         this.#becomes(r, s.row);
         if (s.row.root !== 0) this.#addPageRef(r, s.row.root);
-        this.#durable(r, (error) => finish(error, error === null ? this.volumeInfo(r) : undefined));
+        this.#durable(r, (error) => this.#answer(finish, error, () => this.volumeInfo(r)));
       },
     );
   }
@@ -658,7 +685,7 @@ export class Operations {
           r.changes.rowsDeleted.push(staged.id);
           this.registry.unname(staged.row);
           this.registry.kill(staged);
-          this.#finishBurial(r, [staged], (last) => finish(last, last === null ? this.volumeInfo(r) : undefined));
+          this.#finishBurial(r, [staged], (last) => this.#answer(finish, last, () => this.volumeInfo(r)));
         });
       },
     );
