@@ -57,6 +57,7 @@ class EngineImpl implements Engine {
   #calls = new Map<number, { resolve: (value: never) => void; reject: (error: Error) => void }>();
   #nextCall = 1;
   #closing = false;
+  #poolChanges: Promise<unknown> = Promise.resolve();
   #mapper: Worker;
   #committer: Worker;
   #port: MessagePort;
@@ -153,7 +154,18 @@ class EngineImpl implements Engine {
 
   // ---- pools
 
-  async createPool(spec: PoolSpecInput): Promise<PoolInfo> {
+  /** One after another: each looks at what there is before it makes more of it. */
+  #onePoolChange<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#poolChanges.then(work);
+    this.#poolChanges = result.catch(() => undefined);
+    return result;
+  }
+
+  createPool(spec: PoolSpecInput): Promise<PoolInfo> {
+    return this.#onePoolChange(() => this.#createPool(spec));
+  }
+
+  async #createPool(spec: PoolSpecInput): Promise<PoolInfo> {
     checkName('pool', spec.name);
     if (this.pools.has(spec.name)) throw new EngineError('EXISTS', `a pool named ${spec.name} exists`);
     const id = Math.max(0, ...[...this.pools.values()].map((p) => p.row.id)) + 1;
@@ -189,7 +201,11 @@ class EngineImpl implements Engine {
     return found;
   }
 
-  async growPool(name: string, size?: number): Promise<PoolInfo> {
+  growPool(name: string, size?: number): Promise<PoolInfo> {
+    return this.#onePoolChange(() => this.#growPool(name, size));
+  }
+
+  async #growPool(name: string, size?: number): Promise<PoolInfo> {
     const pool = this.pools.get(name);
     if (pool === undefined) throw new EngineError('NOT_FOUND', `there is no pool named ${name}`);
     const wanted = plannedGrowth(pool.row, size);

@@ -116,6 +116,25 @@ describe('pools', () => {
     expect(await e.check()).toMatchObject({ ok: true });
   });
 
+  it('made and grown at the same time are what they would be one after another', async () => {
+    let e = await home.open();
+    const spec = (name: string) => ({ name, path: path.join(home.dir, `${name}/`), size: 64 * MIB });
+    const made = await Promise.allSettled([spec('a'), spec('b'), spec('b'), spec('c')].map((s) => e.createPool(s)));
+    expect(made.map((r) => r.status)).toEqual(['fulfilled', 'fulfilled', 'rejected', 'fulfilled']);
+    const grown = await Promise.allSettled([256, 128].map((size) => e.growPool('a', size * MIB)));
+    expect(grown.map((r) => r.status)).toEqual(['fulfilled', 'rejected']);
+    for (const name of ['a', 'b', 'c']) await e.createVolume({ name, size: MIB, pool: name });
+    await home.close();
+    e = await home.open();
+    expect((await e.listVolumes()).map((v) => v.pool)).toEqual(['a', 'b', 'c']);
+    expect((await e.listPools()).map((p) => [p.name, p.capacityBytes])).toEqual([
+      ['a', 256 * MIB],
+      ['b', 64 * MIB],
+      ['c', 64 * MIB],
+      ['local', expect.any(Number)],
+    ]);
+  });
+
   it('on a file that was there before show nothing of what it held', async () => {
     const e = await home.open();
     const file = path.join(home.dir, 'old');
