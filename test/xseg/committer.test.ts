@@ -7,7 +7,7 @@ import { emptyBatch, GROUP_ACTIVE, GROUP_SEALED } from '../../src/xseg/store/bat
 import { bitGet } from '../../src/xseg/store/bitmap.ts';
 import { Committer } from '../../src/xseg/store/committer.ts';
 import { StoreReader } from '../../src/xseg/store/reader.ts';
-import { APPLICATION_ID, FORMAT_VERSION, openWriter } from '../../src/xseg/store/schema.ts';
+import { APPLICATION_ID, BUSY_MS_MAX, FORMAT_VERSION, openWriter, WAL_BYTES_MAX } from '../../src/xseg/store/schema.ts';
 
 let dir: string;
 let file: string;
@@ -117,6 +117,60 @@ describe('committer', () => {
     const c = new Committer(file);
     expect(c.db.pragma('synchronous', { simple: true })).toBe(2);
     expect(c.db.pragma('journal_mode', { simple: true })).toBe('wal');
+    c.close();
+  });
+});
+
+describe('a checkpoint', () => {
+  /** more than half of what the log may hold */
+  const fill = (c: Committer) =>
+    c.apply([
+      batch((b) => {
+        b.blob = new Uint8Array(6000);
+        for (let id = 1; id <= 6000; id++) b.pages.push(id, 0, 0, 6000);
+      }),
+    ]);
+
+  it('empties a log that has grown', () => {
+    const c = new Committer(file);
+    fill(c);
+    expect(c.logBytes()).toBeGreaterThan(WAL_BYTES_MAX / 2);
+    c.checkpoint();
+    expect(c.logBytes()).toBe(0);
+    c.close();
+  });
+
+  it('waits for no reader, and is not tried after every commit', () => {
+    const c = new Committer(file);
+    const r = new StoreReader(file);
+    r.db.exec('BEGIN');
+    expect(r.resourceCount(1)).toBe(0);
+    fill(c);
+    const started = performance.now();
+    c.checkpoint();
+    expect(performance.now() - started).toBeLessThan(BUSY_MS_MAX / 2);
+    expect(c.db.pragma('busy_timeout', { simple: true })).toBe(BUSY_MS_MAX);
+    r.db.exec('COMMIT');
+    c.checkpoint();
+    expect(c.logBytes()).toBeGreaterThan(0);
+    c.checkpoint(true);
+    expect(c.logBytes()).toBe(0);
+    r.close();
+    c.close();
+  });
+
+  it('that finds the disk full leaves the log for later', () => {
+    const c = new Committer(file);
+    fill(c);
+    const pragma = c.db.pragma.bind(c.db);
+    const full = Object.assign(new Error('database or disk is full'), { code: 'SQLITE_FULL' });
+    c.db.pragma = (source, options) => {
+      if (source.startsWith('wal_checkpoint')) throw full;
+      return pragma(source, options);
+    };
+    c.checkpoint();
+    c.db.pragma = pragma;
+    expect(c.logBytes()).toBeGreaterThan(0);
     c.close();
   });
 });

@@ -7,10 +7,12 @@ import { EngineError } from '../types.ts';
 import type { CommitBatch, PoolRow, ResourceRow } from './batch.ts';
 import { GROUP_ACTIVE } from './batch.ts';
 import { bitFill } from './bitmap.ts';
-import { openWriter, type StoreDatabase, WAL_BYTES_MAX } from './schema.ts';
+import { BUSY_MS_MAX, openWriter, type StoreDatabase, WAL_BYTES_MAX } from './schema.ts';
 
 /** Group bitmaps kept in memory by the committer (2 KiB each at the default geometry). */
 const GROUPS_CACHED_MAX = 4096;
+/** A checkpoint that did not get through is tried again after this. */
+const CHECKPOINT_RETRY_MS = 1000;
 
 interface GroupState {
   used: number;
@@ -25,6 +27,8 @@ export class Committer {
   #groups = new Map<string, GroupState>();
   #touched = new Set<string>();
   #geometry = new Map<number, number>();
+  /** monotonic ms before which no checkpoint is tried */
+  #checkpointAt = 0;
   #statements;
 
   constructor(path: string) {
@@ -209,10 +213,24 @@ export class Committer {
     return statSync(`${this.#path}-wal`, { throwIfNoEntry: false })?.size ?? 0;
   }
 
-  /** Moves the log into the database when it has grown; readers go on. */
+  /**
+   * Moves the log into the database when it has grown; readers go on. What cannot be moved now (a reader holds it, the disk
+   * is full) stays in the log, which is as durable, for a later try: no commit waits for it.
+   */
   checkpoint(force = false): void {
-    if (!force && this.logBytes() < WAL_BYTES_MAX / 2) return;
-    this.db.pragma(this.logBytes() >= WAL_BYTES_MAX || force ? 'wal_checkpoint(TRUNCATE)' : 'wal_checkpoint(PASSIVE)');
+    if (!force && (this.logBytes() < WAL_BYTES_MAX / 2 || performance.now() < this.#checkpointAt)) return;
+    this.#checkpointAt = performance.now() + CHECKPOINT_RETRY_MS;
+    try {
+      this.db.pragma('busy_timeout = 0');
+      // where a reader is in the way it does what PASSIVE does; else the log is empty again
+      const [{ busy }] = this.db.pragma('wal_checkpoint(TRUNCATE)') as { busy: number }[];
+      if (busy === 0) this.#checkpointAt = 0;
+    } catch (error) {
+      const code = (error as { code?: string }).code ?? '';
+      if (!code.startsWith('SQLITE_FULL') && !code.startsWith('SQLITE_BUSY')) throw error;
+    } finally {
+      this.db.pragma(`busy_timeout = ${BUSY_MS_MAX}`);
+    }
   }
 
   close(): void {

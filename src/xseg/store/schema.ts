@@ -6,7 +6,9 @@ import { EngineError } from '../types.ts';
 export const FORMAT_VERSION = 1;
 /** 'ATOL': marks a SQLite file as an Atoll store. */
 export const APPLICATION_ID = 0x41544f4c;
-/** The log is checkpointed when it is this long; opening replays at most about this much. */
+/** How long a connection waits for another one's lock. */
+export const BUSY_MS_MAX = 5000;
+/** The log is checkpointed when it is half this long; opening replays at most about this much. */
 export const WAL_BYTES_MAX = 64 * 1024 * 1024;
 /** SQLite's own page cache of the writing connection, KiB. */
 const WRITER_CACHE_KIB = 16 * 1024;
@@ -69,7 +71,7 @@ export function openWriter(path: string): StoreDatabase {
     throw new EngineError('IO', `store ${path}: ${(error as Error).message}`);
   }
   try {
-    db.pragma('busy_timeout = 5000');
+    db.pragma(`busy_timeout = ${BUSY_MS_MAX}`);
     const state = checkIdentity(db, path);
     if (state === 'new') db.pragma('page_size = 4096');
     db.pragma('journal_mode = WAL');
@@ -99,6 +101,6 @@ export function openWriter(path: string): StoreDatabase {
 export function openReader(path: string): StoreDatabase {
   const db = new Database(path, { readonly: true, fileMustExist: true });
   db.pragma(`cache_size = -${READER_CACHE_KIB}`);
-  db.pragma('busy_timeout = 5000');
+  db.pragma(`busy_timeout = ${BUSY_MS_MAX}`);
   return db;
 }
