@@ -1,5 +1,6 @@
 /** A pool's slots against a store, a core and a committer that do what the test says, when it says so. */
-import { describe, expect, it, vi } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
+import { FILES_MAX } from '../../src/xseg/layout.gen.ts';
 import { type PoolHost, SlotPool, ZERO_RETRY_MS } from '../../src/xseg/mapper/slots.ts';
 import type { Native } from '../../src/xseg/native.ts';
 import { GROUP_SEALED, type GroupChange, type PoolRow } from '../../src/xseg/store/batch.ts';
@@ -172,6 +173,70 @@ describe('zeroing that fails', () => {
     t.jobs[0].done(5);
     expect(woken()).toBe(1);
     expect(t.allocate()).toBe('failed');
+  });
+});
+
+describe('groups that cannot be prepared', () => {
+  afterEach(() => void vi.useRealTimers());
+
+  it('are tried again later and not one after another: the pool is full meanwhile', () => {
+    vi.useFakeTimers();
+    const groups = [{ grp: 0, used: 1, state: GROUP_SEALED, bitmap: bits(0), dirty: bits() }];
+    const t = new Bench({ size: 2 * GROUP_SLOTS * BLOCK }, groups);
+    for (let i = 0; i < 3; i++) {
+      expect(t.allocate()).toBe('wait');
+      expect(t.activations.map((a) => a.change.grp)).toEqual([0, 1]);
+      t.activated(false);
+      expect(t.allocate()).toBe('full');
+      expect(t.activations).toEqual([]);
+      vi.advanceTimersByTime(1001);
+    }
+    expect(t.allocate()).toBe('wait');
+    t.activated();
+    expect(t.allocate()).toEqual({ slot: 1, count: 1 });
+  });
+
+  it('leave the others alone', () => {
+    vi.useFakeTimers();
+    const t = new Bench({});
+    t.allocate();
+    t.activations[0].done(false);
+    t.activations[1].done(true);
+    t.activations.length = 0;
+    expect(t.allocate()).toEqual({ slot: GROUP_SLOTS, count: 1 });
+    const tried: number[] = [];
+    // as long as there are slots, and then a while
+    for (let i = 0; i < GROUP_SLOTS + 40; i++) {
+      vi.advanceTimersByTime(1001);
+      t.allocate();
+      tried.push(...t.activations.map((a) => a.change.grp));
+      t.activated(false);
+    }
+    // a few new ones, then those again
+    expect(Math.max(...tried)).toBeLessThan(20);
+    expect(tried.slice(-20)).toContain(0);
+  });
+
+  it('are as many as a directory can have files; a device has no such bound', () => {
+    const groups = [{ grp: FILES_MAX - 1, used: GROUP_SLOTS, state: GROUP_SEALED, bitmap: bits(), dirty: bits() }];
+    expect(new Bench({ kind: 'directory' }, groups).allocate()).toBe('full');
+    const t = new Bench({ kind: 'device', size: 2 ** 50 }, groups);
+    expect(t.allocate()).toBe('wait');
+    expect(t.activations[0].change.grp).toBe(FILES_MAX);
+  });
+});
+
+describe('groups that are being zeroed', () => {
+  it('are waited for; no more of them are begun meanwhile', () => {
+    const t = new Bench({ kind: 'device', size: 100 * GROUP_SLOTS * BLOCK });
+    expect(t.allocate()).toBe('wait');
+    expect(t.activations).toHaveLength(2);
+    t.activated();
+    t.pool.turn();
+    for (let i = 0; i < 5; i++) expect(t.allocate()).toBe('wait');
+    expect(t.activations).toHaveLength(0);
+    t.jobs[0].done(0);
+    expect(t.allocate()).toEqual({ slot: 0, count: 1 });
   });
 });
 

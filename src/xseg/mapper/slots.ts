@@ -23,8 +23,10 @@ const ZERO_BYTES_MAX = 64 * 1024 * 1024;
 const ZERO_JOBS_MAX = 2;
 /** Slots that could not be zeroed are tried again after this, while the pool has not failed. */
 export const ZERO_RETRY_MS = 5000;
-/** Groups that may be looked at for free space per prepare. */
-const PREPARE_LOOKS_MAX = 64;
+/** No group is prepared for so long after one could not be; whatever failed it may fail them all. */
+const PREPARE_RETRY_MS = 1000;
+/** Groups that could not be prepared, at most, before they are tried again instead of others. */
+const FAILED_GROUPS_MAX = 16;
 
 export interface Group {
   grp: number;
@@ -75,6 +77,10 @@ export class SlotPool {
   #known = new Set<number>();
   #nextGroup: number;
   #preparing = 0;
+  /** groups that could not be prepared, the last try last */
+  #failedGroups = new Set<number>();
+  /** monotonic ms before which no group is prepared */
+  #prepareAt = 0;
   #reclaim: { epoch: number; runs: number[] }[] = [];
   /** by group, the slots that are in `#reclaim` or being zeroed: zeroed twice, the second time may be somebody's data */
   #queued = new Map<number, { slots: Uint8Array; count: number }>();
@@ -217,35 +223,41 @@ export class SlotPool {
   }
 
   #canPrepare(): boolean {
-    return this.#preparing > 0 || this.#candidates().length > 0 || this.#newGroupFits();
+    return this.#preparing > 0 || this.#next() >= 0;
   }
 
   #newGroupFits(): boolean {
-    return this.#nextGroup < FILES_MAX && this.#nextGroup * this.groupSlots < this.slotLimit;
+    if (this.row.kind === 'directory' && this.#nextGroup >= FILES_MAX) return false;
+    return this.#nextGroup * this.groupSlots < this.slotLimit;
   }
 
-  /** groups of the store that are not loaded and have free slots */
-  #candidates(): number[] {
-    const found: number[] = [];
-    for (let i = 0; i < this.#summary.length && found.length < PREPARE_LOOKS_MAX; i++) {
-      const group = this.#summary[i];
-      if (!this.#groups.has(group.grp) && group.used < this.groupSlots * 0.95) found.push(group.grp);
+  /** The group to prepare next: one of the store that has free slots, a new one, one that failed before; −1 none now. */
+  #next(): number {
+    if (performance.now() < this.#prepareAt) return -1;
+    for (const { grp, used } of this.#summary) {
+      if (used < this.groupSlots * 0.95 && !this.#groups.has(grp) && !this.#failedGroups.has(grp)) return grp;
     }
-    return found;
+    if (this.#failedGroups.size < FAILED_GROUPS_MAX && this.#newGroupFits()) return this.#nextGroup;
+    for (const grp of this.#failedGroups) if (!this.#groups.has(grp)) return grp;
+    return -1;
   }
 
   /** Makes sure spare groups are ready or on their way; false when there is nothing to prepare. */
   #prepare(): boolean {
     let spare = this.#preparing;
-    for (const group of this.#groups.values()) if (group.ready && group.owner === 0 && group.available > 0) spare++;
-    const candidates = this.#candidates();
-    while (spare < SPARE_GROUPS) {
-      const grp = candidates.shift() ?? (this.#newGroupFits() ? this.#nextGroup : -1);
+    for (const group of this.#groups.values()) if (this.#isSpare(group)) spare++;
+    for (; spare < SPARE_GROUPS; spare++) {
+      const grp = this.#next();
       if (grp < 0) break;
       this.#activate(grp);
-      spare++;
     }
     return this.#preparing > 0;
+  }
+
+  /** Nobody's, and it has slots, or gets many once they are zeroed. */
+  #isSpare(group: Group): boolean {
+    if (!group.ready || group.owner !== 0) return false;
+    return group.available > 0 || (this.#queued.get(group.grp)?.count ?? 0) >= this.groupSlots * LOW_SHARE;
   }
 
   /** Loads or makes a group, makes it active in the store, zeroes what is not known to be zero, and declares it ready. */
@@ -282,10 +294,12 @@ export class SlotPool {
     const ensure = this.row.kind === 'directory' ? [this.handle, grp] : [this.handle, 0];
     this.host.activate(this.id, { pool: this.id, grp, state: GROUP_ACTIVE, dirty: null }, ensure, (ok) => {
       this.#preparing--;
+      this.#failedGroups.delete(grp);
       if (!ok) {
         this.#groups.delete(grp);
-        this.#summary = this.#summary.filter((g) => g.grp !== grp);
-        this.#wake();
+        this.#failedGroups.add(grp);
+        this.#prepareAt = performance.now() + PREPARE_RETRY_MS;
+        this.wake();
         return;
       }
       group.ready = true;
@@ -464,6 +478,7 @@ export class SlotPool {
     const oldLimit = this.slotLimit;
     this.row.size = size;
     const limit = this.slotLimit;
+    this.#prepareAt = 0;
     for (const group of this.#groups.values()) {
       const from = Math.max(group.first, Number.isFinite(oldLimit) ? oldLimit : 0);
       const to = Math.min(group.first + this.groupSlots, limit);
