@@ -104,3 +104,42 @@ describe('a shrink while a write is on its way', () => {
     expect(await e.check()).toMatchObject({ ok: true });
   });
 });
+
+describe('a shrink that cannot be finished', () => {
+  it('leaves the size as it was, here and in the store', async () => {
+    let e = await home.open();
+    await e.createPool({ name: 'p', path: `${home.dir}/pool/`, size: 64 * MIB });
+    await e.createVolume({ name: 'v', size: BLOCK, pool: 'p' });
+    await e.createVolume({ name: 'filler', size: 64 * MIB, pool: 'p' });
+    let c = await home.connect('v');
+    await c.write(0, Buffer.alloc(BLOCK, 1));
+    await c.flush();
+    const filler = await home.connect('filler');
+    const block = Buffer.alloc(BLOCK, 2);
+    for (let i = 0; i < 1023; i++) await filler.write(i * BLOCK, block);
+    // the block that the new end divides needs another slot, and there is none
+    await expect(e.resizeVolume('v', 1024)).rejects.toThrow(expect.objectContaining({ code: 'NO_SPACE' }));
+    expect((await e.showVolume('v')).size).toBe(BLOCK);
+    // the slot is the volume's alone again when the page that named it before is gone
+    const again = async (left: number): Promise<void> => {
+      try {
+        await c.write(4096, Buffer.alloc(4096, 3));
+      } catch (error) {
+        if (left === 0) throw error;
+        await sleep(50);
+        await again(left - 1);
+      }
+    };
+    await again(100);
+    await c.close();
+    await filler.close();
+    await home.close();
+    e = await home.open();
+    expect((await e.showVolume('v')).size).toBe(BLOCK);
+    c = await home.connect('v');
+    const bytes = await c.read(0, BLOCK);
+    expect([0, 4096, 8192].map((at) => bytes[at])).toEqual([1, 3, 1]);
+    await c.close();
+    expect(await e.check()).toMatchObject({ ok: true });
+  });
+});

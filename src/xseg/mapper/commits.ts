@@ -83,7 +83,7 @@ export class Commits {
     if ((changes.row || changes.frames.length > 0) && !changes.deleted) {
       const root = resource.row.root === 0 ? 0 : this.frames.byPage.get(resource.row.root);
       if (root !== undefined) resource.row.mapped = root === 0 ? 0 : this.frames.mapped[root];
-      batch.resources.push({ ...resource.row });
+      batch.resources.push({ ...resource.row, size: resource.sizeInStore ?? resource.row.size });
     }
     if (changes.deleted) batch.resourcesDeleted.push(resource.id);
     batch.resources.push(...changes.rows.map((row) => ({ ...row })));

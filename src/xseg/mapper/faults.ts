@@ -427,9 +427,9 @@ export class Faults {
 
   #unmap(f: Fault, resource: Resource): void {
     const pool = this.host.poolOf(resource);
-    const end = Math.min(f.block + f.count, Math.ceil(resource.row.size / pool.blockSize));
     const allocate = (f.flags & FLAG_ALLOCATE) !== 0;
     this.barrier(resource, (release) => {
+      const end = Math.min(f.block + f.count, Math.ceil(resource.row.size / pool.blockSize));
       this.unmapRange(resource, f.block, end, allocate, (error) => {
         release();
         if (error !== 0) this.#fail(f, error);
@@ -439,9 +439,12 @@ export class Faults {
   }
 
   /** Unmaps (or gives fresh zero slots to) blocks [from, to) in slices; under a barrier. */
-  unmapRange(resource: Resource, from: number, to: number, allocate: boolean, done: (error: number) => void): void {
+  unmapRange(resource: Resource, from: number, until: number, allocate: boolean, done: (error: number) => void): void {
+    const pool = this.host.poolOf(resource);
     let at = from;
     const turn = () => {
+      // The volume may become smaller while this waits.
+      const to = allocate ? Math.min(until, Math.ceil(resource.row.size / pool.blockSize)) : until;
       // Every time: barriers do not exclude each other, and what another unmapping cleared meanwhile may be unlinked here.
       this.tree.settle(resource);
       for (let pages = 0; at < to; pages++) {

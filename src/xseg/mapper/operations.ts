@@ -542,16 +542,20 @@ export class Operations {
     const pool = this.#pool(r);
     const oldBlocks = Math.ceil(r.row.size / pool.blockSize);
     const keep = Math.ceil(size / pool.blockSize);
+    const before = r.row.size;
     this.#freeze(r, () => {
+      r.sizeInStore = before;
       this.#setSize(r, size);
       // From here, so that no write of the old generation is in a slot that goes or is copied.
       this.faults.barrier(r, (release) => {
         this.faults.unmapRange(r, keep, oldBlocks, false, (error) => {
           const tail = size % pool.blockSize;
           const finish = (tailError: EngineError | null) => {
+            r.sizeInStore = null;
+            // What was unmapped is zeroes now; the volume keeps its size.
+            this.#setSize(r, tailError === null ? size : before);
             release();
-            if (tailError !== null) end(tailError);
-            else this.#durable(r, end);
+            this.#durable(r, (error) => end(tailError ?? error));
           };
           if (error !== 0) finish(new EngineError('IO', `shrinking stopped: errno ${error}`));
           else if (tail === 0) finish(null);

@@ -50,6 +50,8 @@ export class Resource {
   /** segment handle, −1 when closed */
   handle = -1;
   openCount = 0;
+  /** while it shrinks: the size a crash leaves, since what lies beyond the new end is not gone yet */
+  sizeInStore: number | null = null;
   changes = new Changes();
   /** monotonic ms of the oldest change not yet in a batch, 0 none */
   dirtySince = 0;
