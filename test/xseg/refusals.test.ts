@@ -339,4 +339,33 @@ describe('a damaged map page', () => {
     expect(report.problems).toContainEqual(expect.objectContaining({ code: 'DAMAGED', resource: 'v' }));
     await c.close();
   });
+
+  it('at the root ends growing and cloning with an error, and nothing is left of the clone', async () => {
+    let e = await home.open();
+    await e.createVolume({ name: 'v', size: 32 * MIB });
+    const c = await home.connect('v');
+    await c.write(0, Buffer.alloc(4096, 1));
+    await c.close();
+    await closed(e, 'v');
+    await e.createSnapshot('v', 's');
+    expect(await e.createVolume({ name: 'c', from: 'v@s', size: 64 * MIB })).toMatchObject({ size: 64 * MIB });
+    const clone = await home.connect('c');
+    expect((await clone.read(0, 8192)).equals(Buffer.alloc(8192).fill(1, 0, 4096))).toBe(true);
+    await clone.close();
+    await e.deleteVolume('c', { force: true });
+    await home.close();
+
+    const db = new Database(path.join(home.home, 'store.db'));
+    const { root } = db.prepare("SELECT root FROM resource WHERE name = 's'").get() as { root: number };
+    const { data } = db.prepare('SELECT data FROM page WHERE id = ?').get(root) as { data: Buffer };
+    data[20] ^= 0x10;
+    db.prepare('UPDATE page SET data = ? WHERE id = ?').run(data, root);
+    db.close();
+    e = await home.open();
+    await expect(e.createVolume({ name: 'c', from: 'v@s', size: 64 * MIB })).rejects.toThrow(code('CORRUPT'));
+    expect((await e.listVolumes()).map((v) => v.name)).toEqual(['v']);
+    await e.createVolume({ name: 'c', size: MIB });
+    await expect(e.resizeVolume('v', 64 * MIB)).rejects.toThrow(code('CORRUPT'));
+    expect(await e.resizeVolume('v', 24 * MIB).catch((error) => error.code)).toBe('HAS_SNAPSHOTS');
+  });
 });

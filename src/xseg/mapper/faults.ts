@@ -255,6 +255,10 @@ export class Faults {
       return;
     }
     const leaf = Math.floor(f.block / PAGE_ENTRIES);
+    if (leaf >= PAGE_ENTRIES ** resource.row.height) {
+      this.#fail(f, ENOSPC);
+      return;
+    }
     if (this.host.tooDirty()) {
       this.host.commitAll();
       this.host.whenFrames(() => this.#run(f));

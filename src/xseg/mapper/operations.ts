@@ -12,7 +12,7 @@ import { Walk } from './extents.ts';
 import type { Faults } from './faults.ts';
 import type { Frames } from './frames.ts';
 import type { Registry } from './registry.ts';
-import type { Resource } from './resource.ts';
+import { Changes, Resource } from './resource.ts';
 import type { SlotPool } from './slots.ts';
 import { BROKEN, heightFor, type Tree, WAIT } from './tree.ts';
 
@@ -289,21 +289,38 @@ export class Operations {
           if (size < source.row.size)
             throw new EngineError('INVALID', `${from} has ${source.row.size} bytes; a clone cannot be smaller`);
         }
-        const r = this.registry.add(row);
+        const r = new Resource(row);
+        const grown = this.#growNew(r, size ?? row.size);
+        if (grown === BROKEN) throw new EngineError('CORRUPT', `the root page of ${from} is damaged`);
+        if (grown === WAIT) {
+          this.host.commitAll();
+          this.host.whenFrames(() => work(finish));
+          return;
+        }
+        this.registry.add(row, r);
         const made = { ...row };
         r.changes.row = true;
-        if (row.root !== 0) this.#addPageRef(r, row.root);
-        if (size !== undefined && size > row.size) {
-          row.size = size;
-          while (row.height < heightFor(size, this.#blockSize(r)))
-            if (!this.tree.grow(r)) throw new EngineError('BUSY', 'no memory for map pages now; try again');
-        }
+        if (source.row.root !== 0) this.#addPageRef(r, source.row.root);
         this.#durable(r, (error) => {
           if (error === null) this.registry.settleName(made, row.id);
           this.#answer(finish, error, () => this.volumeInfo(r));
         });
       });
     this.#holding<VolumeInfo>(() => [this.needSnapshot(from)], done, work);
+  }
+
+  /** Grows a resource that nobody knows of yet; where that stops (WAIT, BROKEN) nothing is left of it. */
+  #growNew(r: Resource, size: number): number {
+    r.row.size = size;
+    const wanted = heightFor(size, this.#blockSize(r));
+    while (r.row.height < wanted) {
+      const result = this.tree.grow(r);
+      if (result === 0) continue;
+      for (const frame of r.changes.frames) this.frames.discard(frame);
+      r.changes = new Changes();
+      return result;
+    }
+    return 0;
   }
 
   #addPageRef(r: Resource, page: number): void {
@@ -515,15 +532,28 @@ export class Operations {
 
   #grow(r: Resource, size: number, end: (error: EngineError | null) => void): void {
     const wanted = heightFor(size, this.#blockSize(r));
-    while (r.row.height < wanted) {
-      if (!this.tree.grow(r)) {
-        this.host.commitAll();
-        this.host.whenFrames(() => this.#grow(r, size, end));
-        return;
-      }
-    }
-    this.#setSize(r, size);
-    this.#durable(r, end);
+    // no grant is out: each holds the pages that lead to its leaf, the root too
+    this.faults.barrier(r, (release) => {
+      const step = () => {
+        while (r.row.height < wanted) {
+          const result = this.tree.grow(r);
+          if (result === WAIT) {
+            this.host.commitAll();
+            this.host.whenFrames(step);
+            return;
+          }
+          if (result === BROKEN) {
+            release();
+            end(new EngineError('CORRUPT', `the root page of ${r.row.name} is damaged`));
+            return;
+          }
+        }
+        this.#setSize(r, size);
+        release();
+        this.#durable(r, end);
+      };
+      step();
+    });
   }
 
   #setSize(r: Resource, size: number): void {

@@ -74,8 +74,7 @@ export class Registry {
     return found.sort((a, b) => a.id - b.id);
   }
 
-  add(row: ResourceRow): Resource {
-    const resource = new Resource(row);
+  add(row: ResourceRow, resource = new Resource(row)): Resource {
     this.#byId.set(row.id, resource);
     this.name(row, row.id);
     return resource;

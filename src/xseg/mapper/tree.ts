@@ -182,17 +182,17 @@ export class Tree {
     return result;
   }
 
-  /** Adds a level: the old root becomes entry 0 of a new one. */
-  grow(resource: Resource): boolean {
+  /** Adds a level: the old root becomes entry 0 of a new one. @returns 0, WAIT or BROKEN */
+  grow(resource: Resource): number {
     const row = resource.row;
     const old = row.root;
     if (old !== 0) {
       const oldFrame = this.load(old, row.height);
-      if (oldFrame <= 0) return false;
+      if (oldFrame <= 0) return oldFrame;
       this.frames.pins[oldFrame]++;
       const frame = this.#make(resource, row.height + 1);
       this.frames.pins[oldFrame]--;
-      if (frame <= 0) return false;
+      if (frame <= 0) return frame;
       this.native.clearFrame(this.core, frame);
       this.frames.set(frame, 0, old, OWNED);
       this.frames.mapped[frame] = this.frames.mapped[oldFrame];
@@ -203,7 +203,7 @@ export class Tree {
     row.height++;
     resource.changes.row = true;
     this.host.changed(resource);
-    return true;
+    return 0;
   }
 
   /** Puts a page of the resource into its next batch. */
