@@ -120,7 +120,10 @@ export class Freeing {
   }
 
   #sendWith(resource: Resource, changes: Changes, dirty: number[]): void {
-    for (const frame of dirty) this.tree.touch(resource, frame);
+    for (const frame of dirty) {
+      this.tree.touch(resource, frame);
+      this.frames.pins[frame]--;
+    }
     const into = resource.changes;
     into.freed.push(...changes.freed);
     into.releases.push(...changes.releases);
@@ -135,7 +138,10 @@ export class Freeing {
   }
 
   #send(changes: Changes, dirty: number[]): void {
-    for (const frame of dirty) this.frames.markDirty(frame);
+    for (const frame of dirty) {
+      this.frames.markDirty(frame);
+      this.frames.pins[frame]--;
+    }
     const batch: CommitBatch = this.commits.newBatch();
     const flying = this.commits.encodeInto(batch, dirty);
     batch.freed = changes.freed;
@@ -323,6 +329,8 @@ export class Freeing {
     const last = children.length === 1;
     this.#adopt(ghost, child, last, wanted, row.pool, changes);
     dirty.push(child);
+    // not dirty before the group is whole: what the group loads until then must not push it out
+    frames.pins[child]++;
     if (last) {
       const base = frames.base[ghost];
       if (base !== 0 && this.reader.pageExtra(base) === -1) {
