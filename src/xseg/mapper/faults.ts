@@ -70,6 +70,8 @@ interface Grant {
   count: number;
   slot: number;
   frame: number;
+  /** pages above it, pinned like it: the count of what is published goes to them */
+  above: number[];
   at: number;
 }
 
@@ -306,7 +308,9 @@ export class Faults {
       return;
     }
     for (let i = 0; i < run.count; i++) this.#locks.set(f.handle * LOCK_BLOCKS + f.block + i, []);
+    const above = this.tree.above(resource, Math.floor(f.block / PAGE_ENTRIES));
     frames.pins[frame]++;
+    for (const page of above) frames.pins[page]++;
     resource.outstanding++;
     const id = this.#grantFree.pop() ?? this.#grants.length;
     if (id >= GRANTS_MAX) throw new Error('grants beyond GRANTS_MAX');
@@ -317,6 +321,7 @@ export class Faults {
       count: run.count,
       slot: run.slot,
       frame,
+      above,
       at: f.at,
     };
     const old = full ? 0 : frames.value(frame, index);
@@ -348,6 +353,7 @@ export class Faults {
       this.#ok({ ...f, at: grant.at });
     }
     this.frames.pins[frame]--;
+    for (const page of grant.above) this.frames.pins[page]--;
     resource.outstanding--;
     for (let i = 0; i < grant.count; i++) {
       const key = grant.handle * LOCK_BLOCKS + grant.block + i;
@@ -382,7 +388,7 @@ export class Faults {
   /** Puts another slot in the place of a block's, under a barrier; what it had goes. */
   replaceBlock(resource: Resource, frame: number, block: number, slot: number): void {
     this.#publish(
-      { resource, handle: resource.handle, block, count: 1, slot, frame, at: 0 },
+      { resource, handle: resource.handle, block, count: 1, slot, frame, above: [], at: 0 },
       this.host.poolOf(resource),
     );
   }
@@ -510,6 +516,7 @@ export class Faults {
         this.#dropSlot(resource, pool, value - 1, exclusive ? OWNED | EXCLUSIVE : OWNED),
       );
       frames.delta[frame] -= present;
+      if (present > 0) tree.touch(resource, frame);
     } else {
       const leaves = span / PAGE_ENTRIES;
       const firstLeaf = Math.floor(at / PAGE_ENTRIES);
@@ -537,7 +544,7 @@ export class Faults {
     }
     frames.pins[frame]++;
     this.#publish(
-      { resource, handle: resource.handle, block: at, count: run.count, slot: run.slot, frame, at: 0 },
+      { resource, handle: resource.handle, block: at, count: run.count, slot: run.slot, frame, above: [], at: 0 },
       pool,
     );
     frames.pins[frame]--;

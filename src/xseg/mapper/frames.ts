@@ -41,7 +41,7 @@ export class Frames {
   readonly position: Float64Array;
   /** change of `mapped` that its ancestors have not seen; leaves only */
   readonly delta: Int32Array;
-  readonly pins: Uint16Array;
+  readonly pins: Uint32Array;
   /** 1: changed since it was last put in a batch */
   readonly dirty: Uint8Array;
   /** batches on their way that contain it */
@@ -82,7 +82,7 @@ export class Frames {
     this.mapped = new Float64Array(n);
     this.position = new Float64Array(n);
     this.delta = new Int32Array(n);
-    this.pins = new Uint16Array(n);
+    this.pins = new Uint32Array(n);
     this.dirty = new Uint8Array(n);
     this.flying = new Uint8Array(n);
     this.#users = new Array(n);

@@ -206,10 +206,32 @@ export class Tree {
     return 0;
   }
 
-  /** Puts a page of the resource into its next batch. */
+  /**
+   * Puts a page of the resource into its next batch. With a leaf whose count changed go the pages above it, so that they are
+   * there when `settle` carries the count to them; who changes a leaf has them in memory (`writable`) or pinned.
+   */
   touch(resource: Resource, frame: number): void {
-    if (this.frames.markDirty(frame)) resource.changes.frames.push(frame);
+    const { frames } = this;
+    const changed = resource.changes.frames;
+    if (frames.markDirty(frame)) changed.push(frame);
+    if (frames.delta[frame] !== 0) {
+      for (const above of this.above(resource, frames.position[frame]))
+        if (frames.markDirty(above)) changed.push(above);
+    }
     this.host.changed(resource);
+  }
+
+  /** The pages of levels > `level` on the way to leaf number `leaf`, the root first, as far as they are in memory. */
+  above(resource: Resource, leaf: number, level = 0): number[] {
+    const found: number[] = [];
+    let id = resource.row.root;
+    for (let at = resource.row.height; at > level && id !== 0; at--) {
+      const frame = this.frames.byPage.get(id);
+      if (frame === undefined) break;
+      found.push(frame);
+      id = this.frames.value(frame, this.index(leaf, at));
+    }
+    return found;
   }
 
   #make(resource: Resource, level: number): number {
@@ -271,9 +293,11 @@ export class Tree {
   unlink(resource: Resource, frame: number, from: number, to: number): number {
     const { frames } = this;
     const level = frames.level[frame];
+    const leaf = frames.position[frame] * leavesPerEntry(level + 1);
+    const pinned = [...this.above(resource, leaf, level), frame];
     let blocks = 0;
     let result = 0;
-    frames.pins[frame]++;
+    for (const one of pinned) frames.pins[one]++;
     for (let i = from; i < to; i++) {
       const id = frames.value(frame, i);
       if (id === 0) continue;
@@ -288,8 +312,8 @@ export class Tree {
       frames.set(frame, i, 0, 0);
       this.touch(resource, frame);
     }
-    frames.pins[frame]--;
-    this.addMapped(resource, frames.position[frame] * leavesPerEntry(level + 1), level, -blocks);
+    this.addMapped(resource, leaf, level, -blocks);
+    for (const one of pinned) frames.pins[one]--;
     return result;
   }
 
@@ -298,7 +322,15 @@ export class Tree {
     if (delta === 0) return;
     for (let at = resource.row.height; at >= lowest; at--) {
       const page = this.find(resource, leaf, at);
-      if (page <= 0) return;
+      if (page <= 0) {
+        // `touch` and `unlink` keep them in memory
+        this.host.log('error', 'a map page was lost before its count of mapped blocks was settled', {
+          resource: resource.id,
+          level: at,
+          leaf,
+        });
+        return;
+      }
       this.frames.mapped[page] += delta;
       this.touch(resource, page);
     }
