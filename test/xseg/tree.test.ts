@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { EXCLUSIVE, Frames, OWNED } from '../../src/xseg/mapper/frames.ts';
 import { Changes, Resource } from '../../src/xseg/mapper/resource.ts';
-import { Tree } from '../../src/xseg/mapper/tree.ts';
+import { BROKEN, Tree, WAIT } from '../../src/xseg/mapper/tree.ts';
 import { loadNative } from '../../src/xseg/native.ts';
 import type { ResourceRow } from '../../src/xseg/store/batch.ts';
 import type { StoreReader } from '../../src/xseg/store/reader.ts';
@@ -72,7 +72,7 @@ function bench() {
     };
   };
   const mappedOfRoot = () => frames.mapped[tree.find(r, LEAF, 2)];
-  return { frames, tree, r, errors, commit, publish, fill, mappedOfRoot };
+  return { frames, tree, r, store, errors, commit, publish, fill, mappedOfRoot };
 }
 
 describe('the count of mapped blocks', () => {
@@ -104,5 +104,21 @@ describe('the count of mapped blocks', () => {
     empty();
     expect(t.errors).toEqual([]);
     expect(t.mappedOfRoot()).toBe(1);
+  });
+});
+
+describe('a level more', () => {
+  it('says whether it waits for memory or will never be', () => {
+    const t = bench();
+    t.tree.writable(t.r, LEAF);
+    t.commit();
+    const { root } = t.r.row;
+    const empty = t.fill();
+    expect(t.tree.grow(t.r)).toBe(WAIT);
+    empty();
+    t.store.delete(root);
+    expect(t.tree.grow(t.r)).toBe(BROKEN);
+    expect(t.r.row).toMatchObject({ root, height: 2 });
+    expect(t.r.changes.empty).toBe(true);
   });
 });

@@ -1,0 +1,66 @@
+/** Ghosts dissolving in a cache that keeps nothing it may drop. */
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { Commits, type CommitsHost } from '../../src/xseg/mapper/commits.ts';
+import { Frames, OWNED } from '../../src/xseg/mapper/frames.ts';
+import { Freeing, type FreeingHost } from '../../src/xseg/mapper/freeing.ts';
+import { Tree, type TreeHost } from '../../src/xseg/mapper/tree.ts';
+import { loadNative } from '../../src/xseg/native.ts';
+import { type CommitBatch, RELEASE_GHOST, type ReleaseRow } from '../../src/xseg/store/batch.ts';
+import type { StoreReader } from '../../src/xseg/store/reader.ts';
+
+const native = loadNative();
+let core: number;
+beforeEach(() => {
+  // fewer frames than are evicted at once: every load drops all that is clean and not pinned
+  core = native.createCore({ reactors: 1, frames: 64, spinUs: 0, ioThreads: 1, ioUring: false });
+});
+afterEach(() => native.destroyCore(core));
+
+/** A leaf whose first entry is `slot`. */
+function leaf(id: number, base: number, slot: number, flags: number): Buffer {
+  const entries = new Uint32Array(1024);
+  entries[0] = slot + 1;
+  entries[1] = flags;
+  const blob = Buffer.alloc(8192);
+  return blob.subarray(0, native.encodePageFrom(entries, 0, id, base, 9, 1, 1, blob, 0));
+}
+
+it('pages that take over entries are all in the batch of their group', () => {
+  const ghosts = [10, 20, 30];
+  const store = new Map<number, Buffer>();
+  for (const id of ghosts) {
+    store.set(id, leaf(id, 0, id, OWNED));
+    store.set(id + 1, leaf(id + 1, id, id, 0));
+  }
+  const rows: ReleaseRow[] = ghosts.map((id, i) => ({ seq: i + 1, kind: RELEASE_GHOST, id, pool: 1 }));
+  const reader = {
+    page: (id: number) => store.get(id),
+    children: (id: number) => [id + 1],
+    pageExtra: (id: number) => (ghosts.includes(id) ? -1 : 0),
+    slotExtra: () => 0,
+    releases: () => rows.splice(0),
+    releaseCount: () => rows.length,
+  } as unknown as StoreReader;
+  const frames = new Frames(native, core);
+  const tree = new Tree(frames, reader, native, core, { log: () => undefined } as unknown as TreeHost);
+  const sent: CommitBatch[] = [];
+  const commitsHost: Partial<CommitsHost> = { send: (batch) => void sent.push(batch), meta: () => ({}) };
+  const commits = new Commits(frames, tree, native, core, () => 0, commitsHost as CommitsHost);
+  const host: Partial<FreeingHost> = {
+    nextRelease: () => 9,
+    ownerOf: () => undefined,
+    pool: () => undefined,
+    hasNewChildren: () => false,
+    pendingPageRefs: () => 0,
+  };
+  const freeing = new Freeing(frames, tree, reader, commits, native, host as FreeingHost);
+  freeing.turn(0);
+  expect(sent[0].pagesDeleted).toEqual([10, 20, 30]);
+  const put = Array.from({ length: sent[0].pages.length / 4 }, (_, i) => sent[0].pages.slice(i * 4, i * 4 + 2));
+  expect(put).toEqual([
+    [11, 0],
+    [21, 0],
+    [31, 0],
+  ]);
+  expect([11, 21, 31].map((id) => frames.pins[frames.byPage.get(id) as number])).toEqual([0, 0, 0]);
+});
