@@ -60,6 +60,8 @@ function failureOf(error: unknown): ErrorBody | null {
   // A group without a command: its help has been printed, and says it all.
   if (error.code === 'commander.help') return { error: { code: 'USAGE', message: '' } };
   const message = oneLine(error.message).replace(/^error: /, '');
+  const early = /^unknown option '(?<option>--json|--home)[=']/.exec(message)?.groups?.option;
+  if (early) return { error: { code: 'USAGE', message: `write ${early} after the command (see --help)` } };
   return { error: { code: 'USAGE', message: `${message.replace(/[.]$/, '')} (see --help)` } };
 }
 

@@ -24,7 +24,8 @@ export interface CommonOptions {
 
 export function clientOf(options: CommonOptions, world: World): ControlClient {
   const home = resolveHome(options.home, world.env);
-  const socket = options.socket ?? findControlSocket(home);
+  // A home that was typed is meant, whatever the environment says.
+  const socket = options.socket || (options.home ? undefined : world.env.ATOLL_SOCKET) || findControlSocket(home);
   const startHint = options.home || world.env.ATOLL_HOME ? `atoll serve --home ${shellWord(home)}` : 'atoll serve';
   return new ControlClient({ socket, startHint });
 }

@@ -215,6 +215,14 @@ describe('pools', () => {
   it('have absolute paths', async () => {
     expect((await call('POST', '/v1/pools', { name: 'p', path: 'srv/p' })).code).toBe('INVALID');
   });
+
+  it('a device that is not there does not become a file in /dev', async () => {
+    for (const path of ['/dev/no-such-disk', '/dev/../dev//no-such-disk', '/dev/no-such-disk/']) {
+      expect((await call('POST', '/v1/pools', { name: 'p', path })).code, path).toBe('NOT_FOUND');
+    }
+    expect((await call('POST', '/v1/pools', { name: 'p', path: '/dev/shm/no-such-pool' })).status).toBe(201);
+    expect(engine.calls.filter((text) => text.startsWith('createPool'))).toHaveLength(1);
+  });
 });
 
 describe('status and check', () => {

@@ -227,6 +227,9 @@ describe('exit codes and errors', () => {
     [['serve', '--reactors', '0'], /1 to 16/],
     [['serve', '--reactors', '17'], /1 to 16/],
     [['--colour'], /unknown option/],
+    [['--home', '/x', 'volume', 'list'], /after the command/],
+    [['volume', '--home=/x', 'list'], /after the command/],
+    [['serve', '--socket', '/x'], /--socket-dir/],
   ])('%j is wrong usage: exit 2, one line, that helps', async (argv, hint) => {
     const { exit, out, err } = await atoll(...argv);
     expect([exit, out]).toEqual([EXIT.usage, '']);
@@ -254,6 +257,35 @@ describe('exit codes and errors', () => {
     expect((await atollIn({ ATOLL_HOME: '/nowhere' }, ['status', '--home', folder])).exit).toBe(0);
     const socket = path.join(folder, 'control.sock');
     expect((await atollIn({ ATOLL_HOME: '/nowhere' }, ['status', '--socket', socket])).exit).toBe(0);
+  });
+
+  it('$ATOLL_SOCKET wins over $ATOLL_HOME, and not over a home that was typed', async () => {
+    const socket = path.join(folder, 'control.sock');
+    const run = (env: NodeJS.ProcessEnv, ...argv: string[]) => atollIn(env, ['status', ...argv]);
+    expect((await run({ ATOLL_SOCKET: socket, ATOLL_HOME: '/nowhere' })).exit).toBe(0);
+    expect((await run({ ATOLL_SOCKET: '/nowhere.sock' }, '--home', folder)).exit).toBe(0);
+    expect((await run({ ATOLL_SOCKET: '/nowhere.sock' }, '--socket', socket)).exit).toBe(0);
+    expect((await run({ ATOLL_SOCKET: '/nowhere.sock', ATOLL_HOME: folder })).exit).toBe(EXIT.noDaemon);
+  });
+
+  it('a size that cannot be keeps its code', async () => {
+    const codes = ['10X', '0', '2P'].map(async (size) => {
+      const { exit, err } = await atoll('volume', 'create', 'v', '--size', size, '--json');
+      return [exit, JSON.parse(err).error.code];
+    });
+    expect(await Promise.all(codes)).toEqual([
+      [2, 'INVALID'],
+      [2, 'INVALID'],
+      [2, 'TOO_LARGE'],
+    ]);
+  });
+
+  it('an export of a snapshot that is not there is not found', async () => {
+    await engine.createVolume({ name: 'v', size: 1024 });
+    for (const format of ['raw', 'qcow2', 'stream']) {
+      const { exit, err } = await atoll('export', 'v@nope', path.join(folder, 'image'), '--format', format);
+      expect([exit, err]).toEqual([EXIT.notFound, expect.stringMatching(/^atoll: [^\n]*v@nope[^\n]*\n$/)]);
+    }
   });
 
   it('never a stack trace, even for a bug', async () => {

@@ -1,4 +1,5 @@
 /** /v1/pools */
+import fs from 'node:fs';
 import path from 'node:path';
 import { checkName } from '../../xseg/names.ts';
 import { ControlError } from '../errors.ts';
@@ -13,6 +14,7 @@ export function poolRoutes(app: Api, { engine }: ApiContext): void {
     checkNewName('pool', request.body.name);
     // The daemon's working directory is nobody's business: a relative path would mean another place to each.
     if (!path.isAbsolute(request.body.path)) throw new ControlError('INVALID', 'the path of a pool has to be absolute');
+    refuseMissingDevice(request.body.path);
     reply.code(201);
     return engine.createPool(request.body);
   });
@@ -34,4 +36,11 @@ export function poolRoutes(app: Api, { engine }: ApiContext): void {
       return engine.growPool(request.params.pool, request.body.size);
     },
   );
+}
+
+/** A device's name with a typo in it must not become a file in /dev, which is memory. */
+function refuseMissingDevice(given: string): void {
+  const normal = path.normalize(given);
+  if (!normal.startsWith('/dev/') || normal.startsWith('/dev/shm/') || fs.existsSync(normal)) return;
+  throw new ControlError('NOT_FOUND', `there is no device ${given}`);
 }

@@ -4,9 +4,9 @@ import type { Command } from 'commander';
 import type { PoolInfo } from '../../xseg/types.ts';
 import { route } from '../client.ts';
 import { type Column, facts, sizeFact, table } from '../output.ts';
-import { formatSize } from '../sizes.ts';
+import { formatSize, parseSize } from '../sizes.ts';
 import { type CommonOptions, clientOf, print, type World } from '../world.ts';
-import { group, leaf, sizeOption } from './context.ts';
+import { group, leaf } from './context.ts';
 
 interface CreateOptions extends CommonOptions {
   path: string;
@@ -32,10 +32,10 @@ export function poolCommands(program: Command, world: World): void {
 
   leaf(pool, 'create <name>', 'make a pool in a folder, a file or on a device')
     .requiredOption('--path <path>', 'folder (new ones with a / at the end), file or block device')
-    .option('--size <size>', 'how much it may hold (default: thin, as much as the file system has)', sizeOption)
-    .option('--block-size <size>', 'a power of two, 4K to 4M (default 64K)', sizeOption)
+    .option('--size <size>', 'how much it may hold (default: thin, as much as the file system has)', parseSize)
+    .option('--block-size <size>', 'a power of two, 4K to 4M (default 64K)', parseSize)
     .option('--direct', 'O_DIRECT: past the page cache')
-    .option('--preallocate', 'take the space now, not when it is written')
+    .option('--preallocate', 'allocate files whole, before the first write into each; needs --size')
     .action(async (name: string, options: CreateOptions) => {
       const { size, blockSize, direct, preallocate } = options;
       const spec = { name, path: absolute(options.path), size, blockSize, direct, preallocate };
@@ -54,7 +54,7 @@ export function poolCommands(program: Command, world: World): void {
   });
 
   leaf(pool, 'grow <name>', 'let a pool hold more')
-    .option('--size <size>', 'new size (default: what its file or device has grown to)', sizeOption)
+    .option('--size <size>', 'new size (default: what its file or device has grown to)', parseSize)
     .action(async (name: string, options: CommonOptions & { size?: number }) => {
       const body = options.size === undefined ? {} : { size: options.size };
       const grown = await clientOf(options, world).post<PoolInfo>(route('pools', name, 'grow'), body);

@@ -1,9 +1,10 @@
 /** atoll serve: the daemon in the foreground. */
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { type NbdAddress, parseNbdAddress } from '../serve/addresses.ts';
 import type { ServeOptions } from '../serve/run.ts';
+import { parseSize } from '../sizes.ts';
 import type { World } from '../world.ts';
-import { countOption, leaf, sizeOption } from './context.ts';
+import { countOption, daemonLeaf } from './context.ts';
 
 /** native/segment/layout.json, REACTORS_MAX */
 const REACTORS_MAX = 16;
@@ -11,15 +12,17 @@ const REACTORS_MAX = 16;
 const SPIN_US_MAX = 10_000;
 
 export function serveCommand(program: Command, world: World): void {
-  leaf(program, 'serve', 'run the daemon in the foreground; SIGTERM ends it cleanly')
+  daemonLeaf(program, 'serve', 'run the daemon in the foreground; SIGTERM ends it cleanly')
     .option('--nbd <address>', 'serve NBD here too: tcp:127.0.0.1:10809, unix:/path (repeatable)', collectAddress)
     .option('--socket-dir <dir>', 'put nbd.sock and control.sock here, not in the home')
     .option('--socket-group <group>', 'let a group use the sockets')
-    .option('--cache <size>', 'memory for map pages, at least 16M (default 256M)', sizeOption)
+    .option('--cache <size>', 'memory for map pages, 16M to 16G (default 256M)', parseSize)
     .option('--reactors <n>', `native event loops, 1 to ${REACTORS_MAX}`, countOption(1, REACTORS_MAX))
     .option('--spin-us <n>', 'longest busy poll of a socket, microseconds', countOption(0, SPIN_US_MAX))
     .option('--no-io-uring', 'threads instead of io_uring')
     .option('--log-json', 'log lines as JSON')
+    // The other commands have it; run.ts says what to take instead.
+    .addOption(new Option('--socket <path>').hideHelp())
     .action(async (options: ServeOptions) => {
       const { serve } = await import('../serve/run.ts');
       await serve(options, world);

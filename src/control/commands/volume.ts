@@ -4,9 +4,9 @@ import type { VolumeInfo } from '../../xseg/types.ts';
 import { route, withQuery } from '../client.ts';
 import { ControlError } from '../errors.ts';
 import { type Column, facts, shortTime, sizeFact, table } from '../output.ts';
-import { formatSize } from '../sizes.ts';
+import { formatSize, parseVolumeSize } from '../sizes.ts';
 import { type CommonOptions, clientOf, print, type World } from '../world.ts';
-import { group, leaf, volumeSizeOption } from './context.ts';
+import { group, leaf } from './context.ts';
 
 const COLUMNS: readonly Column<VolumeInfo>[] = [
   { title: 'NAME', value: ({ name }) => name },
@@ -33,7 +33,7 @@ export function volumeCommands(program: Command, world: World): void {
   const volume = group(program, 'volume', 'live disks');
 
   leaf(volume, 'create <name>', 'make a thin volume, empty or from a snapshot')
-    .option('--size <size>', 'such as 10G; needed unless it comes from a snapshot', volumeSizeOption)
+    .option('--size <size>', 'such as 10G; needed unless it comes from a snapshot', parseVolumeSize)
     .option('--pool <pool>', 'where its blocks are kept (default: local, or the snapshot’s)')
     .option('--from <vol@snap>', 'begin with what the snapshot has')
     .action(async (name: string, options: CreateOptions) => {
@@ -56,7 +56,7 @@ export function volumeCommands(program: Command, world: World): void {
   });
 
   leaf(volume, 'resize <name>', 'make a volume larger or smaller; clients see it when they connect again')
-    .requiredOption('--size <size>', 'new size, such as 20G', volumeSizeOption)
+    .requiredOption('--size <size>', 'new size, such as 20G', parseVolumeSize)
     .action(async (name: string, options: CommonOptions & { size: number }) => {
       const body = { size: options.size };
       const resized = await clientOf(options, world).post<VolumeInfo>(route('volumes', name, 'resize'), body);
@@ -79,7 +79,7 @@ export function volumeCommands(program: Command, world: World): void {
       print(world, options, { deleted: name }, () => `volume ${name} deleted\n`);
     });
 
-  leaf(volume, 'protect <name>', 'refuse to delete or roll back a volume')
+  leaf(volume, 'protect <name>', 'refuse to delete a volume, roll it back, or import onto it')
     .option('--off', 'allow it again')
     .action(async (name: string, options: CommonOptions & { off?: boolean }) => {
       const body = { on: !options.off };

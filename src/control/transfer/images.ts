@@ -4,7 +4,7 @@ import type { ControlClient } from '../client.ts';
 import { NbdClient } from '../nbd/client.ts';
 import { nbdUri } from '../nbd/uri.ts';
 import { CONVERT_ARGS, check, convert, SOURCE_PATH } from './qemu-img.ts';
-import { findNbdSocket, withTransfer } from './remote.ts';
+import { findNbdSocket, showSnapshot, withTransfer } from './remote.ts';
 import type { ImageSource } from './source.ts';
 import type { TargetFile } from './target-file.ts';
 
@@ -70,6 +70,10 @@ export async function exportImage(
       target.discard();
     }
   };
-  if (name.includes('@')) return copy(name);
+  if (name.includes('@')) {
+    // What is not there is our error and not one of qemu-img's.
+    await showSnapshot(run.client, name);
+    return copy(name);
+  }
   return withTransfer(run.client, { kind: 'read', volume: name }, (transfer) => copy(transfer.info.export));
 }

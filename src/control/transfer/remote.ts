@@ -1,5 +1,6 @@
 /** The client's end of a transfer (../transfers.ts): it lasts as long as the answer to the request that began it is read. */
-import type { VolumeInfo } from '../../xseg/types.ts';
+import { splitName } from '../../xseg/names.ts';
+import type { SnapshotInfo, VolumeInfo } from '../../xseg/types.ts';
 import { type ControlClient, route } from '../client.ts';
 import { ControlError } from '../errors.ts';
 import type { TransferInfo, TransferSpec } from '../transfers.ts';
@@ -56,4 +57,10 @@ export async function findNbdSocket(client: ControlClient): Promise<string> {
   const address = sockets.nbd.find((text) => text.startsWith('unix:'));
   if (address === undefined) throw new ControlError('PROTOCOL', 'the daemon serves NBD on no unix socket');
   return address.slice('unix:'.length);
+}
+
+/** @param name VOL@SNAP */
+export async function showSnapshot(client: ControlClient, name: string): Promise<SnapshotInfo> {
+  const { volume, snapshot } = splitName(name);
+  return client.get<SnapshotInfo>(route('volumes', volume, 'snapshots', snapshot ?? ''));
 }

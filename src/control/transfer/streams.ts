@@ -1,7 +1,7 @@
 /** Backup streams in and out: docs/stream.md says what each step is for. */
 import { splitName } from '../../xseg/names.ts';
 import type { SnapshotInfo, VolumeInfo } from '../../xseg/types.ts';
-import { type ControlClient, route } from '../client.ts';
+import type { ControlClient } from '../client.ts';
 import { diffPages } from '../diff.ts';
 import { ControlError } from '../errors.ts';
 import { allocated } from '../nbd/allocated.ts';
@@ -13,7 +13,7 @@ import { StreamReader } from '../stream/read.ts';
 import { type StreamTotals, type TargetExtent, writeStream } from '../stream/write.ts';
 import type { TransferRun } from './images.ts';
 import { interrupted } from './qemu-img.ts';
-import { findNbdSocket, type RemoteTransfer, withTransfer } from './remote.ts';
+import { findNbdSocket, type RemoteTransfer, showSnapshot, withTransfer } from './remote.ts';
 import type { ImageSource } from './source.ts';
 import type { TargetFile } from './target-file.ts';
 
@@ -65,11 +65,6 @@ export async function exportStream(
     await out.close().catch(() => undefined);
     target.discard();
   }
-}
-
-async function showSnapshot(client: ControlClient, name: string): Promise<SnapshotInfo> {
-  const { volume, snapshot } = splitName(name);
-  return client.get<SnapshotInfo>(route('volumes', volume, 'snapshots', snapshot ?? ''));
 }
 
 async function* allExtents(nbd: NbdClient): AsyncGenerator<TargetExtent> {
