@@ -11,6 +11,7 @@ import { HIDDEN_PREFIX, isHiddenName, joinName } from '../xseg/names.ts';
 import { type Engine, EngineError, type VolumeInfo } from '../xseg/types.ts';
 import { ControlError } from './errors.ts';
 import type { Log } from './log.ts';
+import { shellWord } from './output.ts';
 
 /** at once; each holds a hidden volume or snapshot and one connection */
 export const TRANSFERS_MAX = 64;
@@ -233,10 +234,11 @@ function infoOf(
 function refuseInUse(volume: VolumeInfo): void {
   const name = JSON.stringify(volume.name);
   if (volume.protected) {
-    throw new ControlError('PROTECTED', `volume ${name} is protected; allow it with \`atoll volume protect --off\``);
+    const allow = `atoll volume protect ${shellWord(volume.name)} --off`;
+    throw new ControlError('PROTECTED', `volume ${name} is protected; \`${allow}\` first`);
   }
   if (volume.openCount > 0) {
-    const text = `volume ${name} is open (${volume.openCount} connections); disconnect its clients first`;
+    const text = `volume ${name} is open (${volume.openCount} connection(s)); disconnect its clients first`;
     throw new ControlError('BUSY', text);
   }
 }

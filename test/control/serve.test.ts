@@ -164,6 +164,19 @@ describe('Daemon', () => {
     expect(readFileSync(at('more.sock'), 'utf8')).toBe('mine');
   });
 
+  it('says which address it cannot listen on', async () => {
+    const engine = new ListeningEngine();
+    const listen = engine.listenNbd.bind(engine);
+    engine.listenNbd = async (address) => {
+      if (address.startsWith('unix:')) return listen(address);
+      throw Object.assign(new Error('listen'), { code: 'EADDRINUSE' });
+    };
+    const nbd = [{ kind: 'tcp' as const, host: '127.0.0.1', port: 10809 }];
+    const failed = await start({ nbd, openEngine: async () => engine }).catch((error: Error) => error);
+    expect(failed).toMatchObject({ code: 'HELD', message: 'tcp:127.0.0.1:10809: the address is in use' });
+    expect(engine.closed).toBe(true);
+  });
+
   it('sweeps what an earlier daemon left unfinished', async () => {
     const engine = new ListeningEngine();
     await engine.createVolume({ name: '.atoll-0123456789abcdef', size: 512 });

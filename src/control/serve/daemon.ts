@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Engine, EngineOptions } from '../../xseg/types.ts';
 import type { Api } from '../api/context.ts';
 import { buildApi } from '../api/server.ts';
+import { ControlError, describeError } from '../errors.ts';
 import { type HomePaths, homePaths, prepareHome, writeDaemonFile } from '../home.ts';
 import type { Log } from '../log.ts';
 import { Transfers } from '../transfers.ts';
@@ -70,7 +71,7 @@ export class Daemon {
         prepareSocketFolder(path.dirname(address.path), gid);
         await clearSocketPath(address.path);
       }
-      nbdAddresses.push(await engine.listenNbd(formatNbdAddress(address), mode));
+      nbdAddresses.push(await listenNbd(engine, formatNbdAddress(address), mode));
       if (address.kind === 'unix') openToGroup(address.path, gid);
     }
     const sockets = () => ({ control: paths.control, nbd: nbdAddresses });
@@ -96,5 +97,15 @@ export class Daemon {
   private unixSockets(): string[] {
     const unix = 'unix:';
     return this.nbdAddresses.filter((address) => address.startsWith(unix)).map((address) => address.slice(unix.length));
+  }
+}
+
+/** An errno alone does not say which of the addresses it is about. */
+async function listenNbd(engine: Engine, address: string, mode: number): Promise<string> {
+  try {
+    return await engine.listenNbd(address, mode);
+  } catch (error) {
+    const { code, message } = describeError(error);
+    throw message.includes(address) ? error : new ControlError(code, `${address}: ${message}`);
   }
 }
