@@ -402,7 +402,7 @@ export class Operations {
         for (const one of [r, ...snapshots]) {
           const full = this.registry.fullName(one);
           if (one.row.protected !== 0)
-            throw new EngineError('PROTECTED', `${full} is protected; \`atoll volume protect ${full} --off\` first`);
+            throw new EngineError('PROTECTED', `${full} is protected; \`atoll ${one === r ? 'volume' : 'snapshot'} protect ${full} --off\` first`);
           if (one.openCount > 0)
             throw new EngineError(
               'BUSY',
@@ -426,7 +426,7 @@ export class Operations {
       (finish) => {
         const s = this.needSnapshot(name);
         if (s.row.protected !== 0)
-          throw new EngineError('PROTECTED', `${name} is protected; \`atoll volume protect ${name} --off\` first`);
+          throw new EngineError('PROTECTED', `${name} is protected; \`atoll snapshot protect ${name} --off\` first`);
         if (s.openCount > 0)
           throw new EngineError('BUSY', `${name} is open (${s.openCount} connection(s)); disconnect, or use --force`);
         const volume = this.registry.get(s.row.volume) as Resource;
