@@ -107,7 +107,8 @@ export function planPool(spec: PoolSpecInput, id: number): PoolRow {
 
 function usable(bytes: number, wanted: number, path: string): number {
   const room = bytes - POOL_DATA_OFFSET;
-  if (wanted > 0 && wanted > room) throw new EngineError('INVALID', `${path} has room for ${Math.max(0, room)} bytes, less than --size`);
+  if (wanted > 0 && wanted > room)
+    throw new EngineError('INVALID', `${path} has room for ${Math.max(0, room)} bytes, less than --size`);
   if (room < POOL_SIZE_MIN) throw new EngineError('INVALID', `${path} is smaller than 64M`);
   return wanted > 0 ? wanted : room;
 }

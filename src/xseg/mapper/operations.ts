@@ -402,7 +402,10 @@ export class Operations {
         for (const one of [r, ...snapshots]) {
           const full = this.registry.fullName(one);
           if (one.row.protected !== 0)
-            throw new EngineError('PROTECTED', `${full} is protected; \`atoll ${one === r ? 'volume' : 'snapshot'} protect ${full} --off\` first`);
+            throw new EngineError(
+              'PROTECTED',
+              `${full} is protected; \`atoll ${one === r ? 'volume' : 'snapshot'} protect ${full} --off\` first`,
+            );
           if (one.openCount > 0)
             throw new EngineError(
               'BUSY',
