@@ -3,7 +3,7 @@ import { afterEach, describe, expect, it, vi } from 'vitest';
 import { FILES_MAX } from '../../src/xseg/layout.gen.ts';
 import { type PoolHost, SlotPool, ZERO_RETRY_MS } from '../../src/xseg/mapper/slots.ts';
 import type { Native } from '../../src/xseg/native.ts';
-import { GROUP_SEALED, type GroupChange, type PoolRow } from '../../src/xseg/store/batch.ts';
+import { GROUP_ACTIVE, GROUP_SEALED, type GroupChange, type PoolRow } from '../../src/xseg/store/batch.ts';
 import { bitFill, bitGet } from '../../src/xseg/store/bitmap.ts';
 import type { GroupRow, StoreReader } from '../../src/xseg/store/reader.ts';
 
@@ -227,6 +227,21 @@ describe('groups that cannot be prepared', () => {
 });
 
 describe('groups that are being zeroed', () => {
+  it('keep nobody waiting where a new one is zero from the start', () => {
+    const groups = [0, 1, 2].map((grp) => ({ grp, used: 0, state: GROUP_ACTIVE, bitmap: bits(), dirty: null }));
+    const t = new Bench({}, groups);
+    expect(t.allocate()).toBe('wait');
+    t.activated();
+    t.pool.turn();
+    // two groups of the store are being zeroed; nobody waits for them
+    expect(t.jobs.length).toBeGreaterThan(0);
+    expect(t.allocate()).toBe('wait');
+    expect(t.activations.map(({ change }) => change.grp)).toEqual([3, 4]);
+    t.activated();
+    expect(t.allocate()).toEqual({ slot: 3 * GROUP_SLOTS, count: 1 });
+    expect(t.activations).toEqual([]);
+  });
+
   it('are waited for; no more of them are begun meanwhile', () => {
     const t = new Bench({ kind: 'device', size: 100 * GROUP_SLOTS * BLOCK });
     expect(t.allocate()).toBe('wait');

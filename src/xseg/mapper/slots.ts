@@ -244,20 +244,27 @@ export class SlotPool {
 
   /** Makes sure spare groups are ready or on their way; false when there is nothing to prepare. */
   #prepare(): boolean {
+    const many = this.groupSlots * LOW_SHARE;
     let spare = this.#preparing;
-    for (const group of this.#groups.values()) if (this.#isSpare(group)) spare++;
+    let coming = 0;
+    for (const group of this.#groups.values()) {
+      if (!group.ready || group.owner !== 0) continue;
+      if (group.available >= many) spare++;
+      else if ((this.#queued.get(group.grp)?.count ?? 0) >= many) coming++;
+    }
     for (; spare < SPARE_GROUPS; spare++) {
-      const grp = this.#next();
+      // Enough is being zeroed: only what is zero from the start is worth having before that.
+      const grp = spare + coming < SPARE_GROUPS ? this.#next() : this.#fresh();
       if (grp < 0) break;
       this.#activate(grp);
     }
     return this.#preparing > 0;
   }
 
-  /** Nobody's, and it has slots, or gets many once they are zeroed. */
-  #isSpare(group: Group): boolean {
-    if (!group.ready || group.owner !== 0) return false;
-    return group.available > 0 || (this.#queued.get(group.grp)?.count ?? 0) >= this.groupSlots * LOW_SHARE;
+  /** A group that never was, and reads as zeroes as soon as it is made; −1 when there is none. */
+  #fresh(): number {
+    const fits = this.row.kind === 'directory' && this.#failedGroups.size === 0 && this.#newGroupFits();
+    return fits && performance.now() >= this.#prepareAt ? this.#nextGroup : -1;
   }
 
   /** Loads or makes a group, makes it active in the store, zeroes what is not known to be zero, and declares it ready. */
