@@ -468,6 +468,7 @@ int main() {
   for (uint64_t seed = 1; seed <= 6; ++seed) {
     for (const Client::Wishes& way : kWays) {
       for (const bool lending : {false, true}) {
+        if (lending && seed > 2) continue;  // copies all that is lent: slow under a sanitizer
         random_requests(seed, way, false, lending);
         random_requests(seed, way, true, lending);
       }
