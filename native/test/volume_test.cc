@@ -335,7 +335,7 @@ void test_slots_in_use_are_not_reused() {
   for (const bool reads : {true, false}) {
     Bench bench;
     bench.mapper->dirty_slots = true;
-    const uint32_t pool = bench.memory_pool({delay_of(reads, !reads, 100)});
+    const uint32_t pool = bench.memory_pool({delay_of(reads, !reads, 600)});
     bench.mapper->open_volume(1, kSize, 16, pool);
     bench.mapper->open_volume(2, kSize, 16, pool);
     CHECK_EQ(bench.write(1, 0, std::vector<uint8_t>(4 * kBlock, 0x11)), 0);
@@ -362,7 +362,7 @@ void test_slots_in_use_are_not_reused() {
 /// A pool that answers late, with more requests than there are Works, holds up nobody else on its reactor.
 void test_a_slow_pool_holds_up_its_own() {
   Bench bench;
-  bench.mapper->open_volume(1, kSize, 16, bench.memory_pool({delay_of(true, false, 300)}));
+  bench.mapper->open_volume(1, kSize, 16, bench.memory_pool({delay_of(true, false, 800)}));
   bench.mapper->open_volume(2, kSize, 16, bench.memory_pool());
   CHECK_EQ(bench.write(1, 0, pattern(16 * kBlock, 1)), 0);
   Crowd slow(3 * VolumePeer::kWorksPerVolume, 512);
@@ -370,7 +370,7 @@ void test_a_slow_pool_holds_up_its_own() {
   slow.send(bench);
   CHECK_EQ(bench.write(2, 5, pattern(20 * kBlock, 2)), 0);
   CHECK(bench.read(2, 5, 20 * kBlock) == pattern(20 * kBlock, 2));
-  CHECK_EQ(slow.ended.load(), 0u);
+  CHECK(slow.ended.load() < slow.requests.size());
   slow.wait();
   const std::vector<uint8_t> expected = pattern(16 * kBlock, 1);
   CHECK(std::equal(slow.bytes.begin(), slow.bytes.end(), expected.begin()));
