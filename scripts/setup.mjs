@@ -221,12 +221,12 @@ function nodeDir() {
   );
 }
 
-async function nodeGyp(cwd, argv) {
+async function nodeGyp(cwd, argv, env = {}) {
   const script = path.join(ROOT, 'node_modules/node-gyp/bin/node-gyp.js');
   await run(process.execPath, [script, ...argv, `--nodedir=${nodeDir()}`, `--jobs=${os.availableParallelism()}`], {
     cwd,
     // Ours wins over a nodedir of another Node in the user's npm settings.
-    env: { npm_config_nodedir: nodeDir() },
+    env: { ...env, npm_config_nodedir: nodeDir() },
   });
 }
 
@@ -237,7 +237,8 @@ async function nodeGyp(cwd, argv) {
 async function betterSqlite() {
   const folder = 'node_modules/better-sqlite3';
   const { version } = JSON.parse(fs.readFileSync(path.join(ROOT, folder, 'package.json'), 'utf8'));
-  const value = `${version} ${process.platform} ${process.arch} ${process.versions.modules}\n`;
+  // The last word counts what is changed here about the build.
+  const value = `${version} ${process.platform} ${process.arch} ${process.versions.modules} b2\n`;
   const target = `${folder}/build/Release/better_sqlite3.node`;
   const stamp = `${folder}/.atoll-stamp`;
   if (exists(target) && stampHolds(stamp, value)) return;
@@ -249,7 +250,10 @@ async function betterSqlite() {
     // SQLite is meant to be built with -O2; -O3 takes 40 s longer and brings nothing here.
     const flags = path.join(ROOT, folder, 'deps/common.gypi');
     fs.writeFileSync(flags, fs.readFileSync(flags, 'utf8').replace("'-O3'", "'-O2'"));
-    await nodeGyp(path.join(ROOT, folder), ['configure', 'build', '--release']);
+    const before = path.join(ROOT, 'scripts/better-sqlite3.h');
+    await nodeGyp(path.join(ROOT, folder), ['configure', 'build', '--release'], {
+      CXXFLAGS: `${process.env.CXXFLAGS ?? ''} -include "${before}"`,
+    });
     fs.mkdirSync(path.join(ROOT, 'build/deps'), { recursive: true });
     copyWhole(target, kept);
   } else {
