@@ -97,12 +97,11 @@ class Transmission final : private Lender {
     Request request;
     Transmission* owner;
     Kind kind;
-    bool fed;            // large: the last piece was submitted
-    bool holes_allowed;  // read: zeroes may be told instead of sent
-    bool complete;       // piece of a gathered read: its data is there
-    uint16_t type;       // kCmd*
-    uint16_t flags;      // kCmdFlag*
-    int error;           // large: the first piece's that failed
+    bool fed;        // large: the last piece was submitted
+    bool complete;   // piece of a gathered read: its data is there
+    uint16_t type;   // kCmd*
+    uint16_t flags;  // kCmdFlag*
+    int error;       // large: the first piece's that failed
     uint64_t cookie;
     uint64_t offset;  // as asked
     uint64_t length;
@@ -140,7 +139,6 @@ class Transmission final : private Lender {
   bool emit(Record* record);
   void emit_data(Record* record, uint64_t at, uint32_t bytes, uint16_t done_flag);
   bool emit_with_holes(Record* record, uint64_t at, uint32_t bytes, uint16_t done_flag);
-  void emit_error(Record* record, int error);
   void emit_held();
   void ask_status(Record* record);
   bool status_answered(Record* record);

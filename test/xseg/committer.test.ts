@@ -8,24 +8,10 @@ import { bitGet } from '../../src/xseg/store/bitmap.ts';
 import { Committer } from '../../src/xseg/store/committer.ts';
 import { StoreReader } from '../../src/xseg/store/reader.ts';
 import { APPLICATION_ID, BUSY_MS_MAX, FORMAT_VERSION, openWriter, WAL_BYTES_MAX } from '../../src/xseg/store/schema.ts';
+import { POOL_ROW as pool } from './pool-row.ts';
 
 let dir: string;
 let file: string;
-const pool = {
-  id: 1,
-  uuid: 'u',
-  name: 'p',
-  driver: 'local',
-  kind: 'directory',
-  path: '/nowhere',
-  block_shift: 16,
-  group_slots: 64,
-  size: 0,
-  direct: 0,
-  preallocate: 0,
-  created_at: 0,
-};
-
 beforeEach(() => {
   dir = fs.mkdtempSync(path.join(os.tmpdir(), 'atoll-store-'));
   file = path.join(dir, 'store.db');

@@ -6,6 +6,7 @@ import type { Native } from '../../src/xseg/native.ts';
 import { GROUP_ACTIVE, GROUP_SEALED, type GroupChange, type PoolRow } from '../../src/xseg/store/batch.ts';
 import { bitFill, bitGet } from '../../src/xseg/store/bitmap.ts';
 import type { GroupRow, StoreReader } from '../../src/xseg/store/reader.ts';
+import { POOL_ROW } from './pool-row.ts';
 
 const BLOCK = 65536;
 const GROUP_SLOTS = 64;
@@ -47,21 +48,7 @@ class Bench {
       ticket: (done) => tickets.push(done) - 1,
       log: () => undefined,
     };
-    const whole: PoolRow = {
-      id: 1,
-      uuid: 'u',
-      name: 'p',
-      driver: 'local',
-      kind: 'directory',
-      path: '/nowhere',
-      block_shift: Math.log2(BLOCK),
-      group_slots: GROUP_SLOTS,
-      size: 0,
-      direct: 0,
-      preallocate: 0,
-      created_at: 0,
-    };
-    this.pool = new SlotPool({ ...whole, ...row }, 0, native, 0, reader, host);
+    this.pool = new SlotPool({ ...POOL_ROW, ...row }, 0, native, 0, reader, host);
   }
 
   activated(ok = true): void {
