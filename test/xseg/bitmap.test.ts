@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { bitCount, bitFill, bitGet, findClearRun } from '../../src/xseg/store/bitmap.ts';
+import { bitCount, bitFill, bitGet, findClearRun, findSetRun } from '../../src/xseg/store/bitmap.ts';
 
 const BITS = 200;
 const op = fc.record({ from: fc.nat(BITS - 1), count: fc.integer({ min: 1, max: 80 }), value: fc.boolean() });
@@ -26,13 +26,14 @@ describe('bitmaps', () => {
           }
           expect(bitCount(bitmap)).toBe(model.filter(Boolean).length);
           for (let i = 0; i < BITS; i++) expect(bitGet(bitmap, i)).toBe(model[i]);
-          const start = model.indexOf(false, from);
-          const [at, length] = findClearRun(bitmap, BITS, from, max);
-          if (start < 0) expect(length).toBe(0);
-          else {
+          for (const [value, find] of [
+            [false, findClearRun],
+            [true, findSetRun],
+          ] as const) {
+            const start = model.indexOf(value, from);
             let end = start;
-            while (end < BITS && end - start < max && !model[end]) end++;
-            expect([at, length]).toEqual([start, end - start]);
+            while (end < BITS && end - start < max && model[end] === value) end++;
+            expect(find(bitmap, BITS, from, max)).toEqual(start < 0 ? [0, 0] : [start, end - start]);
           }
         },
       ),

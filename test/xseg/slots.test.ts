@@ -1,7 +1,8 @@
 /** A pool's slots against a store, a core and a committer that do what the test says, when it says so. */
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { FILES_MAX } from '../../src/xseg/layout.gen.ts';
-import { type PoolHost, SlotPool, ZERO_RETRY_MS } from '../../src/xseg/mapper/slots.ts';
+import { type PoolHost, SlotPool } from '../../src/xseg/mapper/slots.ts';
+import { COLLECT_MS_MAX, COLLECT_QUIET_MS, ZERO_RETRY_MS } from '../../src/xseg/mapper/zeroing.ts';
 import type { Native } from '../../src/xseg/native.ts';
 import { GROUP_ACTIVE, GROUP_SEALED, type GroupChange, type PoolRow } from '../../src/xseg/store/batch.ts';
 import { bitFill, bitGet } from '../../src/xseg/store/bitmap.ts';
@@ -68,8 +69,10 @@ describe('a slot that is freed in a group nobody loaded', () => {
     t.pool.freeingSlots = 1;
     t.pool.freedDurable([5, 1]);
     t.pool.turn();
-    expect(t.jobs.map((job) => job.runs)).toEqual([[5, 1]]);
+    expect(t.jobs).toEqual([]);
     expect(t.allocate()).toBe('wait');
+    t.pool.turn();
+    expect(t.jobs.map((job) => job.runs)).toEqual([[5, 1]]);
     t.activated();
     t.pool.turn();
     expect(t.jobs).toHaveLength(1);
@@ -81,6 +84,7 @@ describe('a slot that is freed in a group nobody loaded', () => {
     expect(t.allocate()).toBe('full');
     // freed again, it is zeroed again
     t.pool.abandon(5, 1);
+    expect(t.allocate()).toBe('wait');
     t.pool.turn();
     t.jobs[1].done(0);
     expect(t.allocate()).toEqual({ slot: 5, count: 1 });
@@ -120,6 +124,63 @@ describe('a group that was never used', () => {
   }
 });
 
+describe('slots that are freed one by one', () => {
+  afterEach(() => void vi.useRealTimers());
+
+  function freed() {
+    vi.useFakeTimers({ toFake: ['performance'] });
+    const t = new Bench({});
+    t.allocate();
+    t.activated();
+    expect(t.allocate(32)).toEqual({ slot: 0, count: 32 });
+    return t;
+  }
+
+  it('are zeroed together, in order, when no more come', () => {
+    const t = freed();
+    for (const slot of [7, 3, 5, 4, 12, 6, 13]) {
+      t.pool.abandon(slot, 1);
+      t.pool.turn();
+      vi.advanceTimersByTime(COLLECT_QUIET_MS - 1);
+      t.pool.turn();
+      expect(t.jobs).toEqual([]);
+    }
+    vi.advanceTimersByTime(1);
+    t.pool.turn();
+    expect(t.jobs.map((job) => job.runs)).toEqual([[3, 5, 12, 2]]);
+    expect(t.pool.backlog).toBe(true);
+    t.jobs[0].done(0);
+    expect(t.pool.backlog).toBe(false);
+  });
+
+  it('do not wait for more for ever', () => {
+    const t = freed();
+    const step = COLLECT_QUIET_MS / 2;
+    let ms = 0;
+    for (let slot = 0; t.jobs.length === 0; slot++, ms += step) {
+      t.pool.abandon(slot, 1);
+      t.pool.turn();
+      vi.advanceTimersByTime(step);
+      t.pool.turn();
+    }
+    expect(ms).toBe(COLLECT_MS_MAX);
+    expect(t.jobs[0].runs).toEqual([0, COLLECT_MS_MAX / step]);
+  });
+
+  it('are zeroed at once when somebody waits for slots', () => {
+    const t = new Bench({ size: GROUP_SLOTS * BLOCK });
+    t.allocate();
+    t.activated();
+    expect(t.allocate(GROUP_SLOTS)).toEqual({ slot: 0, count: GROUP_SLOTS });
+    t.pool.abandon(9, 1);
+    t.pool.turn();
+    expect(t.jobs).toEqual([]);
+    expect(t.allocate()).toBe('wait');
+    t.pool.turn();
+    expect(t.jobs.map((job) => job.runs)).toEqual([[9, 1]]);
+  });
+});
+
 describe('zeroing that fails', () => {
   function fullPool() {
     const t = new Bench({ size: 8 * BLOCK });
@@ -127,8 +188,8 @@ describe('zeroing that fails', () => {
     t.activated();
     expect(t.allocate(8)).toEqual({ slot: 0, count: 8 });
     t.pool.abandon(2, 3);
-    t.pool.turn();
     expect(t.allocate()).toBe('wait');
+    t.pool.turn();
     let woken = 0;
     t.pool.waiters.push(() => woken++);
     return { t, woken: () => woken };

@@ -10,6 +10,7 @@ import type { GroupChange, PoolRow } from '../store/batch.ts';
 import { GROUP_ACTIVE, GROUP_SEALED } from '../store/batch.ts';
 import { bitCount, bitFill, bitGet, findClearRun } from '../store/bitmap.ts';
 import type { StoreReader } from '../store/reader.ts';
+import { Zeroing } from './zeroing.ts';
 
 /** Groups kept ready so that a volume that starts to write finds one. */
 const SPARE_GROUPS = 2;
@@ -17,12 +18,6 @@ const SPARE_GROUPS = 2;
 const LOW_SHARE = 0.25;
 /** Thin pools answer NO_SPACE while the file system has less than this, so that metadata can always free something. */
 export const THIN_RESERVE_BYTES = 64 * 1024 * 1024;
-/** Zeroing work given to native threads at once: runs and bytes per job, jobs on their way. A device may have to write the bytes. */
-const ZERO_RUNS_MAX = 1024;
-const ZERO_BYTES_MAX = 64 * 1024 * 1024;
-const ZERO_JOBS_MAX = 2;
-/** Slots that could not be zeroed are tried again after this, while the pool has not failed. */
-export const ZERO_RETRY_MS = 5000;
 /** No group is prepared for so long after one could not be; whatever failed it may fail them all. */
 const PREPARE_RETRY_MS = 1000;
 /** Groups that could not be prepared, at most, before they are tried again instead of others. */
@@ -64,12 +59,8 @@ export class SlotPool {
   readonly groupSlots: number;
   /** slots used or freed and not yet durable */
   usedSlots: number;
-  /** freed durable, waiting for readers or zeroing */
-  reclaimingSlots = 0;
   /** freed, not durable yet */
   freeingSlots = 0;
-  /** freed durable, but they could not be zeroed: nobody waits for them */
-  lostSlots = 0;
   failed = false;
   waiters: (() => void)[] = [];
   #groups = new Map<number, Group>();
@@ -81,12 +72,9 @@ export class SlotPool {
   #failedGroups = new Set<number>();
   /** monotonic ms before which no group is prepared */
   #prepareAt = 0;
-  #reclaim: { epoch: number; runs: number[] }[] = [];
-  /** by group, the slots that are in `#reclaim` or being zeroed: zeroed twice, the second time may be somebody's data */
-  #queued = new Map<number, { slots: Uint8Array; count: number }>();
-  /** runs of `lostSlots`, oldest first, and when to try again; they stay in `#queued` */
-  #lost: { at: number; runs: number[] }[] = [];
-  #zeroJobs = 0;
+  readonly #zeroing: Zeroing;
+  /** somebody was told to wait since space came back */
+  #wanted = false;
   #usageAt = 0;
   #fsFree = Number.MAX_SAFE_INTEGER;
 
@@ -100,6 +88,13 @@ export class SlotPool {
   ) {
     this.blockSize = 2 ** row.block_shift;
     this.groupSlots = row.group_slots;
+    this.#zeroing = new Zeroing(native, core, handle, this.blockSize, this.groupSlots, {
+      ticket: host.ticket,
+      zeroed: (slot, count) => this.#zeroed(slot, count),
+      lost: (slots, errno) =>
+        host.log('error', 'zeroing freed slots failed; they stay out of use', { pool: row.name, slots, errno }),
+      ended: () => this.wake(),
+    });
     this.#summary = reader.groups(row.id);
     this.usedSlots = 0;
     this.#nextGroup = 0;
@@ -112,6 +107,16 @@ export class SlotPool {
 
   get id(): number {
     return this.row.id;
+  }
+
+  /** freed durable, waiting for readers or zeroing */
+  get reclaimingSlots(): number {
+    return this.#zeroing.waitingSlots;
+  }
+
+  /** freed durable, but they could not be zeroed: nobody waits for them */
+  get lostSlots(): number {
+    return this.#zeroing.lostSlots;
   }
 
   /** slots the pool can hold as declared; Infinity for thin pools */
@@ -164,6 +169,12 @@ export class SlotPool {
    *   the pool takes no writes any more
    */
   allocate(owner: { id: number; group: Group | null }, count: number): SlotRun | 'wait' | 'full' | 'failed' {
+    const run = this.#allocate(owner, count);
+    if (run === 'wait') this.#wanted = true;
+    return run;
+  }
+
+  #allocate(owner: { id: number; group: Group | null }, count: number): SlotRun | 'wait' | 'full' | 'failed' {
     if (this.failed) return 'failed';
     if (this.#thinFull()) return 'full';
     for (let tries = 0; tries < 3; tries++) {
@@ -250,7 +261,7 @@ export class SlotPool {
     for (const group of this.#groups.values()) {
       if (!group.ready || group.owner !== 0) continue;
       if (group.available >= many) spare++;
-      else if ((this.#queued.get(group.grp)?.count ?? 0) >= many) coming++;
+      else if ((this.#zeroing.pending(group.grp)?.count ?? 0) >= many) coming++;
     }
     for (; spare < SPARE_GROUPS; spare++) {
       // Enough is being zeroed: only what is zero from the start is worth having before that.
@@ -318,7 +329,7 @@ export class SlotPool {
   /** Free slots of a loaded group that are not known to be zero go through the zeroing queue like freed ones. */
   #zeroUnknown(group: Group, beyond: number): void {
     const runs: number[] = [];
-    const queued = this.#queued.get(group.grp)?.slots;
+    const queued = this.#zeroing.pending(group.grp)?.slots;
     let start = -1;
     for (let i = 0; i <= this.groupSlots - beyond; i++) {
       const unknown =
@@ -332,7 +343,7 @@ export class SlotPool {
         start = -1;
       }
     }
-    this.#enqueue(0, runs);
+    this.#zeroing.add(0, runs, true);
   }
 
   /** Slots handed out that no commit ever named: back, as soon as nobody can hold them. */
@@ -363,107 +374,30 @@ export class SlotPool {
   }
 
   #queue(runs: number[]): void {
-    this.#enqueue(this.native.epochAdvance(this.core), runs);
-  }
-
-  #enqueue(epoch: number, runs: number[]): void {
-    if (runs.length === 0) return;
-    for (let i = 0; i < runs.length; i += 2) {
-      const grp = Math.floor(runs[i] / this.groupSlots);
-      let queued = this.#queued.get(grp);
-      if (queued === undefined) {
-        queued = { slots: new Uint8Array(this.groupSlots / 8), count: 0 };
-        this.#queued.set(grp, queued);
-      }
-      queued.count += bitFill(queued.slots, runs[i] - grp * this.groupSlots, runs[i + 1], true);
-      this.reclaimingSlots += runs[i + 1];
-    }
-    this.#reclaim.push({ epoch, runs });
+    this.#zeroing.add(this.native.epochAdvance(this.core), runs, false);
   }
 
   /** A run reads as zeroes now. */
   #zeroed(slot: number, count: number): void {
-    this.reclaimingSlots -= count;
-    const grp = Math.floor(slot / this.groupSlots);
-    const from = slot - grp * this.groupSlots;
-    const queued = this.#queued.get(grp);
-    if (queued !== undefined) {
-      queued.count -= bitFill(queued.slots, from, count, false);
-      if (queued.count === 0) this.#queued.delete(grp);
-    }
-    const group = this.#groups.get(grp);
+    const group = this.#groups.get(Math.floor(slot / this.groupSlots));
     if (group === undefined) return;
+    const from = slot - group.first;
     for (let i = from; i < from + count; i++)
       if (!bitGet(group.used, i)) group.available += bitFill(group.unavailable, i, 1, false);
     group.zeroed = true;
   }
 
   get backlog(): boolean {
-    return this.#reclaim.length > 0 || this.#zeroJobs > 0;
+    return !this.failed && this.#zeroing.backlog;
   }
 
-  /** Starts zeroing what no reactor can hold any more. Called every turn of the mapper. */
+  /** Starts zeroing what is due. Called every turn of the mapper. */
   turn(): void {
-    if (this.failed) return;
-    if (this.#lost.length > 0) this.#retryLost();
-    if (this.#reclaim.length === 0 || this.#zeroJobs >= ZERO_JOBS_MAX) return;
-    const safe = this.native.epochSafe(this.core);
-    const batch: number[] = [];
-    let room = Math.max(1, Math.floor(ZERO_BYTES_MAX / this.blockSize));
-    while (this.#reclaim.length > 0 && this.#reclaim[0].epoch <= safe && room > 0 && batch.length < ZERO_RUNS_MAX * 2) {
-      const item = this.#reclaim[0];
-      let at = 0;
-      while (at < item.runs.length && room > 0 && batch.length < ZERO_RUNS_MAX * 2) {
-        const count = Math.min(item.runs[at + 1], room);
-        batch.push(item.runs[at], count);
-        room -= count;
-        item.runs[at] += count;
-        item.runs[at + 1] -= count;
-        if (item.runs[at + 1] === 0) at += 2;
-      }
-      if (at === item.runs.length) this.#reclaim.shift();
-      else item.runs = item.runs.slice(at);
-    }
-    if (batch.length > 0) this.#zero(mergeRuns(batch, this.groupSlots));
-  }
-
-  #zero(runs: number[]): void {
-    const list = new Float64Array(runs.length);
-    for (let i = 0; i < runs.length; i += 2) {
-      list[i] = runs[i] * this.blockSize;
-      list[i + 1] = runs[i + 1] * this.blockSize;
-    }
-    this.#zeroJobs++;
-    const ticket = this.host.ticket((error) => {
-      this.#zeroJobs--;
-      if (error !== 0) this.#lose(runs, error);
-      else for (let i = 0; i < runs.length; i += 2) this.#zeroed(runs[i], runs[i + 1]);
-      this.wake();
-    });
-    this.native.zeroRuns(this.core, this.handle, list, list.length / 2, ticket);
-  }
-
-  /** What could not be zeroed is no space for those who wait. */
-  #lose(runs: number[], error: number): void {
-    this.host.log('error', 'zeroing freed slots failed; they stay out of use', { pool: this.row.name, errno: error });
-    const slots = countOf(runs);
-    this.reclaimingSlots -= slots;
-    this.lostSlots += slots;
-    this.#lost.push({ at: performance.now() + ZERO_RETRY_MS, runs });
-  }
-
-  #retryLost(): void {
-    const now = performance.now();
-    while (this.#lost.length > 0 && this.#lost[0].at <= now) {
-      const { runs } = this.#lost.shift() as { runs: number[] };
-      const slots = countOf(runs);
-      this.lostSlots -= slots;
-      this.reclaimingSlots += slots;
-      this.#reclaim.push({ epoch: 0, runs });
-    }
+    if (!this.failed) this.#zeroing.turn(this.#wanted);
   }
 
   #wake(): void {
+    this.#wanted = false;
     const waiters = this.waiters;
     this.waiters = [];
     for (const run of waiters) run();
@@ -490,7 +424,7 @@ export class SlotPool {
       const from = Math.max(group.first, Number.isFinite(oldLimit) ? oldLimit : 0);
       const to = Math.min(group.first + this.groupSlots, limit);
       if (Number.isFinite(oldLimit) && to > from && from >= oldLimit) {
-        this.#enqueue(0, [from, to - from]);
+        this.#zeroing.add(0, [from, to - from], true);
       }
     }
     this.wake();
@@ -508,25 +442,4 @@ export class SlotPool {
     }
     return { files: [...new Set(files)], changes };
   }
-}
-
-/** Slots in [slot, count] runs. */
-function countOf(runs: number[]): number {
-  let slots = 0;
-  for (let i = 1; i < runs.length; i += 2) slots += runs[i];
-  return slots;
-}
-
-/** Sorts and joins [slot, count] runs; never joins across a group's border. */
-function mergeRuns(runs: number[], groupSlots: number): number[] {
-  const pairs: [number, number][] = [];
-  for (let i = 0; i < runs.length; i += 2) pairs.push([runs[i], runs[i + 1]]);
-  pairs.sort((a, b) => a[0] - b[0]);
-  const out: number[] = [];
-  for (const [slot, count] of pairs) {
-    const n = out.length;
-    if (n > 0 && out[n - 2] + out[n - 1] === slot && slot % groupSlots !== 0) out[n - 1] += count;
-    else out.push(slot, count);
-  }
-  return out;
 }

@@ -62,3 +62,14 @@ export function findClearRun(bitmap: Uint8Array, bits: number, from: number, max
   }
   return [0, 0];
 }
+
+/** First run of set bits at or after `from`, at most `max` long. Returns [start, length]; length 0 when there is none. */
+export function findSetRun(bitmap: Uint8Array, bits: number, from: number, max: number): [number, number] {
+  let i = from;
+  while (i < bits && !bitGet(bitmap, i)) i += (i & 7) === 0 && bitmap[i >> 3] === 0 ? 8 : 1;
+  if (i >= bits) return [0, 0];
+  const start = i;
+  const end = Math.min(bits, start + max);
+  while (i < end && bitGet(bitmap, i)) i += (i & 7) === 0 && i + 8 <= end && bitmap[i >> 3] === 0xff ? 8 : 1;
+  return [start, i - start];
+}
