@@ -7,7 +7,6 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Engine, EngineOptions } from '../../xseg/types.ts';
 import type { Api } from '../api/context.ts';
-import { buildApi } from '../api/server.ts';
 import { ControlError, describeError } from '../errors.ts';
 import { type HomePaths, homePaths, prepareHome, writeDaemonFile } from '../home.ts';
 import type { Log } from '../log.ts';
@@ -47,7 +46,10 @@ export class Daemon {
     // Sockets are the owner's until openToGroup() says otherwise, without a moment in between.
     process.umask(0o077);
     const { home, log, onFatal } = options;
-    const engine = await options.openEngine({ ...options.engine, home, log, onFatal });
+    const opening = options.openEngine({ ...options.engine, home, log, onFatal });
+    // The engine's threads start while this one loads the API, which takes about as long.
+    await Promise.allSettled([opening, import('../api/server.ts')]);
+    const engine = await opening;
     try {
       return await Daemon.listen(options, paths, gid, engine);
     } catch (error) {
@@ -75,6 +77,7 @@ export class Daemon {
       if (address.kind === 'unix') openToGroup(address.path, gid);
     }
     const sockets = () => ({ control: paths.control, nbd: nbdAddresses });
+    const { buildApi } = await import('../api/server.ts');
     const api = buildApi({ engine, transfers, log: options.log, sockets });
     await clearSocketPath(paths.control);
     await api.listen({ path: paths.control });

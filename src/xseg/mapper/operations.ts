@@ -782,6 +782,8 @@ export class Operations {
     if (r === undefined || r.openCount === 0) return;
     r.openCount--;
     if (r.openCount === 0) {
+      // the next one that writes goes on in its group: thousands of clones are not thousands of files
+      this.host.pools.get(r.row.pool)?.releaseOwner(r);
       r.changes.syncData = true;
       this.host.changed(r);
       this.host.commitSoon(r);
