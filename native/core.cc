@@ -338,7 +338,11 @@ void Core::zero_runs(uint32_t pool, std::vector<ByteRun> runs, uint32_t ticket) 
   if (peer == nullptr) return done(kOpZeroDone, ticket, EBADF);
   const bool posted = threads_->post(IoClass::kZero, peer.get(), [this, peer, runs = std::move(runs), ticket] {
     int error = 0;
-    for (size_t i = 0; i < runs.size() && error == 0; i++) error = -peer->zero_now(runs[i].address, runs[i].length);
+    for (size_t i = 0; i < runs.size() && error == 0; i++) {
+      for (uint64_t at = 0; at < runs[i].length && error == 0; at += kZeroPieceBytes) {
+        error = -peer->zero_now(runs[i].address + at, std::min(kZeroPieceBytes, runs[i].length - at));
+      }
+    }
     done(kOpZeroDone, ticket, error);
   });
   if (!posted) done(kOpZeroDone, ticket, EAGAIN);

@@ -2,7 +2,7 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { FILES_MAX } from '../../src/xseg/layout.gen.ts';
 import { type PoolHost, SlotPool } from '../../src/xseg/mapper/slots.ts';
-import { COLLECT_MS_MAX, COLLECT_QUIET_MS, ZERO_RETRY_MS } from '../../src/xseg/mapper/zeroing.ts';
+import { COLLECT_BUSY_MS_MAX, COLLECT_MS_MAX, COLLECT_QUIET_MS, ZERO_RETRY_MS } from '../../src/xseg/mapper/zeroing.ts';
 import type { Native } from '../../src/xseg/native.ts';
 import { GROUP_ACTIVE, GROUP_SEALED, type GroupChange, type PoolRow } from '../../src/xseg/store/batch.ts';
 import { bitFill, bitGet } from '../../src/xseg/store/bitmap.ts';
@@ -133,6 +133,7 @@ describe('slots that are freed one by one', () => {
     t.allocate();
     t.activated();
     expect(t.allocate(32)).toEqual({ slot: 0, count: 32 });
+    t.pool.releaseOwner(t.owner);
     return t;
   }
 
@@ -165,6 +166,28 @@ describe('slots that are freed one by one', () => {
     }
     expect(ms).toBe(COLLECT_MS_MAX);
     expect(t.jobs[0].runs).toEqual([0, COLLECT_MS_MAX / step]);
+  });
+
+  it('wait for longer while a volume allocates from their group, and not when it has left', () => {
+    const t = freed();
+    expect(t.allocate()).toEqual({ slot: 32, count: 1 });
+    t.pool.abandon(4, 1);
+    t.pool.turn();
+    vi.advanceTimersByTime(COLLECT_BUSY_MS_MAX - 1);
+    t.pool.turn();
+    expect(t.jobs).toEqual([]);
+    vi.advanceTimersByTime(1);
+    t.pool.turn();
+    expect(t.jobs.map((job) => job.runs)).toEqual([[4, 1]]);
+
+    t.pool.abandon(5, 1);
+    t.pool.turn();
+    vi.advanceTimersByTime(COLLECT_MS_MAX);
+    t.pool.turn();
+    expect(t.jobs).toHaveLength(1);
+    t.pool.releaseOwner(t.owner);
+    t.pool.turn();
+    expect(t.jobs[1].runs).toEqual([5, 1]);
   });
 
   it('are zeroed at once when somebody waits for slots', () => {

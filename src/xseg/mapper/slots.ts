@@ -90,6 +90,7 @@ export class SlotPool {
     this.groupSlots = row.group_slots;
     this.#zeroing = new Zeroing(native, core, handle, this.blockSize, this.groupSlots, {
       ticket: host.ticket,
+      busy: (grp) => (this.#groups.get(grp)?.owner ?? 0) !== 0,
       zeroed: (slot, count) => this.#zeroed(slot, count),
       lost: (slots, errno) =>
         host.log('error', 'zeroing freed slots failed; they stay out of use', { pool: row.name, slots, errno }),

@@ -16,6 +16,8 @@ const ZERO_JOBS_MAX = 2;
 export const COLLECT_QUIET_MS = 500;
 /** …or when something waits for so long. */
 export const COLLECT_MS_MAX = 5000;
+/** A group that a volume allocates from waits until it is left, or so long: punching holds up writes into its file. */
+export const COLLECT_BUSY_MS_MAX = 60_000;
 /** Slots that could not be zeroed are tried again after this, while the pool has not failed. */
 export const ZERO_RETRY_MS = 5000;
 
@@ -34,6 +36,8 @@ interface Pending {
 
 export interface ZeroingHost {
   ticket(done: (error: number) => void): number;
+  /** a volume allocates from this group */
+  busy(grp: number): boolean;
   /** a run of one group reads as zeroes now */
   zeroed(slot: number, count: number): void;
   /** slots could not be zeroed; they are tried again later */
@@ -106,10 +110,16 @@ export class Zeroing {
     const now = performance.now();
     for (const [grp, group] of this.#groups) {
       if (group.dueCount === 0) continue;
-      if (!hurry && now - group.last < COLLECT_QUIET_MS && now - group.since < COLLECT_MS_MAX) continue;
+      if (!hurry && !this.#ripe(grp, group, now)) continue;
       this.#start(grp, group);
       if (this.#jobs >= ZERO_JOBS_MAX) return;
     }
+  }
+
+  #ripe(grp: number, group: Pending, now: number): boolean {
+    const waited = now - group.since;
+    if (this.host.busy(grp)) return waited >= COLLECT_BUSY_MS_MAX;
+    return waited >= COLLECT_MS_MAX || now - group.last >= COLLECT_QUIET_MS;
   }
 
   /** What no reactor can hold any more becomes due. */
