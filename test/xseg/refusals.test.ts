@@ -242,7 +242,7 @@ describe('volumes', () => {
   it('wait for a name that another gives up, however long that takes', async () => {
     const slow = { poolFaults: { local: [{ kind: 'delay' as const, sync: true, delayMs: 500 }] } };
     const e = await home.open(slow);
-    for (const name of ['a', 'b', 'c', 'd']) await e.createVolume({ name, size: MIB });
+    for (const name of ['a', 'b', 'c', 'd', 'e']) await e.createVolume({ name, size: MIB });
     await e.createSnapshot('d', 's');
     // their last batch waits behind a data sync; that of a new volume does not
     for (const name of ['a', 'b', 'c']) {
@@ -259,7 +259,7 @@ describe('volumes', () => {
       e.renameVolume('b', 'b2').then(note('renamed')),
       e.clone('d@s', 'b').then(note('cloned')),
       e.deleteVolume('c', {}).then(note('deleted')),
-      e.renameVolume('d', 'c').then(note('taken')),
+      e.renameVolume('e', 'c').then(note('taken')),
     ]);
     expect(order.indexOf('made')).toBeGreaterThan(order.indexOf('deleted'));
     expect(order.indexOf('cloned')).toBeGreaterThan(order.indexOf('renamed'));
@@ -268,6 +268,7 @@ describe('volumes', () => {
       ['b', MIB],
       ['b2', MIB],
       ['c', MIB],
+      ['d', MIB],
     ]);
     expect(await e.check()).toMatchObject({ ok: true });
   });
