@@ -326,6 +326,36 @@ describe('groups that are being zeroed', () => {
   });
 });
 
+describe('a group that its volume left for a sync', () => {
+  it('is taken again last, and like others when the sync is over', () => {
+    const t = new Bench({});
+    t.allocate();
+    t.activated();
+    expect(t.allocate()).toEqual({ slot: 0, count: 1 });
+    const synced = t.pool.leave(t.owner);
+    expect(t.allocate()).toEqual({ slot: GROUP_SLOTS, count: 1 });
+    t.activated();
+    t.pool.releaseOwner(t.owner);
+    synced();
+    expect(t.allocate()).toEqual({ slot: 1, count: 1 });
+  });
+
+  it('is taken again meanwhile when there is no other', () => {
+    const t = new Bench({ size: GROUP_SLOTS * BLOCK });
+    t.allocate();
+    t.activated();
+    expect(t.allocate()).toEqual({ slot: 0, count: 1 });
+    t.pool.leave(t.owner);
+    expect(t.allocate()).toEqual({ slot: 1, count: 1 });
+  });
+
+  it('is none where the volume has not written', () => {
+    const t = new Bench({});
+    t.pool.leave(t.owner)();
+    expect(t.allocate()).toBe('wait');
+  });
+});
+
 describe('a clean stop', () => {
   it('takes no slot for zero that was handed out, whether or not a commit named it', () => {
     const t = new Bench({});

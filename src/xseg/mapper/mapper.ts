@@ -28,8 +28,12 @@ import { Tree } from './tree.ts';
 
 /** Requests taken in one turn. */
 const TAKE_MAX = 256;
-/** Longest sleep of a quiet mapper; commits by age are looked at this often. */
-const SLEEP_MS_MAX = 200;
+/** Longest sleep of a mapper with changes to commit: their age is looked at this often. */
+const SLEEP_DIRTY_MS_MAX = 200;
+/** Longest sleep of a mapper that has nothing to do: what comes wakes it. */
+const SLEEP_MS_MAX = 5000;
+/** Time to sleep while something goes on in the background. */
+const SLEEP_BACKGROUND_MS = 1;
 /** A change that nobody flushes is committed after this. */
 const COMMIT_DELAY_MS_MAX = 2000;
 /** Dirty pages at most: share of the cache, and in all (memory of a batch, gap of a snapshot). */
@@ -237,7 +241,8 @@ export class Mapper {
   #turn(): void {
     const quiet = this.#turnWaiters.length === 0 && this.#wanted.size === 0 && !this.#wantAll;
     const background = !this.freeing.idle || this.#backlog() || this.#framesWaiters.length > 0;
-    const timeout = quiet ? (background ? 1 : SLEEP_MS_MAX) : 0;
+    const sleep = background ? SLEEP_BACKGROUND_MS : this.#dirty.size > 0 ? SLEEP_DIRTY_MS_MAX : SLEEP_MS_MAX;
+    const timeout = quiet ? sleep : 0;
     const taken = this.native.take(this.data.core, this.faults.staging, TAKE_MAX, timeout);
     const now = performance.now();
     if (taken > 0) this.#serve(taken, now);

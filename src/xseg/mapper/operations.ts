@@ -371,7 +371,10 @@ export class Operations {
           r.changes.syncData = true;
           r.changes.rows.push(row);
           if (row.root !== 0) this.#addPageRef(r, row.root);
+          // all that is written from now on goes to new slots
+          const synced = this.host.pools.get(r.row.pool)?.leave(r);
           this.#durable(r, (error) => {
+            synced?.();
             if (error === null) this.registry.settleName(row, row.id);
             else this.registry.kill(snapshot);
             this.#answer(finish, error, () => this.snapshotInfo(snapshot));

@@ -39,6 +39,8 @@ export interface Group {
   owner: number;
   /** slots were zeroed since the last data sync */
   zeroed: boolean;
+  /** syncs on their way that volumes left it for */
+  syncing: number;
 }
 
 export interface SlotRun {
@@ -220,7 +222,7 @@ export class SlotPool {
       if (!group.ready || group.available === 0) continue;
       if (group.owner === owner) return group;
       if (group.owner !== 0) continue;
-      if (best === null || group.grp < best.grp) best = group;
+      if (best === null || comesBefore(group, best)) best = group;
     }
     if (best !== null) {
       this.#prepare();
@@ -305,6 +307,7 @@ export class SlotPool {
       ready: false,
       owner: 0,
       zeroed: false,
+      syncing: 0,
     };
     this.#groups.set(grp, group);
     this.#known.add(grp);
@@ -415,6 +418,18 @@ export class SlotPool {
     owner.group = null;
   }
 
+  /**
+   * The owner goes on in another group, where there is one: its own is about to be synced, and ext4 holds up writes of
+   * new blocks into a file while it finds places for what it writes back. Call what it returns when that is over.
+   */
+  leave(owner: { id: number; group: Group | null }): () => void {
+    const group = owner.group;
+    if (group === null) return () => undefined;
+    this.releaseOwner(owner);
+    group.syncing++;
+    return () => void group.syncing--;
+  }
+
   /** Grown: slots beyond the old end become free. */
   resized(size: number): void {
     const oldLimit = this.slotLimit;
@@ -443,4 +458,10 @@ export class SlotPool {
     }
     return { files: [...new Set(files)], changes };
   }
+}
+
+/** Which of two groups without an owner is taken: one that is not being synced, then the first, so that few are in use. */
+function comesBefore(a: Group, b: Group): boolean {
+  if (a.syncing > 0 !== b.syncing > 0) return a.syncing === 0;
+  return a.grp < b.grp;
 }
