@@ -5,7 +5,8 @@
 import type { Native } from './native.ts';
 import { KIND_VOLUME, type PoolRow, RELEASE_PAGE, type ResourceRow } from './store/batch.ts';
 import { bitCount, bitGet } from './store/bitmap.ts';
-import { FORMAT_VERSION, openReader, type StoreDatabase } from './store/schema.ts';
+import { openReader, type StoreDatabase } from './store/schema.ts';
+import { FORMAT_VERSION } from './store/upgrade.ts';
 import type { CheckReport } from './types.ts';
 
 /** Problems listed; all are counted. */

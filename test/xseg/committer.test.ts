@@ -7,7 +7,8 @@ import { emptyBatch, GROUP_ACTIVE, GROUP_SEALED } from '../../src/xseg/store/bat
 import { bitGet } from '../../src/xseg/store/bitmap.ts';
 import { Committer } from '../../src/xseg/store/committer.ts';
 import { StoreReader } from '../../src/xseg/store/reader.ts';
-import { APPLICATION_ID, BUSY_MS_MAX, FORMAT_VERSION, openWriter, WAL_BYTES_MAX } from '../../src/xseg/store/schema.ts';
+import { APPLICATION_ID, BUSY_MS_MAX, openWriter, WAL_BYTES_MAX } from '../../src/xseg/store/schema.ts';
+import { FORMAT_VERSION } from '../../src/xseg/store/upgrade.ts';
 import { POOL_ROW as pool } from './pool-row.ts';
 
 let dir: string;

@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import Database from 'better-sqlite3';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { FORMAT_VERSION } from '../../src/xseg/store/schema.ts';
+import { FORMAT_VERSION } from '../../src/xseg/store/upgrade.ts';
 import { closed, Home } from './engine.ts';
 
 const MIB = 1024 * 1024;

@@ -1,9 +1,8 @@
 /** The store's tables (docs/format.md, "Store"): creating, opening and asserting them. */
 import Database from 'better-sqlite3';
 import { EngineError } from '../types.ts';
+import { FORMAT_OLDEST, FORMAT_VERSION, upgrade } from './upgrade.ts';
 
-/** Version of everything on disk; a newer one is refused. */
-export const FORMAT_VERSION = 1;
 /** 'ATOL': marks a SQLite file as an Atoll store. */
 export const APPLICATION_ID = 0x41544f4c;
 /** How long a connection waits for another one's lock. */
@@ -15,7 +14,8 @@ const WRITER_CACHE_KIB = 16 * 1024;
 /** SQLite's own page cache of a reading connection, KiB: the map has its own cache above it. */
 const READER_CACHE_KIB = 4 * 1024;
 
-const TABLES = `
+/** The tables of version 1. What came later is in the steps of `upgrade.ts`, which a new store goes through too. */
+const TABLES_1 = `
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE pool (
   id INTEGER PRIMARY KEY, uuid TEXT NOT NULL UNIQUE, name TEXT NOT NULL UNIQUE, driver TEXT NOT NULL, kind TEXT NOT NULL,
@@ -62,7 +62,7 @@ function checkIdentity(db: StoreDatabase, path: string): 'new' | 'ours' {
   return 'ours';
 }
 
-/** Opens the writing connection; creates the tables in an empty file. One per home. */
+/** Opens the writing connection; creates the tables in an empty file, and upgrades an older format. One per home. */
 export function openWriter(path: string): StoreDatabase {
   let db: StoreDatabase;
   try {
@@ -84,11 +84,12 @@ export function openWriter(path: string): StoreDatabase {
     assertPragma(db, 'synchronous', 2);
     if (state === 'new') {
       db.transaction(() => {
-        db.exec(TABLES);
+        db.exec(TABLES_1);
         db.pragma(`application_id = ${APPLICATION_ID}`);
-        db.pragma(`user_version = ${FORMAT_VERSION}`);
+        db.pragma(`user_version = ${FORMAT_OLDEST}`);
       })();
     }
+    upgrade(db);
     return db;
   } catch (error) {
     db.close();

@@ -1,0 +1,47 @@
+/**
+ * Format steps (docs/format.md, "Versions"): what brings a store from one version to the next. A new store is made by the
+ * first version's tables and all steps after it, so an upgraded store and a new one are alike.
+ */
+import type Database from 'better-sqlite3';
+import { EngineError } from '../types.ts';
+
+export interface FormatStep {
+  /** the version that the store has after it */
+  to: number;
+  /** statements; they run inside the one transaction of the upgrade */
+  sql: string;
+}
+
+/** The oldest version that can be upgraded. */
+export const FORMAT_OLDEST = 1;
+
+/** In order, without gaps. Adding one raises FORMAT_VERSION; a step that was released is never changed. */
+export const STEPS: readonly FormatStep[] = [{ to: 2, sql: '' }];
+
+/** Version of everything on disk; a newer one is refused. */
+export const FORMAT_VERSION = STEPS[STEPS.length - 1].to;
+
+/**
+ * Runs the steps that the store is missing, as one transaction: a crash leaves the old version or the new one, whole.
+ * @param before called after the statements and before the commit; for the test that kills it there
+ * @returns the version it had
+ * @throws {EngineError} CORRUPT for a version that never was
+ */
+export function upgrade(db: Database.Database, steps: readonly FormatStep[] = STEPS, before?: () => void): number {
+  const had = db.pragma('user_version', { simple: true }) as number;
+  const last = steps[steps.length - 1].to;
+  if (had === last) return had;
+  if (had < FORMAT_OLDEST || had > last)
+    throw new EngineError('CORRUPT', `${db.name} says format ${had}, which never was`);
+  db.exec('BEGIN IMMEDIATE');
+  try {
+    for (const step of steps) if (step.to > had) db.exec(step.sql);
+    db.pragma(`user_version = ${last}`);
+    before?.();
+    db.exec('COMMIT');
+  } catch (error) {
+    if (db.inTransaction) db.exec('ROLLBACK');
+    throw error;
+  }
+  return had;
+}
