@@ -28,6 +28,8 @@ const PACKAGES_RUN = ['g++', 'make', 'python3', 'liburing-dev', 'qemu-utils', 'p
 const PACKAGES_TEST = [
   ...['fio', 'nbdkit', 'libnbd-bin', 'python3-libnbd', 'fuse3', 'libfuse3-dev', 'e2fsprogs'],
   ...['busybox-static', 'cpio', 'kmod', 'acpid', 'procps', 'gnuplot-nox'],
+  // Power loss: qemu-storage-daemon, losetup.
+  ...['qemu-system-common', 'mount'],
   ...['clang', 'libclang-rt-14-dev', 'clang-format'],
   ...(X86 ? ['qemu-system-x86', 'linux-image-cloud-amd64'] : ['qemu-system-arm', 'linux-image-cloud-arm64']),
 ];

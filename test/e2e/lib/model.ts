@@ -8,6 +8,7 @@
  */
 
 export const SECTOR_BYTES = 512;
+const ZERO_SECTOR = Buffer.alloc(SECTOR_BYTES);
 const MAGIC = 0x41544f4c;
 
 /** Zeroes have no number of their own on the disk. */
@@ -140,6 +141,12 @@ export class DiskModel {
     this.flushed(this.beginFlush());
   }
 
+  /** The server died: what it answered and did not flush may be lost, and no flush of the next one is about that. */
+  died(): void {
+    this.acknowledged = [];
+    this.flushing.clear();
+  }
+
   /**
    * Compares what the disk holds, and takes it as what it holds from now on.
    *
@@ -152,7 +159,7 @@ export class DiskModel {
     for (let at = 0; at < data.length; at += SECTOR_BYTES) {
       const number = sector + at / SECTOR_BYTES;
       const bytes = data.subarray(at, at + SECTOR_BYTES);
-      const found = bytes.every((byte) => byte === 0) ? ZEROES : bytes.readUInt32LE(4);
+      const found = bytes.equals(ZERO_SECTOR) ? ZEROES : bytes.readUInt32LE(4);
       if (found === ZEROES) expected.fill(0);
       else fillSector(expected, 0, found, number);
       let message = '';

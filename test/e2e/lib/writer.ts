@@ -28,10 +28,14 @@ export class Writer {
   /** an error that a server that is not being killed must not give */
   failure: Error | null = null;
 
-  /** @param random 0..1 */
+  /**
+   * @param random 0..1
+   * @param style durable: nothing counts on a later flush or on what a trim leaves
+   */
   constructor(
     readonly model: DiskModel,
     private readonly random: () => number,
+    private readonly style: 'mixed' | 'durable' = 'mixed',
   ) {}
 
   static async model(socket: string, name: string, sequence: Sequence): Promise<DiskModel> {
@@ -70,12 +74,12 @@ export class Writer {
     this.open.clear();
   }
 
-  /** Takes a snapshot by `take` while writing goes on. @returns the model of what it holds */
-  async snapshot(take: () => Promise<unknown>): Promise<DiskModel> {
+  /** Takes a snapshot by `take` while writing goes on. @returns the model of what it holds, which `take` has before */
+  async snapshot(take: (model: DiskModel) => Promise<unknown>): Promise<DiskModel> {
     const model = this.model.snapshot();
     this.open.add(model);
     try {
-      await take();
+      await take(model);
     } finally {
       this.open.delete(model);
     }
@@ -115,11 +119,12 @@ export class Writer {
     for (let at = sector; at < sector + count; at++) if (this.busy.has(at)) return;
     for (let at = sector; at < sector + count; at++) this.busy.add(at);
     const zero = dice < 0.12;
-    const fua = dice > 0.97;
+    const durable = this.style === 'durable';
+    const fua = durable || dice > 0.97;
     const change = model.issue(sector, count, zero);
     for (const snapshot of this.open) snapshot.mayHold(change);
     const flags = fua ? CMD_FLAG.fua : 0;
-    if (zero && dice < 0.06) await client.trim(sector * SECTOR_BYTES, count * SECTOR_BYTES, flags);
+    if (zero && dice < 0.06 && !durable) await client.trim(sector * SECTOR_BYTES, count * SECTOR_BYTES, flags);
     else if (zero) await client.writeZeroes(sector * SECTOR_BYTES, count * SECTOR_BYTES, flags);
     else await client.write(sector * SECTOR_BYTES, contents(change), flags);
     for (let at = sector; at < sector + count; at++) this.busy.delete(at);
