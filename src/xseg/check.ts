@@ -3,7 +3,7 @@
  * beside a serving daemon (SQLite's snapshot isolation) or on a home that nobody serves.
  */
 import type { Native } from './native.ts';
-import { KIND_VOLUME, type PoolRow, RELEASE_PAGE, type ResourceRow } from './store/batch.ts';
+import { KIND_VOLUME, type PoolRow, RELEASE_GHOST, RELEASE_PAGE, type ResourceRow } from './store/batch.ts';
 import { bitCount, bitGet } from './store/bitmap.ts';
 import { openReader, type StoreDatabase } from './store/schema.ts';
 import { FORMAT_VERSION } from './store/upgrade.ts';
@@ -37,6 +37,8 @@ export class Check {
   readonly #many = new Map<string, number>();
   readonly #damaged = new Set<number>();
   readonly #poolOfPage = new Map<number, number>();
+  /** pages that wait to be dissolved: one whose last child died is reached by that alone */
+  readonly #ghosts = new Set<number>();
   #slots = 0;
 
   constructor(
@@ -99,6 +101,7 @@ export class Check {
       id: number;
     }>) {
       if (row.kind === RELEASE_PAGE) this.#facts(row.id).parents++;
+      else if (row.kind === RELEASE_GHOST) this.#ghosts.add(row.id);
     }
   }
 
@@ -229,7 +232,7 @@ export class Check {
           `map page ${id} has ${facts.parents} parents, counted ${wanted}`,
           this.#whose(id, resources),
         );
-      if (facts.parents === 0 && facts.children === 0 && this.#damaged.size === 0)
+      if (facts.parents === 0 && facts.children === 0 && !this.#ghosts.has(id) && this.#damaged.size === 0)
         this.#problem('UNREACHABLE', `map page ${id} is reached by nothing`);
     }
     for (const id of extras.keys())

@@ -27,6 +27,7 @@ import {
 } from '../layout.gen.ts';
 import type { Native } from '../native.ts';
 import { KIND_SNAPSHOT, RELEASE_SLOT } from '../store/batch.ts';
+import { type Clock, systemClock } from './clock.ts';
 import { EINVAL, EIO, ENOSPC, EROFS, ESHUTDOWN } from './errors.ts';
 import { Walk } from './extents.ts';
 import { EXCLUSIVE, type Frames, OWNED } from './frames.ts';
@@ -114,6 +115,7 @@ export class Faults {
     scratchOffset: number,
     readonly host: FaultsHost,
     readonly batchMax: number,
+    readonly clock: Clock = systemClock,
   ) {
     this.staging = new Uint8Array(batchMax * RECORD_BYTES);
     this.#in = new Uint32Array(this.staging.buffer);
@@ -211,7 +213,7 @@ export class Faults {
 
   #ok(f: Fault): void {
     this.#reply(f);
-    this.host.sampleFault((performance.now() - f.at) * 1000);
+    this.host.sampleFault((this.clock.now() - f.at) * 1000);
   }
 
   // ---- loads

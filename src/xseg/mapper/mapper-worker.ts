@@ -1,12 +1,34 @@
 /** The mapper's thread. It blocks in the addon; messages are looked at once per turn. */
-import { workerData } from 'node:worker_threads';
+import { type MessagePort, workerData } from 'node:worker_threads';
 import { loadNative } from '../native.ts';
-import { Mapper, type MapperData } from './mapper.ts';
+import type { PoolRow } from '../store/batch.ts';
+import { StoreReader } from '../store/reader.ts';
+import { portChannel } from './channel.ts';
+import { systemClock } from './clock.ts';
+import { Mapper } from './mapper.ts';
+
+interface MapperData {
+  core: number;
+  storePath: string;
+  /** to the engine's face */
+  port: MessagePort;
+  /** to the committer */
+  committer: MessagePort;
+  /** pools that are open: id → native handle */
+  pools: { row: PoolRow; handle: number }[];
+}
 
 const data = workerData as MapperData;
 const mapper = new Mapper(
   loadNative(),
-  data,
+  {
+    core: data.core,
+    reader: new StoreReader(data.storePath),
+    clock: systemClock,
+    face: portChannel(data.port),
+    committer: portChannel(data.committer),
+    pools: data.pools,
+  },
   (level, event, fields) => data.port.postMessage({ log: { level, event, fields } }),
   (reason) => {
     data.port.postMessage({ fatal: reason });

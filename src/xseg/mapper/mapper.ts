@@ -2,7 +2,6 @@
  * The mapper peer: one turn after another it takes a batch of map faults, decides, answers, and lets commits, freeing and
  * control messages go on. Runs in a worker thread (`mapper-worker.ts`) that blocks in the addon, never in the event loop.
  */
-import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
 import {
   OP_SYNC_DONE,
   OP_WAKE,
@@ -14,8 +13,10 @@ import {
 } from '../layout.gen.ts';
 import type { Native } from '../native.ts';
 import type { CommitBatch, CommitResult, PoolRow } from '../store/batch.ts';
-import { StoreReader } from '../store/reader.ts';
+import type { StoreReader } from '../store/reader.ts';
 import { EngineError } from '../types.ts';
+import type { Channel } from './channel.ts';
+import type { Clock } from './clock.ts';
 import { Commits } from './commits.ts';
 import { Faults } from './faults.ts';
 import { Frames } from './frames.ts';
@@ -23,7 +24,7 @@ import { Freeing } from './freeing.ts';
 import { Operations } from './operations.ts';
 import { Registry } from './registry.ts';
 import type { Resource } from './resource.ts';
-import { SlotPool } from './slots.ts';
+import { type PoolHost, SlotPool } from './slots.ts';
 import { Tree } from './tree.ts';
 
 /** Requests taken in one turn. */
@@ -44,13 +45,15 @@ const DIRTY_START_SHARE = 0.5;
 /** Fault times kept for percentiles. */
 const FAULT_SAMPLES = 4096;
 
-export interface MapperData {
+/** What a mapper stands on besides the native core. */
+export interface MapperParts {
   core: number;
-  storePath: string;
-  /** to the engine's face */
-  port: MessagePort;
-  /** to the committer */
-  committer: MessagePort;
+  reader: StoreReader;
+  clock: Clock;
+  /** to the engine's face: control requests come, replies go */
+  face: Channel;
+  /** to the committer: batches go, results come */
+  committer: Channel;
   /** pools that are open: id → native handle */
   pools: { row: PoolRow; handle: number }[];
 }
@@ -72,6 +75,7 @@ export class Mapper {
   /** of all pools of the home, open or not */
   readonly poolRows = new Map<number, PoolRow>();
   readonly reader: StoreReader;
+  readonly clock: Clock;
   readonly frames: Frames;
   readonly registry: Registry;
   readonly tree: Tree;
@@ -101,14 +105,15 @@ export class Mapper {
 
   constructor(
     readonly native: Native,
-    readonly data: MapperData,
+    readonly parts: MapperParts,
     readonly log: (level: 'info' | 'warn' | 'error', event: string, fields: Record<string, unknown>) => void,
     readonly fatal: (reason: string) => void,
   ) {
-    const core = data.core;
+    const core = parts.core;
     const view = new DataView(native.segment(core));
     this.#volumesAt = Number(view.getBigUint64(SegmentHeader.volumesOffset, true)) / 4;
-    this.reader = new StoreReader(data.storePath);
+    this.reader = parts.reader;
+    this.clock = parts.clock;
     this.frames = new Frames(native, core);
     this.registry = new Registry(this.reader);
     this.#nextPage = Number(this.reader.meta('next_page') ?? 1);
@@ -165,6 +170,7 @@ export class Mapper {
         },
       },
       TAKE_MAX,
+      this.clock,
     );
     this.freeing = new Freeing(this.frames, this.tree, this.reader, this.commits, native, {
       nextRelease,
@@ -202,13 +208,14 @@ export class Mapper {
       },
       poke: () => this.freeing.poke(),
       ticket,
+      date: () => this.clock.date(),
     });
     for (const row of this.reader.pools()) this.poolRows.set(row.id, row);
-    for (const { row, handle } of data.pools) this.addPool(row, handle);
+    for (const { row, handle } of parts.pools) this.addPool(row, handle);
   }
 
   addPool(row: PoolRow, handle: number): void {
-    const pool = new SlotPool(row, handle, this.native, this.data.core, this.reader, {
+    const host: PoolHost = {
       activate: (_pool, change, ensure, done) => {
         const batch = this.commits.newBatch();
         batch.groups.push(change);
@@ -225,7 +232,8 @@ export class Mapper {
       },
       ticket: (done) => this.#ticket(done),
       log: this.log,
-    });
+    };
+    const pool = new SlotPool(row, handle, this.native, this.parts.core, this.reader, host, this.clock);
     this.pools.set(row.id, pool);
     this.poolRows.set(row.id, row);
   }
@@ -234,17 +242,23 @@ export class Mapper {
 
   /** Runs until the engine closes. */
   run(): void {
-    while (!this.#stopped) this.#turn();
+    while (!this.#stopped) this.turn();
     this.reader.close();
   }
 
-  #turn(): void {
+  /** The engine has closed: there is no further turn. */
+  get stopped(): boolean {
+    return this.#stopped;
+  }
+
+  /** Takes what the rings have (or waits for it), lets everything go on that may, and answers. */
+  turn(): void {
     const quiet = this.#turnWaiters.length === 0 && this.#wanted.size === 0 && !this.#wantAll;
     const background = !this.freeing.idle || this.#backlog() || this.#framesWaiters.length > 0;
     const sleep = background ? SLEEP_BACKGROUND_MS : this.#dirty.size > 0 ? SLEEP_DIRTY_MS_MAX : SLEEP_MS_MAX;
     const timeout = quiet ? sleep : 0;
-    const taken = this.native.take(this.data.core, this.faults.staging, TAKE_MAX, timeout);
-    const now = performance.now();
+    const taken = this.native.take(this.parts.core, this.faults.staging, TAKE_MAX, timeout);
+    const now = this.clock.now();
     if (taken > 0) this.#serve(taken, now);
     this.#messages();
     this.#runAll(this.#turnWaiters, (next) => {
@@ -300,7 +314,7 @@ export class Mapper {
   // ---- commits
 
   #changed(r: Resource): void {
-    if (r.dirtySince === 0) r.dirtySince = performance.now();
+    if (r.dirtySince === 0) r.dirtySince = this.clock.now();
     this.#dirty.add(r);
   }
 
@@ -338,7 +352,7 @@ export class Mapper {
   }
 
   #send(batch: CommitBatch): void {
-    this.data.committer.postMessage(batch, [batch.blob.buffer as ArrayBuffer]);
+    this.parts.committer.send(batch, [batch.blob.buffer as ArrayBuffer]);
   }
 
   #freed(runs: number[]): void {
@@ -372,14 +386,14 @@ export class Mapper {
 
   #messages(): void {
     for (;;) {
-      const m = receiveMessageOnPort(this.data.committer) as { message: CommitResult } | undefined;
-      if (m === undefined) break;
-      this.commits.result(m.message);
+      const result = this.parts.committer.receive() as CommitResult | undefined;
+      if (result === undefined) break;
+      this.commits.result(result);
     }
     for (;;) {
-      const m = receiveMessageOnPort(this.data.port) as { message: ControlRequest } | undefined;
-      if (m === undefined) break;
-      this.#control(m.message);
+      const request = this.parts.face.receive() as ControlRequest | undefined;
+      if (request === undefined) break;
+      this.#control(request);
     }
   }
 
@@ -388,7 +402,7 @@ export class Mapper {
       const reply: ControlReply = { id: request.id };
       if (error !== null) reply.error = { code: error.code, message: error.message };
       else reply.value = value;
-      this.data.port.postMessage(reply);
+      this.parts.face.send(reply);
     };
     if (this.#stopping && request.op !== 'close' && request.op !== 'status' && request.op !== 'release') {
       done(new EngineError('SHUTTING_DOWN', 'the daemon is stopping'));
@@ -576,7 +590,7 @@ export class Mapper {
         if (failed) return this.#end(done);
         this.commits.sendLoose(batch, () => this.#end(done));
       };
-      for (const [pool, file] of syncs) this.native.syncFile(this.data.core, pool, file, this.#ticket(one));
+      for (const [pool, file] of syncs) this.native.syncFile(this.parts.core, pool, file, this.#ticket(one));
       one(0);
       return 0;
     };
@@ -585,7 +599,7 @@ export class Mapper {
 
   #end(done: () => void): void {
     this.faults.flushReplies();
-    this.data.committer.postMessage('close');
+    this.parts.committer.send('close');
     this.#stopped = true;
     done();
   }

@@ -45,6 +45,8 @@ export interface OperationsHost {
   pageRefDurable(page: number): void;
   poke(): void;
   ticket(done: (error: number) => void): number;
+  /** Unix milliseconds */
+  date(): number;
 }
 
 export class Operations {
@@ -268,7 +270,7 @@ export class Operations {
       height,
       generation: 1,
       protected: 0,
-      created_at: Date.now(),
+      created_at: this.host.date(),
       cloned_from: null,
       grp: -1,
       mapped: 0,

@@ -10,7 +10,8 @@ import type { GroupChange, PoolRow } from '../store/batch.ts';
 import { GROUP_ACTIVE, GROUP_SEALED } from '../store/batch.ts';
 import { bitCount, bitFill, bitGet, findClearRun } from '../store/bitmap.ts';
 import type { StoreReader } from '../store/reader.ts';
-import { Zeroing } from './zeroing.ts';
+import { type Clock, systemClock } from './clock.ts';
+import { Zeroing, type ZeroingHost } from './zeroing.ts';
 
 /** Groups kept ready so that a volume that starts to write finds one. */
 const SPARE_GROUPS = 2;
@@ -87,17 +88,19 @@ export class SlotPool {
     readonly core: number,
     readonly reader: StoreReader,
     readonly host: PoolHost,
+    readonly clock: Clock = systemClock,
   ) {
     this.blockSize = 2 ** row.block_shift;
     this.groupSlots = row.group_slots;
-    this.#zeroing = new Zeroing(native, core, handle, this.blockSize, this.groupSlots, {
+    const zeroing: ZeroingHost = {
       ticket: host.ticket,
       busy: (grp) => (this.#groups.get(grp)?.owner ?? 0) !== 0,
       zeroed: (slot, count) => this.#zeroed(slot, count),
       lost: (slots, errno) =>
         host.log('error', 'zeroing freed slots failed; they stay out of use', { pool: row.name, slots, errno }),
       ended: () => this.wake(),
-    });
+    };
+    this.#zeroing = new Zeroing(native, core, handle, this.blockSize, this.groupSlots, zeroing, clock);
     this.#summary = reader.groups(row.id);
     this.usedSlots = 0;
     this.#nextGroup = 0;
@@ -149,7 +152,7 @@ export class SlotPool {
   }
 
   #takeUsage(usage: { capacityBytes: number; physicalBytes: number; failed: boolean }): void {
-    this.#usageAt = performance.now();
+    this.#usageAt = this.clock.now();
     this.#fsFree = this.row.size > 0 ? Number.MAX_SAFE_INTEGER : Math.max(0, usage.capacityBytes - usage.physicalBytes);
     this.failed = usage.failed;
   }
@@ -162,7 +165,7 @@ export class SlotPool {
 
   #thinFull(): boolean {
     if (this.row.size > 0) return false;
-    if (performance.now() - this.#usageAt > 1000) this.#takeUsage(this.native.poolUsage(this.core, this.handle));
+    if (this.clock.now() - this.#usageAt > 1000) this.#takeUsage(this.native.poolUsage(this.core, this.handle));
     return this.#fsFree < THIN_RESERVE_BYTES;
   }
 
@@ -247,7 +250,7 @@ export class SlotPool {
 
   /** The group to prepare next: one of the store that has free slots, a new one, one that failed before; −1 none now. */
   #next(): number {
-    if (performance.now() < this.#prepareAt) return -1;
+    if (this.clock.now() < this.#prepareAt) return -1;
     for (const { grp, used } of this.#summary) {
       if (used < this.groupSlots * 0.95 && !this.#groups.has(grp) && !this.#failedGroups.has(grp)) return grp;
     }
@@ -278,7 +281,7 @@ export class SlotPool {
   /** A group that never was, and reads as zeroes as soon as it is made; −1 when there is none. */
   #fresh(): number {
     const fits = this.row.kind === 'directory' && this.#failedGroups.size === 0 && this.#newGroupFits();
-    return fits && performance.now() >= this.#prepareAt ? this.#nextGroup : -1;
+    return fits && this.clock.now() >= this.#prepareAt ? this.#nextGroup : -1;
   }
 
   /** Loads or makes a group, makes it active in the store, zeroes what is not known to be zero, and declares it ready. */
@@ -320,7 +323,7 @@ export class SlotPool {
       if (!ok) {
         this.#groups.delete(grp);
         this.#failedGroups.add(grp);
-        this.#prepareAt = performance.now() + PREPARE_RETRY_MS;
+        this.#prepareAt = this.clock.now() + PREPARE_RETRY_MS;
         this.wake();
         return;
       }

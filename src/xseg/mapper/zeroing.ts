@@ -7,6 +7,7 @@
  */
 import type { Native } from '../native.ts';
 import { bitFill, findSetRun } from '../store/bitmap.ts';
+import { type Clock, systemClock } from './clock.ts';
 
 /** Work given to native threads at once: runs and bytes per job, jobs on their way. A device may have to write the bytes. */
 const ZERO_RUNS_MAX = 1024;
@@ -66,6 +67,7 @@ export class Zeroing {
     readonly blockSize: number,
     readonly groupSlots: number,
     readonly host: ZeroingHost,
+    readonly clock: Clock = systemClock,
   ) {}
 
   get backlog(): boolean {
@@ -107,7 +109,7 @@ export class Zeroing {
     if (this.waitingSlots === 0) return;
     this.#release();
     if (this.#jobs >= ZERO_JOBS_MAX) return;
-    const now = performance.now();
+    const now = this.clock.now();
     for (const [grp, group] of this.#groups) {
       if (group.dueCount === 0) continue;
       if (!hurry && !this.#ripe(grp, group, now)) continue;
@@ -136,7 +138,7 @@ export class Zeroing {
   }
 
   #due(runs: number[], urgent: boolean): void {
-    const now = urgent ? Number.NEGATIVE_INFINITY : performance.now();
+    const now = urgent ? Number.NEGATIVE_INFINITY : this.clock.now();
     for (let i = 0; i < runs.length; i += 2) {
       const grp = Math.floor(runs[i] / this.groupSlots);
       const group = this.#groups.get(grp) as Pending;
@@ -187,12 +189,12 @@ export class Zeroing {
     const slots = countOf(runs);
     this.waitingSlots -= slots;
     this.lostSlots += slots;
-    this.#lost.push({ at: performance.now() + ZERO_RETRY_MS, runs });
+    this.#lost.push({ at: this.clock.now() + ZERO_RETRY_MS, runs });
     this.host.lost(slots, error);
   }
 
   #retryLost(): void {
-    const now = performance.now();
+    const now = this.clock.now();
     while (this.#lost.length > 0 && this.#lost[0].at <= now) {
       const { runs } = this.#lost.shift() as { runs: number[] };
       const slots = countOf(runs);

@@ -31,9 +31,10 @@ export class Committer {
   #checkpointAt = 0;
   #statements;
 
-  constructor(path: string) {
-    this.#path = path;
-    this.db = openWriter(path);
+  /** @param store path of the store, or a connection that is its one writer */
+  constructor(store: string | StoreDatabase) {
+    this.db = typeof store === 'string' ? openWriter(store) : store;
+    this.#path = this.db.name;
     const p = (sql: string) => this.db.prepare(sql);
     this.#statements = {
       pagePut: p(

@@ -14,8 +14,9 @@ export class StoreReader {
   readonly db: StoreDatabase;
   #statements;
 
-  constructor(path: string) {
-    this.db = openReader(path);
+  /** @param store path of the store, or a connection to read on */
+  constructor(store: string | StoreDatabase) {
+    this.db = typeof store === 'string' ? openReader(store) : store;
     const p = (sql: string) => this.db.prepare(sql);
     this.#statements = {
       page: p('SELECT data FROM page WHERE id = ?').pluck(),

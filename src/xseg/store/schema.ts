@@ -40,6 +40,16 @@ CREATE TABLE release (seq INTEGER PRIMARY KEY, kind INTEGER NOT NULL, id INTEGER
 
 export type StoreDatabase = Database.Database;
 
+/** Makes an empty database a store of this format. */
+export function createTables(db: StoreDatabase): void {
+  db.transaction(() => {
+    db.exec(TABLES_1);
+    db.pragma(`application_id = ${APPLICATION_ID}`);
+    db.pragma(`user_version = ${FORMAT_OLDEST}`);
+  })();
+  upgrade(db);
+}
+
 function assertPragma(db: StoreDatabase, name: string, wanted: number | string): void {
   const value = db.pragma(name, { simple: true });
   if (value !== wanted) throw new EngineError('IO', `store: pragma ${name} is ${String(value)}, wanted ${wanted}`);
@@ -82,14 +92,8 @@ export function openWriter(path: string): StoreDatabase {
     db.pragma('foreign_keys = OFF');
     assertPragma(db, 'journal_mode', 'wal');
     assertPragma(db, 'synchronous', 2);
-    if (state === 'new') {
-      db.transaction(() => {
-        db.exec(TABLES_1);
-        db.pragma(`application_id = ${APPLICATION_ID}`);
-        db.pragma(`user_version = ${FORMAT_OLDEST}`);
-      })();
-    }
-    upgrade(db);
+    if (state === 'new') createTables(db);
+    else upgrade(db);
     return db;
   } catch (error) {
     db.close();
