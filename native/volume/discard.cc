@@ -41,7 +41,7 @@ VolumePeer::Progress VolumePeer::drive_discard(Request* request) {
     const uint64_t edge_end = std::min(end, request->cursor - inside + target.block_bytes());
     const Span span = read_span(target, request->cursor, edge_end);
     if (span.place == Place::kMissing) return load_and_park(request, target, request->cursor, edge_end);
-    if (span.place == Place::kData || keep_slots) {
+    if (span.place != Place::kZero || keep_slots) {
       Work* const work = take_work(request);
       if (work == nullptr) return Progress::kWaiting;
       work->cursor = request->cursor;
@@ -69,7 +69,7 @@ VolumePeer::Progress VolumePeer::check_fast_zero(Request* request, const Target&
     if (at == request->offset ? !head : !tail) continue;
     const Span span = read_span(target, at, at + 1);
     if (span.place == Place::kMissing) return load_and_park(request, target, at, at + 1);
-    if (span.place == Place::kData) {
+    if (span.place != Place::kZero) {
       fail(request, ENOTSUP);
       return Progress::kFinished;
     }

@@ -25,6 +25,10 @@ VolumePeer::Progress VolumePeer::drive_read(Request* request) {
     if (moved >= kDriveBytesMax) return put_off(request);
     const Span span = read_span(target, request->cursor, end);
     if (span.place == Place::kMissing) return load_and_park(request, target, request->cursor, end);
+    if (span.place == Place::kBad) {
+      fail(request, EIO);
+      return Progress::kFinished;
+    }
     uint8_t* const buffer = request->buffer + (request->cursor - request->offset);
     if (span.place == Place::kZero) {
       std::memset(buffer, 0, span.length);

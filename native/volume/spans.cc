@@ -14,6 +14,9 @@ namespace {
 
 uint64_t value_of(uint64_t entry) { return entry & kEntryValueMask; }
 
+/// The same for who reads: what must not be read is no slot's value and follows none.
+uint64_t readable_of(uint64_t entry) { return entry & (kEntryValueMask | kEntryBad); }
+
 uint64_t leaf_of(uint64_t block) { return block >> kPageEntriesShift; }
 
 /// First byte of the leaf after the one that holds block `block`.
@@ -44,11 +47,12 @@ VolumePeer::Span VolumePeer::read_span(const Target& target, uint64_t cursor, ui
   uint32_t index = block & (kPageEntries - 1);
   uint64_t length = target.block_bytes() - inside;
   // Acquire: whoever sees the entry may read the slot that it names.
-  const uint64_t first = value_of(entries[index].load(std::memory_order_acquire));
+  const uint64_t first = readable_of(entries[index].load(std::memory_order_acquire));
+  if ((first & kEntryBad) != 0) return {Place::kBad, std::min(length, most), 0};
   uint64_t expected = first;
   while (length < most && ++index < kPageEntries) {
     if (first != 0) expected++;
-    if (value_of(entries[index].load(std::memory_order_acquire)) != expected) break;
+    if (readable_of(entries[index].load(std::memory_order_acquire)) != expected) break;
     length += target.block_bytes();
   }
   length = std::min(length, most);

@@ -104,7 +104,7 @@ class VolumePeer final : public RequestSink {
     uint64_t block_bytes() const { return uint64_t{1} << shift; }
     uint64_t block_mask() const { return block_bytes() - 1; }
   };
-  enum class Place : uint8_t { kMissing, kZero, kData, kInPlace, kFault };
+  enum class Place : uint8_t { kMissing, kZero, kData, kBad, kInPlace, kFault };
   /// What the bytes from some cursor on are: one operation's worth.
   struct Span {
     Place place;

@@ -2,6 +2,7 @@
 import { Command, CommanderError } from 'commander';
 import { daemonCommands } from './commands/daemon.ts';
 import { poolCommands } from './commands/pool.ts';
+import { sealCommands } from './commands/seal.ts';
 import { serveCommand } from './commands/serve.ts';
 import { snapshotCommands } from './commands/snapshot.ts';
 import { transferCommands } from './commands/transfer.ts';
@@ -40,6 +41,7 @@ export function buildProgram(world: World): Command {
   volumeCommands(program, world);
   snapshotCommands(program, world);
   transferCommands(program, world);
+  sealCommands(program, world);
   daemonCommands(program, world);
   harden(program, world);
   return program;

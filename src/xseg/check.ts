@@ -2,6 +2,7 @@
  * `atoll check`: proves the invariants at the end of docs/format.md on one consistent view of the store. Reads only; runs
  * beside a serving daemon (SQLite's snapshot isolation) or on a home that nobody serves.
  */
+import { SealCheck } from './check-seal.ts';
 import type { Native } from './native.ts';
 import { KIND_VOLUME, type PoolRow, RELEASE_GHOST, RELEASE_PAGE, type ResourceRow } from './store/batch.ts';
 import { bitCount, bitGet } from './store/bitmap.ts';
@@ -40,6 +41,7 @@ export class Check {
   /** pages that wait to be dissolved: one whose last child died is reached by that alone */
   readonly #ghosts = new Set<number>();
   #slots = 0;
+  #seal!: SealCheck;
 
   constructor(
     readonly db: StoreDatabase,
@@ -53,10 +55,12 @@ export class Check {
       this.#integrity();
       const pools = this.db.prepare('SELECT * FROM pool').all() as PoolRow[];
       const resources = this.db.prepare('SELECT * FROM resource').all() as ResourceRow[];
+      this.#seal = new SealCheck(this.db, (...problem) => this.#problem(...problem), resources);
       this.#rootsAndQueue(resources);
       this.#readPages(pools, onProgress);
       this.#checkPages(resources);
       this.#checkSlots(pools);
+      this.#seal.finish(pools, (page) => this.#whose(page, resources));
       this.#checkResources(resources);
       return {
         ok: this.#problemCount === 0,
@@ -137,6 +141,7 @@ export class Check {
           this.#problem('PAGE', `map page ${row.id}: base column ${row.base ?? 0}, header ${header[2]}`);
         const pool = onlyPool ?? pools.find((p) => p.id === this.#poolOfPage.get(row.id));
         this.#entries(row.id, facts, entries, pool);
+        if (facts.level === 0 && pool !== undefined) this.#seal.leaf(header, entries, pool);
       }
       if (facts.base !== 0) this.#facts(facts.base).children++;
     }

@@ -13,6 +13,8 @@ import type { ControlReply } from './mapper/mapper.ts';
 import { checkName } from './names.ts';
 import { loadNative, type Native } from './native.ts';
 import { formatPool, openPool, plannedGrowth, planPool } from './pools.ts';
+import { Hashing } from './seal/hashing.ts';
+import type { HashRequest, HashResult } from './seal/job.ts';
 import type { PoolRow } from './store/batch.ts';
 import { openWriter } from './store/schema.ts';
 import {
@@ -25,7 +27,9 @@ import {
   type ExtentInfo,
   type OpenHandle,
   type PoolInfo,
+  type PoolSettings,
   type PoolSpecInput,
+  type SealInfo,
   type SnapshotInfo,
   type VolumeInfo,
 } from './types.ts';
@@ -61,6 +65,7 @@ class EngineImpl implements Engine {
   #mapper: Worker;
   #committer: Worker;
   #port: MessagePort;
+  #hashing = new Hashing();
 
   constructor(
     readonly options: EngineOptions,
@@ -73,7 +78,7 @@ class EngineImpl implements Engine {
     const toMapper = new MessageChannel();
     const toCommitter = new MessageChannel();
     this.#port = toMapper.port1;
-    this.#port.on('message', (m: ControlReply | { log: LogMessage } | { fatal: string }) => this.#message(m));
+    this.#port.on('message', (m: MapperMessage) => this.#message(m));
     const worker = (file: string, data: object, transfer: MessagePort[]) =>
       new Worker(new URL(file, import.meta.url), { workerData: data, transferList: transfer });
     const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
@@ -102,8 +107,10 @@ class EngineImpl implements Engine {
     if (!this.#closing) this.options.onFatal(reason);
   }
 
-  #message(m: ControlReply | { log: LogMessage } | { fatal: string }): void {
-    if ('log' in m) {
+  #message(m: MapperMessage): void {
+    if ('hash' in m) {
+      void this.#hash(m.hash);
+    } else if ('log' in m) {
       this.options.log(m.log.level, m.log.event, m.log.fields);
     } else if ('fatal' in m) {
       this.options.onFatal(m.fatal);
@@ -113,6 +120,17 @@ class EngineImpl implements Engine {
       if (m.error !== undefined) call?.reject(new EngineError(m.error.code as EngineErrorCode, m.error.message));
       else call?.resolve(m.value as never);
     }
+  }
+
+  /** A job of sealing or scrubbing: on the pool's threads, the answer to the mapper. */
+  async #hash({ ticket, job }: HashRequest): Promise<void> {
+    let result: HashResult | null = null;
+    try {
+      result = await this.#hashing.run({ ...job, core: this.core, storePath: this.home.storePath });
+    } catch (error) {
+      if (!this.#closing) this.options.log('error', 'hashing failed', { reason: (error as Error).message });
+    }
+    if (!this.#closing) await this.call('hashed', ticket, result).catch(() => undefined);
   }
 
   call<T>(op: string, ...args: unknown[]): Promise<T> {
@@ -211,6 +229,16 @@ class EngineImpl implements Engine {
     const wanted = plannedGrowth(pool.row, size);
     await this.call('growPool', pool.row.id, wanted);
     pool.row.size = wanted;
+    return this.showPool(name);
+  }
+
+  async setPool(name: string, settings: PoolSettings): Promise<PoolInfo> {
+    const pool = this.pools.get(name);
+    if (pool === undefined) throw new EngineError('NOT_FOUND', `there is no pool named ${name}`);
+    for (const rate of [settings.sealRate, settings.scrubRate])
+      if (rate !== undefined && (!Number.isSafeInteger(rate) || rate < 0))
+        throw new EngineError('INVALID', 'a rate is a number of bytes per second');
+    await this.call('setPool', pool.row.id, settings);
     return this.showPool(name);
   }
 
@@ -314,6 +342,7 @@ class EngineImpl implements Engine {
     await closed;
     await Promise.all([committerDone, mapperDone]);
     this.#port.close();
+    await this.#hashing.close();
     this.native.destroyCore(this.core);
     this.home.unlock();
   }
@@ -325,6 +354,9 @@ interface LogMessage {
   fields: Record<string, unknown>;
 }
 
+/** What the mapper says without being asked, and its answers. */
+type MapperMessage = ControlReply | { log: LogMessage } | { fatal: string } | { hash: HashRequest };
+
 interface PoolUsageRow {
   id: number;
   failed: boolean;
@@ -333,6 +365,7 @@ interface PoolUsageRow {
   freeBytes: number;
   physicalBytes: number;
   reclaimingBytes: number;
+  seal: SealInfo;
 }
 
 function poolInfo(pool: PoolOpen, usage: PoolUsageRow | undefined): PoolInfo {
@@ -356,6 +389,7 @@ function poolInfo(pool: PoolOpen, usage: PoolUsageRow | undefined): PoolInfo {
       state === 'failed'
         ? 'a data sync failed; writes and flushes are refused until it is looked at and the daemon restarted'
         : pool.reason,
+    seal: usage?.seal ?? null,
   };
 }
 

@@ -68,6 +68,44 @@ export interface SnapshotInfo {
   createdAt: string;
   protected: boolean;
   openCount: number;
+  /** of its bytes, size and block size (docs/format.md, "Resource hash"), 64 hex digits; null until it is sealed */
+  hash: string | null;
+}
+
+/** How a pool is sealed and scrubbed. */
+export interface SealInfo {
+  /** snapshots are sealed */
+  on: boolean;
+  paused: boolean;
+  /** bytes/s read for it, 0 no bound */
+  rate: number;
+  /** bytes/s read by scrubbing, 0: none */
+  scrubRate: number;
+  /** blocks in the index, and about what they take in the store */
+  entries: number;
+  indexBytes: number;
+  /** ever */
+  hashedBytes: number;
+  foldedBytes: number;
+  /** hashed / (hashed − folded); 1 before anything was hashed */
+  dedupRatio: number;
+  /** snapshots without a hash, and at most how much there is to hash for them; 0 when off */
+  backlogSnapshots: number;
+  backlogBytes: number;
+  /** blocks whose bytes are not what they should be: reads of them answer EIO */
+  quarantined: number;
+  /** ISO 8601, of the last whole pass of scrubbing; null none yet */
+  scrubbedAt: string | null;
+}
+
+/** What can be set on a pool; what is not given stays. */
+export interface PoolSettings {
+  seal?: boolean;
+  /** bytes/s, 0 no bound */
+  sealRate?: number;
+  sealPaused?: boolean;
+  /** bytes/s, 0: no scrubbing */
+  scrubRate?: number;
 }
 
 export interface PoolInfo {
@@ -90,6 +128,8 @@ export interface PoolInfo {
   state: 'ok' | 'failed' | 'missing';
   /** why, when not ok */
   reason: string | null;
+  /** null while the pool is not open */
+  seal: SealInfo | null;
 }
 
 export interface PoolSpecInput {
@@ -183,6 +223,8 @@ export interface Engine {
   showPool(name: string): Promise<PoolInfo>;
   /** `size` undefined: take what the file or device has grown to */
   growPool(name: string, size?: number): Promise<PoolInfo>;
+  /** @throws INVALID for rates that are no bytes per second */
+  setPool(name: string, settings: PoolSettings): Promise<PoolInfo>;
 
   createVolume(spec: { name: string; size?: number; pool?: string; from?: string }): Promise<VolumeInfo>;
   listVolumes(): Promise<VolumeInfo[]>;

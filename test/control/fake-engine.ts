@@ -10,6 +10,7 @@ import {
   type ExtentInfo,
   type OpenHandle,
   type PoolInfo,
+  type PoolSettings,
   type PoolSpecInput,
   type SnapshotInfo,
   type VolumeInfo,
@@ -94,6 +95,18 @@ export class FakeEngine implements Engine {
     return pool;
   }
 
+  async setPool(name: string, settings: PoolSettings): Promise<PoolInfo> {
+    this.call('setPool', name, settings);
+    const pool = found(this.pools, name, 'pool');
+    const { seal, sealRate, sealPaused, scrubRate } = settings;
+    if (pool.seal === null) throw new EngineError('NOT_FOUND', 'the pool is not open');
+    pool.seal.on = seal ?? pool.seal.on;
+    pool.seal.rate = sealRate ?? pool.seal.rate;
+    pool.seal.paused = sealPaused ?? pool.seal.paused;
+    pool.seal.scrubRate = scrubRate ?? pool.seal.scrubRate;
+    return pool;
+  }
+
   async createVolume(spec: { name: string; size?: number; pool?: string; from?: string }): Promise<VolumeInfo> {
     this.call('createVolume', spec);
     if (this.volumes.has(spec.name)) throw new EngineError('EXISTS', `a volume named ${spec.name} exists`);
@@ -159,7 +172,7 @@ export class FakeEngine implements Engine {
     const facts = { size, blockSize, pool, mappedBytes, createdAt };
     const made: SnapshotInfo = {
       ...{ id: `id-${++this.ids}`, name, kind: 'snapshot' as const, volume, snapshot },
-      ...{ ...facts, protected: false, openCount: 0 },
+      ...{ ...facts, protected: false, openCount: 0, hash: null },
     };
     this.snapshots.set(name, made);
     return made;
@@ -241,5 +254,9 @@ function poolOf(spec: PoolSpecInput): PoolInfo {
     ...{ path: spec.path, blockSize: spec.blockSize ?? 65536, direct: spec.direct ?? false },
     ...{ capacityBytes: spec.size ?? 2 ** 40, usedBytes: 0, freeBytes: 2 ** 40, physicalBytes: 0, reclaimingBytes: 0 },
     ...{ state: 'ok' as const, reason: null },
+    seal: {
+      ...{ on: false, paused: false, rate: 0, scrubRate: 0, entries: 0, indexBytes: 0, hashedBytes: 0, foldedBytes: 0 },
+      ...{ dedupRatio: 1, backlogSnapshots: 0, backlogBytes: 0, quarantined: 0, scrubbedAt: null },
+    },
   };
 }

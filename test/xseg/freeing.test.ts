@@ -51,6 +51,9 @@ it('pages that take over entries are all in the batch of their group', () => {
     ownerOf: () => undefined,
     pool: () => undefined,
     hasNewChildren: () => false,
+    held: () => false,
+    indexed: () => false,
+    slotGoes: () => undefined,
     pendingPageRefs: () => 0,
   };
   const freeing = new Freeing(frames, tree, reader, commits, native, host as FreeingHost);

@@ -36,6 +36,15 @@ export function poolRoutes(app: Api, { engine }: ApiContext): void {
       return engine.growPool(request.params.pool, request.body.size);
     },
   );
+
+  app.post(
+    '/v1/pools/:pool/set',
+    { schema: { params: schemas.PoolParams, body: schemas.PoolSet } },
+    async (request) => {
+      checkName('pool', request.params.pool);
+      return engine.setPool(request.params.pool, request.body);
+    },
+  );
 }
 
 /** A device's name with a typo in it must not become a file in /dev, which is memory. */

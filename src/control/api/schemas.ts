@@ -32,6 +32,15 @@ export const PoolCreate = Type.Object(
   },
   strict,
 );
+export const PoolSet = Type.Object(
+  {
+    seal: Type.Optional(Type.Boolean()),
+    sealRate: Type.Optional(Bytes),
+    sealPaused: Type.Optional(Type.Boolean()),
+    scrubRate: Type.Optional(Bytes),
+  },
+  strict,
+);
 export const PoolGrow = Type.Object({ size: Type.Optional(Bytes) }, strict);
 
 export const ListQuery = Type.Object({ hidden: Type.Optional(Flag) }, strict);

@@ -8,6 +8,7 @@ import { formatSize } from '../sizes.ts';
 import { type CommonOptions, clientOf, print, type World } from '../world.ts';
 import { leaf } from './context.ts';
 import { POOL_COLUMNS } from './pool.ts';
+import { scrubLine, sealLine } from './seal.ts';
 
 /** What GET /v1/status answers. */
 export interface DaemonStatus extends EngineStatus {
@@ -59,7 +60,11 @@ function statusText(status: DaemonStatus): string {
   ]);
   const failed = status.pools.filter(({ reason }) => reason !== null);
   const reasons = failed.map(({ name, reason }) => `pool ${name}: ${reason}\n`).join('');
-  return `${lines}\n${table(status.pools, POOL_COLUMNS)}${reasons}`;
+  const sealing = status.pools
+    .filter(({ seal }) => seal !== null && (seal.on || seal.entries > 0))
+    .map(({ name, seal }) => `sealing ${name}: ${sealLine(seal!)}\nscrubbing ${name}: ${scrubLine(seal!)}\n`)
+    .join('');
+  return `${lines}\n${table(status.pools, POOL_COLUMNS)}${reasons}${sealing}`;
 }
 
 /** A daemon that has done nothing yet has no times to tell. */

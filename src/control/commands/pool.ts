@@ -7,6 +7,7 @@ import { type Column, facts, sizeFact, table } from '../output.ts';
 import { formatSize, parseSize } from '../sizes.ts';
 import { type CommonOptions, clientOf, print, type World } from '../world.ts';
 import { group, leaf } from './context.ts';
+import { poolSetCommand, scrubLine, sealLine } from './seal.ts';
 
 interface CreateOptions extends CommonOptions {
   path: string;
@@ -60,6 +61,8 @@ export function poolCommands(program: Command, world: World): void {
       const grown = await clientOf(options, world).post<PoolInfo>(route('pools', name, 'grow'), body);
       print(world, options, grown, () => `pool ${grown.name}: ${sizeFact(grown.capacityBytes)}\n`);
     });
+
+  poolSetCommand(pool, world);
 }
 
 /** Absolute, and with the slash that says that a folder is meant where there is nothing yet. */
@@ -81,5 +84,7 @@ function poolFacts(pool: PoolInfo): string {
     ['free', sizeFact(pool.freeBytes)],
     ['on its backend', sizeFact(pool.physicalBytes)],
     ['being zeroed', sizeFact(pool.reclaimingBytes)],
+    ['sealing', pool.seal === null ? '-' : sealLine(pool.seal)],
+    ['scrubbing', pool.seal === null ? '-' : scrubLine(pool.seal)],
   ]);
 }

@@ -140,5 +140,6 @@ function snapshotFacts(snapshot: SnapshotInfo): string {
     ['protected', snapshot.protected ? 'yes' : 'no'],
     ['open', snapshot.openCount === 0 ? 'no' : `${snapshot.openCount} connections`],
     ['created', shortTime(snapshot.createdAt)],
+    ['hash', snapshot.hash ?? 'not sealed'],
   ]);
 }

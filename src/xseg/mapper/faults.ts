@@ -30,7 +30,7 @@ import { KIND_SNAPSHOT, RELEASE_SLOT } from '../store/batch.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { EINVAL, EIO, ENOSPC, EROFS, ESHUTDOWN } from './errors.ts';
 import { Walk } from './extents.ts';
-import { EXCLUSIVE, type Frames, OWNED } from './frames.ts';
+import { BAD, EXCLUSIVE, type Frames, OWNED } from './frames.ts';
 import type { Resource } from './resource.ts';
 import type { SlotPool } from './slots.ts';
 import { BROKEN, EMPTY, type Tree, WAIT } from './tree.ts';
@@ -291,6 +291,10 @@ export class Faults {
       return;
     }
     const full = (f.flags & FLAG_FULL) !== 0;
+    if (!full && (frames.high(frame, index) & BAD) !== 0) {
+      this.#fail(f, EIO); // the rest of the block is not to be had
+      return;
+    }
     let wanted = 1;
     if (full) {
       const end = Math.min(f.count, PAGE_ENTRIES - index, GRANT_BLOCKS_MAX);

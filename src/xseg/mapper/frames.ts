@@ -12,6 +12,8 @@ import type { Native } from '../native.ts';
 export const OWNED = 0x40000000;
 /** bit 63 of an entry, seen in its high word: may be written in place */
 export const EXCLUSIVE = 0x80000000;
+/** bit 61 of an entry, seen in its high word: the slot does not hold what it should; in memory only */
+export const BAD = 0x20000000;
 /** bits 32–47 of an entry's value, in its high word */
 export const VALUE_HI_MASK = 0xffff;
 const TWO32 = 2 ** 32;
@@ -103,6 +105,11 @@ export class Frames {
   /** high word of an entry: flags and bits 32–47 */
   high(frame: number, index: number): number {
     return this.words[this.at(frame) + index * 2 + 1];
+  }
+
+  /** flags of an entry, as bits of its high word */
+  flags(frame: number, index: number): number {
+    return (this.high(frame, index) & (OWNED | EXCLUSIVE | BAD)) >>> 0;
   }
 
   set(frame: number, index: number, value: number, flags: number): void {

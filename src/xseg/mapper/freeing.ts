@@ -10,7 +10,7 @@ import type { Native } from '../native.ts';
 import { type CommitBatch, RELEASE_GHOST, RELEASE_PAGE, RELEASE_SLOT, type ReleaseRow } from '../store/batch.ts';
 import type { StoreReader } from '../store/reader.ts';
 import type { Commits } from './commits.ts';
-import { EXCLUSIVE, type Frames, OWNED } from './frames.ts';
+import { BAD, EXCLUSIVE, type Frames, OWNED } from './frames.ts';
 import { Changes, type Resource } from './resource.ts';
 import type { SlotPool } from './slots.ts';
 import { BROKEN, type Tree } from './tree.ts';
@@ -31,6 +31,12 @@ export interface FreeingHost {
   commitSoon(resource: Resource): void;
   /** pages whose base this is, made but not in the store yet */
   hasNewChildren(page: number): boolean;
+  /** it is being sealed: nothing of it may go, or become writable in place */
+  held(page: number): boolean;
+  /** the slot is being freed: nobody names it any more */
+  slotGoes(pool: number, slot: number): void;
+  /** the slot is in the index of sealed blocks */
+  indexed(pool: number, slot: number): boolean;
   /** deltas of page_ref and slot_ref that are in batches of others, not durable yet */
   pendingPageRefs(page: number): number;
   log(level: 'info' | 'warn' | 'error', event: string, fields: Record<string, unknown>): void;
@@ -60,6 +66,11 @@ export class Freeing {
     readonly host: FreeingHost,
   ) {
     this.queued = reader.releaseCount();
+  }
+
+  /** a group is on its way */
+  get busy(): boolean {
+    return this.#busy;
   }
 
   /** something may have been queued */
@@ -202,7 +213,7 @@ export class Freeing {
 
   #page(row: ReleaseRow, changes: Changes): null | 'later' {
     const id = row.id;
-    if (this.host.hasNewChildren(id)) return 'later';
+    if (this.host.hasNewChildren(id) || this.host.held(id)) return 'later';
     const extra = this.#extraOf(id);
     if (extra > 0) {
       this.#addPageRef(id, -1, changes);
@@ -246,6 +257,7 @@ export class Freeing {
     else freed.push(pool, slot, 1);
     const slots = this.host.pool(pool);
     if (slots !== undefined) slots.freeingSlots++;
+    this.host.slotGoes(pool, slot);
     this.slotsFreed++;
   }
 
@@ -307,8 +319,9 @@ export class Freeing {
       changes.releasesDone.push(row.seq); // an older row did it
       return null;
     }
-    if (this.host.hasNewChildren(id)) return 'later';
+    if (this.host.hasNewChildren(id) || this.host.held(id)) return 'later';
     const children = this.reader.children(id, 2);
+    if (children.some((child) => this.host.held(child))) return 'later';
     if (children.length === 0) {
       if (!this.#kill(id, row.pool, changes)) return 'later';
       changes.releasesDone.push(row.seq);
@@ -368,9 +381,10 @@ export class Freeing {
           leaf &&
           live !== null &&
           !granted &&
+          !this.host.indexed(pool, value - 1) &&
           this.reader.slotExtra(pool, value - 1) === 0 &&
           !this.#slotDelta.has(`${pool}/${value - 1}`);
-        frames.set(child, i, value, alone ? OWNED | EXCLUSIVE : OWNED);
+        frames.set(child, i, value, (alone ? OWNED | EXCLUSIVE : OWNED) | (childHigh & BAD));
       } else if (last) {
         if (leaf) this.#dropSlot(pool, value - 1, changes);
         else changes.releases.push({ seq: this.host.nextRelease(), kind: RELEASE_PAGE, id: value, pool });

@@ -12,9 +12,11 @@ import {
   VolumeRecord,
 } from '../layout.gen.ts';
 import type { Native } from '../native.ts';
+import type { HashRequest, HashResult } from '../seal/job.ts';
 import type { CommitBatch, CommitResult, PoolRow } from '../store/batch.ts';
 import type { StoreReader } from '../store/reader.ts';
-import { EngineError } from '../types.ts';
+import { emptySeal } from '../store/seal-batch.ts';
+import { EngineError, type PoolSettings } from '../types.ts';
 import type { Channel } from './channel.ts';
 import type { Clock } from './clock.ts';
 import { Commits } from './commits.ts';
@@ -22,8 +24,11 @@ import { Faults } from './faults.ts';
 import { Frames } from './frames.ts';
 import { Freeing } from './freeing.ts';
 import { Operations } from './operations.ts';
+import { Quarantine } from './quarantine.ts';
 import { Registry } from './registry.ts';
 import type { Resource } from './resource.ts';
+import { Scrubber } from './scrubber.ts';
+import { Sealer, type SealerHost } from './sealer.ts';
 import { type PoolHost, SlotPool } from './slots.ts';
 import { Tree } from './tree.ts';
 
@@ -82,7 +87,11 @@ export class Mapper {
   readonly commits: Commits;
   readonly faults: Faults;
   readonly freeing: Freeing;
+  readonly sealer: Sealer;
+  readonly quarantine: Quarantine;
+  readonly scrubber: Scrubber;
   readonly operations: Operations;
+  #hashing = new Map<number, (result: HashResult | null) => void>();
   #tickets = new Map<number, (error: number) => void>();
   #nextTicket = 1;
   #nextPage: number;
@@ -174,14 +183,14 @@ export class Mapper {
     );
     this.freeing = new Freeing(this.frames, this.tree, this.reader, this.commits, native, {
       nextRelease,
-      ownerOf: (id, generation) => {
-        const r = this.registry.get(id);
-        return r !== undefined && !r.dead && r.row.generation === generation ? r : undefined;
-      },
+      ownerOf: (id, generation) => this.#ownerOf(id, generation),
       pool: (id) => this.pools.get(id),
       changed,
       commitSoon,
-      hasNewChildren: (page) => (this.#newChildren.get(page) ?? 0) > 0,
+      hasNewChildren: (page) => this.#hasNewChildren(page),
+      held: (page) => this.sealer.held(page),
+      slotGoes: (pool, slot) => this.quarantine.remove(pool, slot),
+      indexed: (pool, slot) => this.sealer.indexed(pool, slot),
       pendingPageRefs: (page) => this.#pendingPageRefs.get(page) ?? 0,
       log: logLine,
     });
@@ -207,8 +216,39 @@ export class Mapper {
         else this.#pendingPageRefs.set(page, left);
       },
       poke: () => this.freeing.poke(),
+      isBad: (pool, slot) => this.quarantine.has(pool, slot),
       ticket,
       date: () => this.clock.date(),
+    });
+    const hash: SealerHost['hash'] = (job, done) => {
+      const ticket = this.#nextTicket++;
+      this.#hashing.set(ticket, done);
+      parts.face.send({ hash: { ticket, job } satisfies HashRequest });
+    };
+    this.sealer = new Sealer(this.frames, this.tree, this.reader, this.commits, native, this.clock, {
+      hash,
+      pool: (id) => this.pools.get(id),
+      resource: (id) => {
+        const r = this.registry.get(id);
+        return r === undefined || r.dead ? undefined : r;
+      },
+      freeing: () => this.freeing.busy,
+      ownerOf: (id, generation) => this.#ownerOf(id, generation),
+      hasNewChildren: (page) => this.#hasNewChildren(page),
+      nextRelease,
+      changed,
+      commitSoon,
+      commitAll,
+      poke: () => this.freeing.poke(),
+      log: logLine,
+    });
+    this.quarantine = new Quarantine(this.frames, this.reader, (handle) => this.operations.resourceOf(handle));
+    this.tree.shown = (pool, frame) => this.quarantine.mark(pool, frame);
+    this.scrubber = new Scrubber(this.sealer, this.quarantine, this.reader, this.commits, native, core, this.clock, {
+      hash,
+      pools: () => this.pools.values(),
+      ticket,
+      log: logLine,
     });
     for (const row of this.reader.pools()) this.poolRows.set(row.id, row);
     for (const { row, handle } of parts.pools) this.addPool(row, handle);
@@ -235,6 +275,8 @@ export class Mapper {
     };
     const pool = new SlotPool(row, handle, this.native, this.parts.core, this.reader, host, this.clock);
     this.pools.set(row.id, pool);
+    this.sealer.settings(row.id);
+    this.quarantine.addPool(row.id);
     this.poolRows.set(row.id, row);
   }
 
@@ -256,7 +298,7 @@ export class Mapper {
     const quiet = this.#turnWaiters.length === 0 && this.#wanted.size === 0 && !this.#wantAll;
     const background = !this.freeing.idle || this.#backlog() || this.#framesWaiters.length > 0;
     const sleep = background ? SLEEP_BACKGROUND_MS : this.#dirty.size > 0 ? SLEEP_DIRTY_MS_MAX : SLEEP_MS_MAX;
-    const timeout = quiet ? sleep : 0;
+    const timeout = quiet ? Math.min(sleep, this.sealer.dueIn(), this.scrubber.dueIn()) : 0;
     const taken = this.native.take(this.parts.core, this.faults.staging, TAKE_MAX, timeout);
     const now = this.clock.now();
     if (taken > 0) this.#serve(taken, now);
@@ -270,7 +312,11 @@ export class Mapper {
       });
     }
     for (const pool of this.pools.values()) pool.turn();
-    this.freeing.turn(now);
+    if (!this.#stopping) {
+      this.sealer.turn(now);
+      this.scrubber.turn(now);
+    }
+    if (!this.sealer.locked) this.freeing.turn(now);
     this.#commit(now);
     this.faults.flushReplies();
   }
@@ -349,6 +395,16 @@ export class Mapper {
     if (r.failed !== 0) this.pools.get(r.row.pool)?.wake();
     if (r.changes.waiters.length > 0 || r.changes.syncData) this.#wanted.add(r);
     this.freeing.poke();
+    this.sealer.poke();
+  }
+
+  #ownerOf(id: number, generation: number): Resource | undefined {
+    const r = this.registry.get(id);
+    return r !== undefined && !r.dead && r.row.generation === generation ? r : undefined;
+  }
+
+  #hasNewChildren(page: number): boolean {
+    return (this.#newChildren.get(page) ?? 0) > 0;
   }
 
   #send(batch: CommitBatch): void {
@@ -426,8 +482,22 @@ export class Mapper {
       case 'poolUsage':
         return done(
           null,
-          [...this.pools.values()].map((p) => ({ ...p.usage(), id: p.id, failed: p.failed })),
+          [...this.pools.values()].map((p) => ({
+            ...p.usage(),
+            id: p.id,
+            failed: p.failed,
+            seal: this.sealer.info(p),
+          })),
         );
+      case 'setPool':
+        return this.#setPool(a[0], a[1], done);
+      case 'hashed': {
+        const [ticket, result] = request.args as [number, HashResult | null];
+        const end = this.#hashing.get(ticket);
+        this.#hashing.delete(ticket);
+        end?.(result);
+        return done(null);
+      }
       case 'growPool':
         return this.#growPool(a[0], a[1], done);
       case 'createVolume':
@@ -500,6 +570,25 @@ export class Mapper {
     batch.pools.push(row);
     this.commits.sendLoose(batch, (error) => {
       if (error === null) this.addPool(row, handle);
+      done(error === null ? null : new EngineError('IO', error.message));
+    });
+  }
+
+  /** Settings of sealing and scrubbing; what is not given stays. */
+  #setPool(id: number, change: PoolSettings, done: (error: EngineError | null) => void): void {
+    if (!this.pools.has(id)) return done(new EngineError('NOT_FOUND', 'the pool is not open'));
+    const row = { ...this.sealer.settings(id) };
+    if (change.seal !== undefined) row.seal = change.seal ? 1 : 0;
+    if (change.sealPaused !== undefined) row.paused = change.sealPaused ? 1 : 0;
+    if (change.sealRate !== undefined) row.rate = change.sealRate;
+    if (change.scrubRate !== undefined) row.scrub_rate = change.scrubRate;
+    const batch = this.commits.newBatch();
+    batch.seal = { ...emptySeal(), pools: [row] };
+    this.commits.sendLoose(batch, (error) => {
+      if (error === null) {
+        this.sealer.changed(row);
+        this.scrubber.changed(id);
+      }
       done(error === null ? null : new EngineError('IO', error.message));
     });
   }

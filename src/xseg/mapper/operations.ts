@@ -44,6 +44,8 @@ export interface OperationsHost {
   pageRefAdded(page: number): void;
   pageRefDurable(page: number): void;
   poke(): void;
+  /** the slot is in quarantine */
+  isBad(pool: number, slot: number): boolean;
   ticket(done: (error: number) => void): number;
   /** Unix milliseconds */
   date(): number;
@@ -107,6 +109,7 @@ export class Operations {
       createdAt: new Date(r.row.created_at).toISOString(),
       protected: r.row.protected !== 0,
       openCount: r.openCount,
+      hash: this.registry.reader.seal.resource(r.id)?.toString('hex') ?? null,
     };
   }
 
@@ -620,6 +623,10 @@ export class Operations {
     const old = this.frames.value(frame, block % 512);
     if (old === 0) {
       done(null);
+      return;
+    }
+    if (this.host.isBad(pool.id, old - 1)) {
+      done(new EngineError('CORRUPT', 'the last block does not hold what it should'));
       return;
     }
     const run = pool.allocate(r, 1);

@@ -46,6 +46,8 @@ export interface TreeHost {
 
 export class Tree {
   loads = 0;
+  /** told of each leaf that reactors are to see, before they do */
+  shown: ((pool: number, frame: number) => void) | null = null;
   #header = new Float64Array(8);
 
   constructor(
@@ -114,6 +116,7 @@ export class Tree {
       // left from a resource that had this handle before
       this.native.stamp(this.core, frame, NOBODY, 0);
     }
+    if (frame !== 0) this.shown?.(resource.row.pool, frame);
     this.frames.hash(resource.handle, leaf, frame);
   }
 

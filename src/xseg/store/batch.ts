@@ -2,6 +2,7 @@
  * The commit batch: everything that changes together, there whole or not at all.
  * The mapper builds it; the committer (or the simulation's store) applies it. Crosses a thread: plain data only.
  */
+import type { SealChanges } from './seal-batch.ts';
 
 /** Row of `resource`. Ids are store ids (integers), `root` a page id or 0. */
 export interface ResourceRow {
@@ -95,6 +96,8 @@ export interface CommitBatch {
   releases: ReleaseRow[];
   releasesDone: number[];
   pools: PoolRow[];
+  /** null: nothing about sealing */
+  seal: SealChanges | null;
   meta: Record<string, number | string>;
 }
 
@@ -115,6 +118,7 @@ export function emptyBatch(seq: number): CommitBatch {
     releases: [],
     releasesDone: [],
     pools: [],
+    seal: null,
     meta: {},
   };
 }

@@ -8,6 +8,7 @@ import type { CommitBatch, PoolRow, ResourceRow } from './batch.ts';
 import { GROUP_ACTIVE } from './batch.ts';
 import { bitFill } from './bitmap.ts';
 import { BUSY_MS_MAX, openWriter, type StoreDatabase, WAL_BYTES_MAX } from './schema.ts';
+import { SealWriter } from './seal-writer.ts';
 
 /** Group bitmaps kept in memory by the committer (2 KiB each at the default geometry). */
 const GROUPS_CACHED_MAX = 4096;
@@ -30,11 +31,13 @@ export class Committer {
   /** monotonic ms before which no checkpoint is tried */
   #checkpointAt = 0;
   #statements;
+  #seal: SealWriter;
 
   /** @param store path of the store, or a connection that is its one writer */
   constructor(store: string | StoreDatabase) {
     this.db = typeof store === 'string' ? openWriter(store) : store;
     this.#path = this.db.name;
+    this.#seal = new SealWriter(this.db);
     const p = (sql: string) => this.db.prepare(sql);
     this.#statements = {
       pagePut: p(
@@ -80,10 +83,12 @@ export class Committer {
       this.db.exec('BEGIN IMMEDIATE');
       for (const batch of batches) this.#applyOne(batch);
       this.#writeGroups();
+      this.#seal.finish();
       this.db.exec('COMMIT');
     } catch (error) {
       this.#groups.clear();
       this.#touched.clear();
+      this.#seal.forget();
       if (this.db.inTransaction) this.db.exec('ROLLBACK');
       throw error;
     }
@@ -96,6 +101,7 @@ export class Committer {
     for (const group of batch.groups) this.#changeGroup(group.pool, group.grp, group.state, group.dirty);
     this.#mark(batch.taken, true);
     this.#mark(batch.freed, false);
+    this.#seal.freed(batch.freed);
     for (let i = 0; i < batch.pages.length; i += 4) {
       const base = batch.pages[i + 1];
       const at = batch.pages[i + 2];
@@ -109,15 +115,20 @@ export class Committer {
     for (const id of batch.pagesDeleted) {
       s.pageDelete.run(id);
       s.pageRefDrop.run(id);
+      this.#seal.pageGone(id);
     }
     for (let i = 0; i < batch.slotRefs.length; i += 3) {
       s.slotRef.run(batch.slotRefs[i], batch.slotRefs[i + 1], batch.slotRefs[i + 2]);
       s.slotRefSweep.run(batch.slotRefs[i], batch.slotRefs[i + 1]);
     }
-    for (const id of batch.resourcesDeleted) s.resourceDelete.run(id);
+    for (const id of batch.resourcesDeleted) {
+      s.resourceDelete.run(id);
+      this.#seal.resourceGone(id);
+    }
     for (const row of batch.resources) s.resourcePut.run(row satisfies ResourceRow);
     for (const row of batch.releases) s.releasePut.run(row.seq, row.kind, row.id, row.pool);
     for (const seq of batch.releasesDone) s.releaseDone.run(seq);
+    if (batch.seal !== null) this.#seal.apply(batch.seal);
     for (const [key, value] of Object.entries(batch.meta)) {
       if (key.startsWith('next_')) s.metaMax.run(key, value);
       else s.metaPut.run(key, value);

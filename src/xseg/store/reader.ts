@@ -1,6 +1,7 @@
 /** The mapper's reading connection: pages, references, groups, resources and the release queue, as committed. */
 import type { PoolRow, ReleaseRow, ResourceRow } from './batch.ts';
 import { openReader, type StoreDatabase } from './schema.ts';
+import { SealReader } from './seal-reader.ts';
 
 export interface GroupRow {
   grp: number;
@@ -12,11 +13,13 @@ export interface GroupRow {
 
 export class StoreReader {
   readonly db: StoreDatabase;
+  readonly seal: SealReader;
   #statements;
 
   /** @param store path of the store, or a connection to read on */
   constructor(store: string | StoreDatabase) {
     this.db = typeof store === 'string' ? openReader(store) : store;
+    this.seal = new SealReader(this.db);
     const p = (sql: string) => this.db.prepare(sql);
     this.#statements = {
       page: p('SELECT data FROM page WHERE id = ?').pluck(),
@@ -24,6 +27,7 @@ export class StoreReader {
       slotRef: p('SELECT extra FROM slot_ref WHERE pool = ? AND slot = ?').pluck(),
       anySlotRef: p('SELECT 1 FROM slot_ref LIMIT 1').pluck(),
       children: p('SELECT id FROM page WHERE base = ? LIMIT ?').pluck(),
+      childrenAfter: p('SELECT id FROM page WHERE base = ? AND id > ? ORDER BY id LIMIT ?').pluck(),
       group: p('SELECT grp, used, state, bitmap, dirty FROM slot_group WHERE pool = ? AND grp = ?'),
       groupList: p('SELECT grp, used, state FROM slot_group WHERE pool = ? ORDER BY grp'),
       resource: p('SELECT * FROM resource WHERE id = ?'),
@@ -55,6 +59,10 @@ export class StoreReader {
   /** pages that have `id` as base, at most `max` */
   children(id: number, max: number): number[] {
     return this.#statements.children.all(id, max) as number[];
+  }
+  /** those with ids above `after`, ascending */
+  childrenAfter(id: number, after: number, max: number): number[] {
+    return this.#statements.childrenAfter.all(id, after, max) as number[];
   }
   group(pool: number, grp: number): GroupRow | undefined {
     return this.#statements.group.get(pool, grp) as GroupRow | undefined;

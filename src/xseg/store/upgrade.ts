@@ -4,6 +4,7 @@
  */
 import type Database from 'better-sqlite3';
 import { EngineError } from '../types.ts';
+import { SEAL_TABLES } from './seal-tables.ts';
 
 export interface FormatStep {
   /** the version that the store has after it */
@@ -16,7 +17,7 @@ export interface FormatStep {
 export const FORMAT_OLDEST = 1;
 
 /** In order, without gaps. Adding one raises FORMAT_VERSION; a step that was released is never changed. */
-export const STEPS: readonly FormatStep[] = [{ to: 2, sql: '' }];
+export const STEPS: readonly FormatStep[] = [{ to: 2, sql: SEAL_TABLES }];
 
 /** Version of everything on disk; a newer one is refused. */
 export const FORMAT_VERSION = STEPS[STEPS.length - 1].to;

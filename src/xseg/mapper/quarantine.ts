@@ -1,0 +1,72 @@
+/**
+ * Slots whose bytes are not what they should be. Reactors learn of them by a bit in the entries that name them, set wherever
+ * a leaf is shown to them and taken away when the slot is well again; a read of such an entry answers EIO.
+ */
+import { PAGE_ENTRIES } from '../layout.gen.ts';
+import type { StoreReader } from '../store/reader.ts';
+import { BAD, type Frames } from './frames.ts';
+import type { Resource } from './resource.ts';
+
+export class Quarantine {
+  #slots = new Map<number, Set<number>>();
+
+  constructor(
+    readonly frames: Frames,
+    readonly reader: StoreReader,
+    /** by segment handle */
+    readonly resourceOf: (handle: number) => Resource | undefined,
+  ) {}
+
+  addPool(pool: number): void {
+    this.#slots.set(pool, new Set(this.reader.seal.bad(pool)));
+  }
+
+  has(pool: number, slot: number): boolean {
+    return this.#slots.get(pool)?.has(slot) === true;
+  }
+
+  /** slots of a pool, ascending */
+  slots(pool: number): number[] {
+    return [...(this.#slots.get(pool) ?? [])].sort((a, b) => a - b);
+  }
+
+  /** A leaf is about to be shown to reactors. */
+  mark(pool: number, frame: number): void {
+    const slots = this.#slots.get(pool);
+    if (slots === undefined || slots.size === 0) return;
+    for (let i = 0; i < PAGE_ENTRIES; i++) {
+      const value = this.frames.value(frame, i);
+      if (value !== 0) this.#set(frame, i, value, slots.has(value - 1));
+    }
+  }
+
+  /** From this call on reads of the slot answer EIO. */
+  add(pool: number, slot: number): void {
+    this.#slots.get(pool)?.add(slot);
+    this.#change(pool, slot, true);
+  }
+
+  /** The slot is well, or is freed: nothing names it then. */
+  remove(pool: number, slot: number): void {
+    if (this.#slots.get(pool)?.delete(slot)) this.#change(pool, slot, false);
+  }
+
+  /** In all leaves that reactors see. */
+  #change(pool: number, slot: number, bad: boolean): void {
+    const { frames } = this;
+    for (const [handle, leaves] of frames.leaves) {
+      if (this.resourceOf(handle)?.row.pool !== pool) continue;
+      for (const frame of leaves.values()) {
+        if (frame === 0) continue;
+        for (let i = 0; i < PAGE_ENTRIES; i++)
+          if (frames.value(frame, i) === slot + 1) this.#set(frame, i, slot + 1, bad);
+      }
+    }
+  }
+
+  #set(frame: number, index: number, value: number, bad: boolean): void {
+    const flags = this.frames.flags(frame, index);
+    const wanted = (bad ? flags | BAD : flags & ~BAD) >>> 0;
+    if (flags !== wanted) this.frames.set(frame, index, value, wanted);
+  }
+}

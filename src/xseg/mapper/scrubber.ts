@@ -1,0 +1,244 @@
+/**
+ * Scrubbing: reads what is in the index of sealed blocks again, at a set pace, and compares. What differs goes into
+ * quarantine, and comes out when its bytes are right again or an equal block is found to copy from. Owned by the mapper peer.
+ */
+import type { Native } from '../native.ts';
+import { type HashResult, JOB_BYTES_MAX, SLOT_HASHED } from '../seal/job.ts';
+import { blockHash, zeroBlockHash } from '../seal/tree-hash.ts';
+import type { StoreReader } from '../store/reader.ts';
+import { emptySeal } from '../store/seal-batch.ts';
+import type { SealedRow } from '../store/seal-reader.ts';
+import type { Clock } from './clock.ts';
+import type { Commits } from './commits.ts';
+import type { Quarantine } from './quarantine.ts';
+import type { Sealer, SealerHost } from './sealer.ts';
+import type { SlotPool } from './slots.ts';
+
+/** Slots of one job. */
+const SLOTS_MAX = 512;
+/** A whole pass ended: the next begins after this, or when scrubbing is set anew. */
+const PASS_PAUSE_MS = 3_600_000;
+/** The cursor is stored this often: after a crash so much is read again. */
+const CURSOR_MS = 30_000;
+
+interface PoolState {
+  /** monotonic ms before which nothing is read */
+  paceAt: number;
+  /** a job, a repair or a commit is on its way */
+  waiting: boolean;
+  cursorAt: number;
+}
+
+export interface ScrubberHost {
+  hash: SealerHost['hash'];
+  pools(): Iterable<SlotPool>;
+  ticket(done: (error: number) => void): number;
+  log(level: 'info' | 'warn' | 'error', event: string, fields: Record<string, unknown>): void;
+}
+
+export class Scrubber {
+  #states = new Map<number, PoolState>();
+
+  constructor(
+    readonly sealer: Sealer,
+    readonly quarantine: Quarantine,
+    readonly reader: StoreReader,
+    readonly commits: Commits,
+    readonly native: Native,
+    readonly core: number,
+    readonly clock: Clock,
+    readonly host: ScrubberHost,
+  ) {}
+
+  /** Settings of a pool changed: a pass begins, or goes on, now. */
+  changed(pool: number): void {
+    const state = this.#states.get(pool);
+    if (state !== undefined) state.paceAt = 0;
+  }
+
+  /** Milliseconds until something is due; whole, at least 1. */
+  dueIn(): number {
+    let at = Number.POSITIVE_INFINITY;
+    for (const pool of this.host.pools()) {
+      if (this.sealer.settings(pool.id).scrub_rate === 0) continue;
+      const state = this.#state(pool.id);
+      if (!state.waiting) at = Math.min(at, state.paceAt);
+    }
+    return at === Number.POSITIVE_INFINITY ? at : Math.max(1, Math.ceil(at - this.clock.now()));
+  }
+
+  turn(now: number): void {
+    for (const pool of this.host.pools()) {
+      const row = this.sealer.settings(pool.id);
+      if (row.scrub_rate === 0) continue;
+      const state = this.#state(pool.id);
+      if (state.waiting || now < state.paceAt) continue;
+      this.#next(pool, state, now);
+    }
+  }
+
+  #state(pool: number): PoolState {
+    let state = this.#states.get(pool);
+    if (state === undefined) {
+      state = { paceAt: 0, waiting: false, cursorAt: 0 };
+      this.#states.set(pool, state);
+    }
+    return state;
+  }
+
+  #next(pool: SlotPool, state: PoolState, now: number): void {
+    const row = this.sealer.settings(pool.id);
+    const bytes = Math.min(JOB_BYTES_MAX, row.scrub_rate);
+    const most = Math.min(SLOTS_MAX, Math.max(1, Math.floor(bytes / pool.blockSize)));
+    const rows = this.reader.seal.from(pool.id, row.scrub_at, most);
+    if (rows.length === 0) {
+      row.scrub_at = 0;
+      row.scrubbed_at = this.clock.date();
+      this.#store(pool, state, () => {
+        state.paceAt = this.clock.now() + PASS_PAUSE_MS;
+      });
+      return;
+    }
+    state.waiting = true;
+    const slots = Float64Array.from(rows, ({ slot }) => slot);
+    this.host.hash({ pool: pool.id, handle: pool.handle, blockSize: pool.blockSize, slots, always: true }, (result) => {
+      state.waiting = false;
+      state.paceAt = Math.max(now, this.clock.now() - 1000) + ((slots.length * pool.blockSize) / row.scrub_rate) * 1000;
+      if (result === null) {
+        this.host.log('warn', 'scrubbing: blocks could not be hashed', { pool: pool.row.name, slot: slots[0] });
+        state.paceAt = this.clock.now() + 1000;
+        return;
+      }
+      row.scrub_at = slots[slots.length - 1] + 1;
+      this.#compare(pool, state, rows, result);
+      if (!state.waiting && this.clock.now() - state.cursorAt > CURSOR_MS) this.#store(pool, state, () => undefined);
+    });
+  }
+
+  #compare(pool: SlotPool, state: PoolState, rows: SealedRow[], result: HashResult): void {
+    const seal = emptySeal();
+    for (const [i, row] of rows.entries()) {
+      if (result.states[i] !== SLOT_HASHED) {
+        // its readers get the disk's own error
+        this.host.log('warn', 'scrubbing: a sealed block cannot be read', { pool: pool.row.name, slot: row.slot });
+        continue;
+      }
+      const same = Buffer.from(result.hashes.buffer, result.hashes.byteOffset + i * 32, 32).equals(row.hash);
+      if (same && row.bad === null) continue;
+      const now = this.#look(pool, row.slot);
+      if (now === null) continue; // freed meanwhile
+      if (now.well && row.bad !== null) this.#heal(pool, row.slot, seal.bad);
+      else if (!now.well && row.bad === null) this.#condemn(pool, row.slot, seal.bad);
+      if (!now.well) this.#repair(pool, row.slot, now.hash);
+    }
+    if (seal.bad.length === 0) return;
+    const batch = this.commits.newBatch();
+    batch.seal = seal;
+    state.waiting = true;
+    this.commits.sendLoose(batch, () => {
+      state.waiting = false;
+    });
+  }
+
+  /**
+   * The slot at this moment, which nothing of the mapper can change while it is looked at: the row was read when it was
+   * sealed, and may have been freed, and its slot used again, since the job was sent. null: no such row any more.
+   */
+  #look(pool: SlotPool, slot: number): { well: boolean; hash: Buffer } | null {
+    const row = this.reader.seal.row(pool.id, slot);
+    if (row === undefined) {
+      this.quarantine.remove(pool.id, slot);
+      return null;
+    }
+    const block = this.#read(pool, slot);
+    return block === null ? null : { well: blockHash(block).equals(row.hash), hash: row.hash };
+  }
+
+  #read(pool: SlotPool, slot: number): Buffer | null {
+    const block = Buffer.alloc(pool.blockSize);
+    try {
+      this.native.readNow(this.core, pool.handle, slot * pool.blockSize, block);
+      return block;
+    } catch {
+      return null;
+    }
+  }
+
+  #condemn(pool: SlotPool, slot: number, bad: number[]): void {
+    this.quarantine.add(pool.id, slot);
+    bad.push(pool.id, slot, this.clock.date());
+    this.host.log('error', 'a sealed block does not hold what it should; reads of it answer EIO', {
+      pool: pool.row.name,
+      slot,
+    });
+  }
+
+  #heal(pool: SlotPool, slot: number, bad: number[]): void {
+    this.quarantine.remove(pool.id, slot);
+    bad.push(pool.id, slot, 0);
+    this.host.log('info', 'a block in quarantine holds what it should again', { pool: pool.row.name, slot });
+  }
+
+  /** Writes the right bytes over the wrong ones, where somebody has them. The next look lets it out of quarantine. */
+  #repair(pool: SlotPool, slot: number, hash: Buffer): void {
+    const block = this.#equal(pool, slot, hash);
+    if (block === null) return;
+    try {
+      this.native.writeNow(this.core, pool.handle, slot * pool.blockSize, block);
+    } catch (error) {
+      this.host.log('warn', 'a damaged block could not be written', {
+        pool: pool.row.name,
+        slot,
+        reason: (error as Error).message,
+      });
+      return;
+    }
+    const file = pool.row.kind === 'directory' ? Math.floor(slot / pool.groupSlots) : 0;
+    const state = this.#state(pool.id);
+    state.waiting = true;
+    this.native.syncFile(
+      this.core,
+      pool.handle,
+      file,
+      this.host.ticket((error) => {
+        state.waiting = false;
+        if (error === 0) this.#repaired(pool, state, slot);
+      }),
+    );
+  }
+
+  #repaired(pool: SlotPool, state: PoolState, slot: number): void {
+    if (this.#look(pool, slot)?.well !== true) return;
+    const batch = this.commits.newBatch();
+    batch.seal = emptySeal();
+    this.#heal(pool, slot, batch.seal.bad);
+    state.waiting = true;
+    this.commits.sendLoose(batch, () => {
+      state.waiting = false;
+    });
+  }
+
+  /** The bytes of a hash, from any slot of any pool that has them; null when none does. */
+  #equal(pool: SlotPool, slot: number, hash: Buffer): Buffer | null {
+    if (hash.equals(zeroBlockHash(pool.blockSize))) return Buffer.alloc(pool.blockSize);
+    for (const other of this.host.pools()) {
+      if (other.blockSize !== pool.blockSize) continue;
+      const at = this.reader.seal.slotOf(other.id, hash);
+      if (at < 0 || (other.id === pool.id && at === slot)) continue;
+      const block = this.#read(other, at);
+      if (block !== null && blockHash(block).equals(hash)) return block;
+    }
+    return null;
+  }
+
+  #store(pool: SlotPool, state: PoolState, done: () => void): void {
+    const batch = this.commits.newBatch();
+    batch.seal = { ...emptySeal(), pools: [{ ...this.sealer.settings(pool.id) }] };
+    state.waiting = true;
+    state.cursorAt = this.clock.now();
+    this.commits.sendLoose(batch, () => {
+      state.waiting = false;
+      done();
+    });
+  }
+}

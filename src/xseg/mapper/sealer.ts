@@ -1,0 +1,433 @@
+/**
+ * Sealing in the background (docs/format.md, "Sealing"): takes the snapshots of pools that want it, the oldest first, has
+ * their blocks hashed off the thread, stores what was found, and folds equal blocks. One group of leaves is under way at a
+ * time. Owned by the mapper peer.
+ */
+import { PAGE_ENTRIES } from '../layout.gen.ts';
+import type { Native } from '../native.ts';
+import { type HashResult, type HashWish, JOB_BYTES_MAX, SLOT_HASHED, SLOT_UNREADABLE } from '../seal/job.ts';
+import { nodeHash, resourceHash, ZERO_HASH, zeroBlockHash } from '../seal/tree-hash.ts';
+import type { StoreReader } from '../store/reader.ts';
+import { emptySeal, HASH_BYTES, type SealChanges, type SealPoolRow } from '../store/seal-batch.ts';
+import type { SealInfo } from '../types.ts';
+import type { Clock } from './clock.ts';
+import type { Commits } from './commits.ts';
+import { type Fold, Folding, type FoldingHost, type Move } from './folding.ts';
+import type { Frames } from './frames.ts';
+import type { Resource } from './resource.ts';
+import { type Leaf, SealWalk } from './seal-walk.ts';
+import type { SlotPool } from './slots.ts';
+import { heightFor, type Tree } from './tree.ts';
+
+/** Slots and bytes of a group, unless one leaf has more: its rows are one transaction, which flushes wait for. */
+const GROUP_SLOTS_MAX = 2048;
+const GROUP_BYTES_MAX = 128 * 1024 * 1024;
+/** The list of snapshots is looked at again after this at the soonest. */
+const LOOK_MS = 200;
+/** A snapshot that could not be sealed (a slot that cannot be read, a damaged page) is tried again after this. */
+const RETRY_MS = 60_000;
+/** A row of `sealed` with its part of the index, about. */
+export const SEALED_ROW_BYTES = 70;
+
+export interface SealerHost extends FoldingHost {
+  /** hashes slots on another thread; null when that failed */
+  hash(job: HashWish, done: (result: HashResult | null) => void): void;
+  pool(id: number): SlotPool | undefined;
+  /** a snapshot that is there and not going */
+  resource(id: number): Resource | undefined;
+  /** a group of releases is on its way */
+  freeing(): boolean;
+  log(level: 'info' | 'warn' | 'error', event: string, fields: Record<string, unknown>): void;
+}
+
+/** A group of leaves on its way. */
+interface Group {
+  leaves: Leaf[];
+  /** all their slots, ascending, each once */
+  slots: Float64Array;
+  /** per slot, as results come */
+  states: Uint8Array;
+  hashes: Buffer;
+  same: Float64Array;
+  /** slots asked for so far */
+  asked: number;
+}
+
+interface Run {
+  id: number;
+  pool: SlotPool;
+  name: string;
+  size: number;
+  height: number;
+  walk: SealWalk;
+  phase: 'walk' | 'hash' | 'wait' | 'fold';
+  group: Group | null;
+  folds: Fold[];
+}
+
+export class Sealer {
+  readonly folding: Folding;
+  readonly #settings = new Map<number, SealPoolRow>();
+  #held = new Set<number>();
+  #run: Run | null = null;
+  #poked = true;
+  #lookAt = 0;
+  /** monotonic ms before which nothing more is read */
+  #paceAt = 0;
+  /** snapshots put off: id → monotonic ms */
+  #putOff = new Map<number, number>();
+
+  constructor(
+    readonly frames: Frames,
+    readonly tree: Tree,
+    readonly reader: StoreReader,
+    readonly commits: Commits,
+    readonly native: Native,
+    readonly clock: Clock,
+    readonly host: SealerHost,
+  ) {
+    this.folding = new Folding(frames, tree, reader, commits, native, host);
+  }
+
+  // ---- what others ask
+
+  /** The page is being sealed: freeing puts it off. */
+  held(page: number): boolean {
+    return this.#held.has(page);
+  }
+
+  /** The slot is in the index: it must not become writable in place. */
+  indexed(pool: number, slot: number): boolean {
+    return this.settings(pool).entries !== 0 && this.reader.seal.row(pool, slot) !== undefined;
+  }
+
+  /** Changes of references are on their way. */
+  get locked(): boolean {
+    return this.folding.locked;
+  }
+
+  /** Milliseconds until it has something to do, as far as it knows; whole, at least 1. */
+  dueIn(): number {
+    const run = this.#run;
+    let at = Number.POSITIVE_INFINITY;
+    if (run === null) at = this.#poked && this.#on ? this.#lookAt : at;
+    else if (run.phase === 'fold') at = 0;
+    else if (run.phase !== 'wait') at = this.#wanted(run.pool.id) ? this.#paceAt : 0;
+    return at === Number.POSITIVE_INFINITY ? at : Math.max(1, Math.ceil(at - this.clock.now()));
+  }
+
+  /** Some pool is sealed. */
+  get #on(): boolean {
+    for (const row of this.#settings.values()) if (row.seal !== 0 && row.paused === 0) return true;
+    return false;
+  }
+
+  /** Snapshots may have come. */
+  poke(): void {
+    this.#poked = true;
+  }
+
+  settings(pool: number): SealPoolRow {
+    let row = this.#settings.get(pool);
+    if (row === undefined) {
+      row = this.reader.seal.pool(pool);
+      this.#settings.set(pool, row);
+    }
+    return row;
+  }
+
+  /** Settings are durable. */
+  changed(row: SealPoolRow): void {
+    const { seal, paused, rate, scrub_rate } = row;
+    Object.assign(this.settings(row.pool), { seal, paused, rate, scrub_rate });
+    this.#paceAt = 0;
+    this.#poked = true;
+  }
+
+  info(pool: SlotPool): SealInfo {
+    const row = this.reader.seal.pool(pool.id);
+    const size = pool.blockSize;
+    const waiting = row.seal === 0 ? [] : this.reader.seal.unsealed().filter((r) => r.pool === pool.id);
+    return {
+      on: row.seal !== 0,
+      paused: row.paused !== 0,
+      rate: row.rate,
+      scrubRate: row.scrub_rate,
+      entries: row.entries,
+      indexBytes: row.entries * SEALED_ROW_BYTES,
+      hashedBytes: row.hashed * size,
+      foldedBytes: row.folded * size,
+      dedupRatio: row.hashed === 0 ? 1 : row.hashed / Math.max(1, row.hashed - row.folded),
+      backlogSnapshots: waiting.length,
+      backlogBytes: waiting.reduce((sum, { mapped }) => sum + mapped * size, 0),
+      quarantined: this.reader.seal.bad(pool.id).length,
+      scrubbedAt: row.scrubbed_at === 0 ? null : new Date(row.scrubbed_at).toISOString(),
+    };
+  }
+
+  #wanted(pool: number): boolean {
+    const row = this.settings(pool);
+    return row.seal !== 0 && row.paused === 0;
+  }
+
+  // ---- the turn
+
+  turn(now: number): void {
+    if (this.#run === null) this.#look(now);
+    const run = this.#run;
+    if (run === null) return;
+    if (run.phase === 'walk') this.#walk(run, now);
+    else if (run.phase === 'hash') this.#ask(run, now);
+    else if (run.phase === 'fold') this.#fold(run, now);
+  }
+
+  /** The next snapshot, if there is one. */
+  #look(now: number): void {
+    if (!this.#poked || now < this.#lookAt) return;
+    this.#lookAt = now + LOOK_MS;
+    this.#poked = false;
+    if (!this.#on) return;
+    for (const { id, pool: poolId } of this.reader.seal.unsealed()) {
+      const pool = this.host.pool(poolId);
+      if (pool === undefined || !this.#wanted(poolId)) continue;
+      if ((this.#putOff.get(id) ?? 0) > now) {
+        this.#poked = true;
+        continue;
+      }
+      const resource = this.host.resource(id);
+      if (resource === undefined) continue;
+      this.#begin(resource, pool);
+      return;
+    }
+  }
+
+  #begin(resource: Resource, pool: SlotPool): void {
+    const { row } = resource;
+    const height = heightFor(row.size, pool.blockSize);
+    const slotsMax = Math.min(GROUP_SLOTS_MAX, Math.max(1, Math.floor(GROUP_BYTES_MAX / pool.blockSize)));
+    this.#run = {
+      id: row.id,
+      pool,
+      name: row.name,
+      size: row.size,
+      height,
+      walk: new SealWalk(this.reader, this.native, row.root, row.height, height, slotsMax, (page) =>
+        this.#held.add(page),
+      ),
+      phase: 'walk',
+      group: null,
+      folds: [],
+    };
+  }
+
+  /** Ends with this snapshot; whatever was hashed of it stays known. */
+  #end(now: number, putOff: boolean): void {
+    if (putOff && this.#run !== null) this.#putOff.set(this.#run.id, now + RETRY_MS);
+    this.#run = null;
+    this.#held.clear();
+    this.#poked = true;
+    this.host.poke();
+  }
+
+  #walk(run: Run, now: number): void {
+    // nothing is held while it is paused
+    if (this.host.resource(run.id) === undefined || !this.#wanted(run.pool.id)) {
+      this.#end(now, false);
+      return;
+    }
+    // What is read now is held; a group of releases on its way was decided before that.
+    if (now < this.#paceAt || this.host.freeing()) return;
+    const step = run.walk.step();
+    if (step === 'more') return;
+    if (step === 'group') {
+      this.#gather(run);
+      run.phase = 'hash';
+      this.#ask(run, now);
+    } else if (step === 'done') {
+      this.#finish(run);
+    } else {
+      if (step === 'broken')
+        this.host.log('warn', 'a snapshot with a damaged page cannot be sealed; `atoll check` names it', {
+          snapshot: run.name,
+        });
+      this.#end(now, true);
+    }
+  }
+
+  #gather(run: Run): void {
+    const seen = new Set<number>();
+    for (const leaf of run.walk.leaves) for (const slot of leaf.slots) if (slot >= 0) seen.add(slot);
+    const slots = Float64Array.from(seen).sort();
+    run.group = {
+      leaves: run.walk.leaves,
+      slots,
+      states: new Uint8Array(slots.length),
+      hashes: Buffer.alloc(slots.length * HASH_BYTES),
+      same: new Float64Array(slots.length).fill(-1),
+      asked: 0,
+    };
+    run.walk.leaves = [];
+  }
+
+  // ---- hashing
+
+  /** The next job of the group, when none is out. */
+  #ask(run: Run, now: number): void {
+    const group = run.group as Group;
+    if (group.asked === group.slots.length) {
+      this.#decide(run, now);
+      return;
+    }
+    if (!this.#wanted(run.pool.id)) {
+      this.#end(now, false);
+      return;
+    }
+    if (now < this.#paceAt) return;
+    const { pool } = run;
+    const from = group.asked;
+    const to = Math.min(group.slots.length, from + Math.max(1, Math.floor(JOB_BYTES_MAX / pool.blockSize)));
+    run.phase = 'wait';
+    const started = this.clock.now();
+    this.host.hash(
+      {
+        pool: pool.id,
+        handle: pool.handle,
+        blockSize: pool.blockSize,
+        slots: group.slots.slice(from, to),
+        always: false,
+      },
+      (result) => {
+        if (result === null) {
+          this.host.log('warn', 'hashing failed; sealing of a snapshot is put off', { snapshot: run.name });
+          this.#end(this.clock.now(), true);
+          return;
+        }
+        group.states.set(result.states, from);
+        group.hashes.set(result.hashes, from * HASH_BYTES);
+        group.same.set(result.same, from);
+        group.asked = to;
+        const { rate } = this.settings(pool.id);
+        if (rate > 0) this.#paceAt = Math.max(started, this.#paceAt) + (result.bytesRead / rate) * 1000;
+        run.phase = 'hash';
+      },
+    );
+  }
+
+  /** All blocks of the group are known: what goes into the index, and what folds. */
+  #decide(run: Run, now: number): void {
+    const group = run.group as Group;
+    const { slots, states, hashes, same } = group;
+    const pool = run.pool.id;
+    const seal = emptySeal();
+    const rows: Buffer[] = [];
+    /** positions in `slots` → slot with equal bytes */
+    const moves = new Map<number, Move>();
+    const first = new Map<string, number>();
+    let hashed = 0;
+    for (let k = 0; k < slots.length; k++) {
+      if (states[k] === SLOT_UNREADABLE) {
+        this.host.log('warn', 'a block of a snapshot cannot be read; its sealing is put off', {
+          snapshot: run.name,
+          slot: slots[k],
+        });
+        this.#end(now, true);
+        return;
+      }
+      if (states[k] !== SLOT_HASHED) continue;
+      hashed++;
+      const hash = hashes.subarray(k * HASH_BYTES, (k + 1) * HASH_BYTES);
+      const key = hash.toString('latin1');
+      const to = same[k] >= 0 ? same[k] : first.get(key);
+      if (to === undefined) {
+        first.set(key, slots[k]);
+        seal.sealed.push(pool, slots[k]);
+        rows.push(hash);
+      } else {
+        moves.set(k, { from: slots[k], to, hash });
+      }
+    }
+    seal.hashes = Buffer.concat(rows);
+    seal.counts.push(pool, hashed, 0);
+    this.settings(pool).entries += rows.length;
+    const nodes: Buffer[] = run.walk.hashes;
+    seal.pages = run.walk.ids;
+    run.walk.ids = [];
+    run.walk.hashes = [];
+    run.folds = [];
+    for (const leaf of group.leaves) {
+      const fold = this.#leaf(run, group, leaf, moves);
+      if (fold.moves.size > 0) {
+        run.folds.push(fold);
+      } else {
+        seal.pages.push(leaf.id);
+        nodes.push(fold.hash);
+      }
+      run.walk.hashed(leaf, fold.hash);
+    }
+    seal.pageHashes = Buffer.concat(nodes);
+    run.phase = 'wait';
+    this.#send(seal, () => {
+      run.phase = 'fold';
+      this.folding.start(pool, run.folds, this.clock.now());
+    });
+  }
+
+  /** The node of a leaf, and which of its entries fold. */
+  #leaf(run: Run, group: Group, leaf: Leaf, all: Map<number, Move>): Fold {
+    const zero = zeroBlockHash(run.pool.blockSize);
+    const moves = new Map<number, Move>();
+    for (let i = 0; i < PAGE_ENTRIES; i++) {
+      const slot = leaf.slots[i];
+      if (slot < 0) continue;
+      const k = positionOf(group.slots, slot);
+      const hash = group.hashes.subarray(k * HASH_BYTES, (k + 1) * HASH_BYTES);
+      leaf.hashes.set(hash.equals(zero) ? ZERO_HASH : hash, i * HASH_BYTES);
+      const move = all.get(k);
+      if (move !== undefined) moves.set(i, move);
+    }
+    return { page: leaf.id, moves, hash: nodeHash(0, leaf.hashes) };
+  }
+
+  // ---- folding, storing
+
+  #fold(run: Run, now: number): void {
+    if (!this.folding.done) {
+      if (!this.folding.locked && !this.host.freeing()) this.folding.step(now);
+      return;
+    }
+    run.group = null;
+    run.phase = 'walk';
+    this.#held.clear();
+    this.host.poke();
+  }
+
+  #finish(run: Run): void {
+    const hash = resourceHash(run.size, Math.log2(run.pool.blockSize), run.height, run.walk.result);
+    const seal = emptySeal();
+    seal.pages = run.walk.ids;
+    seal.pageHashes = Buffer.concat(run.walk.hashes);
+    seal.resources.push(run.id);
+    seal.resourceHashes = hash;
+    run.phase = 'wait';
+    this.#send(seal, () => this.#end(this.clock.now(), false));
+  }
+
+  #send(seal: SealChanges, done: () => void): void {
+    const batch = this.commits.newBatch();
+    batch.seal = seal;
+    // an error of the store is fatal, and does not come back here
+    this.commits.sendLoose(batch, () => done());
+  }
+}
+
+/** Place of `slot` in an ascending list that has it. */
+function positionOf(slots: Float64Array, slot: number): number {
+  let low = 0;
+  let high = slots.length - 1;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (slots[middle] < slot) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}

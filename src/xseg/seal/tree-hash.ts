@@ -1,0 +1,57 @@
+/** The hashes of docs/format.md, "Resource hash": of blocks, of nodes (map pages), of whole resources. */
+import { Blake3Hasher, blake3 } from '@napi-rs/blake-hash';
+import { PAGE_ENTRIES } from '../layout.gen.ts';
+import { HASH_BYTES } from '../store/seal-batch.ts';
+
+const CONTEXT_NODE = 'atoll map 1 node';
+const CONTEXT_RESOURCE = 'atoll map 1 resource';
+/** Bytes of a node's children. */
+export const NODE_BYTES = PAGE_ENTRIES * HASH_BYTES;
+/** What is empty, zero or absent, on every level. */
+export const ZERO_HASH = Buffer.alloc(HASH_BYTES);
+const NO_CHILDREN = Buffer.alloc(NODE_BYTES);
+
+/** Plain BLAKE3-256 of a block's bytes. */
+export function blockHash(block: Buffer): Buffer {
+  return blake3(block);
+}
+
+const zeroBlocks = new Map<number, Buffer>();
+
+/** Plain hash of a block of zeroes: what the index has for it. In the tree it counts as ZERO_HASH. */
+export function zeroBlockHash(blockSize: number): Buffer {
+  let hash = zeroBlocks.get(blockSize);
+  if (hash === undefined) {
+    hash = blake3(Buffer.alloc(blockSize));
+    zeroBlocks.set(blockSize, hash);
+  }
+  return hash;
+}
+
+/**
+ * @param level 0: the children are blocks
+ * @param children NODE_BYTES, ZERO_HASH where there is nothing
+ */
+export function nodeHash(level: number, children: Buffer): Buffer {
+  if (children.equals(NO_CHILDREN)) return ZERO_HASH;
+  const hasher = Blake3Hasher.newDeriveKey(CONTEXT_NODE);
+  hasher.update(Buffer.from([level]));
+  hasher.update(children);
+  return hasher.digestBuffer();
+}
+
+/**
+ * @param size bytes
+ * @param height the least level whose one node covers all
+ * @param node hash of that node
+ */
+export function resourceHash(size: number, blockShift: number, height: number, node: Buffer): Buffer {
+  const head = Buffer.alloc(16);
+  head.writeBigUInt64LE(BigInt(size), 0);
+  head.writeUInt32LE(blockShift, 8);
+  head.writeUInt32LE(height, 12);
+  const hasher = Blake3Hasher.newDeriveKey(CONTEXT_RESOURCE);
+  hasher.update(head);
+  hasher.update(node);
+  return hasher.digestBuffer();
+}

@@ -1,0 +1,412 @@
+/** Sealing, folding and scrubbing through the engine's face and NBD. */
+import fs from 'node:fs';
+import path from 'node:path';
+import { Blake3Hasher, blake3 } from '@napi-rs/blake-hash';
+import Database from 'better-sqlite3';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { Engine } from '../../src/xseg/types.ts';
+import { closed, Home } from './engine.ts';
+import { random } from './model.ts';
+
+const MIB = 1024 * 1024;
+const BLOCK = 4096;
+
+/** docs/format.md, "Resource hash", written again from the page: nothing of the engine's is used. */
+function expectedHash(bytes: Buffer, blockSize: number): string {
+  const zero = Buffer.alloc(32);
+  const blocks = Math.ceil(bytes.length / blockSize);
+  let level: Buffer[] = [];
+  for (let b = 0; b < blocks; b++) {
+    const block = Buffer.alloc(blockSize);
+    bytes.copy(block, 0, b * blockSize, Math.min(bytes.length, (b + 1) * blockSize));
+    level.push(block.every((byte) => byte === 0) ? zero : blake3(block));
+  }
+  let height = 0;
+  for (; ; height++) {
+    const nodes: Buffer[] = [];
+    for (let n = 0; n < Math.ceil(level.length / 512); n++) {
+      const children = Buffer.alloc(512 * 32);
+      Buffer.concat(level.slice(n * 512, n * 512 + 512)).copy(children);
+      const all = Buffer.concat([Buffer.from([height]), children]);
+      nodes.push(
+        children.every((byte) => byte === 0)
+          ? zero
+          : Blake3Hasher.newDeriveKey('atoll map 1 node').update(all).digestBuffer(),
+      );
+    }
+    level = nodes;
+    if (level.length === 1) break;
+  }
+  const head = Buffer.alloc(16);
+  head.writeBigUInt64LE(BigInt(bytes.length));
+  head.writeUInt32LE(Math.log2(blockSize), 8);
+  head.writeUInt32LE(height, 12);
+  return Blake3Hasher.newDeriveKey('atoll map 1 resource')
+    .update(Buffer.concat([head, level[0]]))
+    .digestBuffer()
+    .toString('hex');
+}
+
+describe('the vectors of docs/format.md', () => {
+  const text = fs.readFileSync(new URL('../../docs/format.md', import.meta.url), 'utf8');
+  const contents = [
+    [512, Buffer.alloc(512)],
+    [MIB, Buffer.concat([Buffer.from([1]), Buffer.alloc(MIB - 1)])],
+    [4 * MIB, Buffer.from(Array.from({ length: 4 * MIB }, (_, i) => i % 251))],
+  ] as const;
+  const vectors = [...text.matchAll(/^\|[^|]+\| 4096 \|[^|]+\| `([0-9a-f]{64})` \|$/gm)].map((m) => m[1]);
+  it('are three, and hold', () => {
+    expect(contents.map(([, bytes]) => expectedHash(bytes, 4096))).toEqual(vectors);
+  });
+});
+
+describe('sealing', () => {
+  let home: Home;
+  let e: Engine;
+  beforeEach(async () => {
+    home = new Home();
+    e = await home.open();
+    await pool('p');
+  });
+  afterEach(async () => {
+    await home.end();
+    expect(home.errors).toEqual([]);
+  });
+
+  const pool = async (name: string, blockSize = BLOCK, seal = true) => {
+    await e.createPool({ name, path: path.join(home.dir, `${name}/`), blockSize });
+    if (seal) await e.setPool(name, { seal: true });
+  };
+  const write = async (name: string, offset: number, bytes: Buffer) => {
+    const client = await home.connect(name);
+    await client.write(offset, bytes);
+    await client.flush();
+    await client.close();
+  };
+  const readAll = async (name: string): Promise<Buffer> => {
+    const client = await home.connect(name);
+    const parts: Buffer[] = [];
+    for (let at = 0; at < client.size; at += MIB) parts.push(await client.read(at, Math.min(MIB, client.size - at)));
+    await client.close();
+    return Buffer.concat(parts);
+  };
+  const until = async (what: string, holds: () => Promise<boolean>) => {
+    for (let i = 0; i < 3000; i++) {
+      if (await holds()) return;
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    throw new Error(`${what} does not come: ${JSON.stringify(await e.status())}`);
+  };
+  const sealed = async (name: string): Promise<string> => {
+    await until(`the hash of ${name}`, async () => (await e.showSnapshot(name)).hash !== null);
+    return (await e.showSnapshot(name)).hash as string;
+  };
+  const used = async (blocks: number, name = 'p') =>
+    until(`${blocks} used blocks`, async () => (await e.showPool(name)).usedBytes === blocks * BLOCK);
+  const clean = async () => {
+    const report = await e.check();
+    expect(report.problems).toEqual([]);
+  };
+  /** `count` blocks, each filled from one of `kinds` patterns */
+  const blocks = (count: number, kinds: number, seed: number): Buffer => {
+    const next = random(seed);
+    const out = Buffer.alloc(count * BLOCK);
+    for (let b = 0; b < count; b++) {
+      const kind = Math.floor(next() * kinds);
+      if (kind > 0) out.fill(Buffer.from(`pattern ${seed} ${kind}.`), b * BLOCK, (b + 1) * BLOCK);
+    }
+    return out;
+  };
+
+  it('gives a snapshot the hash of its bytes, and keeps equal blocks once', async () => {
+    const bytes = Buffer.alloc(5 * MIB);
+    blocks(1200, 9, 1).copy(bytes);
+    await e.createVolume({ name: 'v', size: bytes.length, pool: 'p' });
+    await write('v', 0, bytes);
+    await e.createSnapshot('v', 's');
+    expect(await sealed('v@s')).toBe(expectedHash(bytes, BLOCK));
+    // eight patterns, and one slot of zeroes; 5 MiB of written blocks had 1280
+    await used(9);
+    expect((await readAll('v')).equals(bytes)).toBe(true);
+    expect((await readAll('v@s')).equals(bytes)).toBe(true);
+    await clean();
+    const { seal } = await e.showPool('p');
+    expect(seal).toMatchObject({ on: true, entries: 9, hashedBytes: 5 * MIB, foldedBytes: 5 * MIB - 9 * BLOCK });
+    expect(seal?.dedupRatio).toBeCloseTo(1280 / 9, 5);
+    expect(seal).toMatchObject({ backlogSnapshots: 0, backlogBytes: 0, quarantined: 0 });
+    await home.close();
+    e = await home.open();
+    expect((await readAll('v')).equals(bytes)).toBe(true);
+    expect(await sealed('v@s')).toBe(expectedHash(bytes, BLOCK));
+    await clean();
+    await closed(e, 'v');
+    await closed(e, 'v@s');
+    await e.deleteVolume('v', { withSnapshots: true });
+    await used(0);
+    await until('an empty index', async () => (await e.showPool('p')).seal?.entries === 0);
+    await clean();
+  });
+
+  it('hashes are equal across pools and histories, and differ with size and block size', async () => {
+    await pool('q');
+    await pool('big', 16384);
+    const bytes = Buffer.alloc(3 * MIB + 512);
+    blocks(500, 60, 2).copy(bytes, MIB);
+    await e.createVolume({ name: 'a', size: bytes.length, pool: 'p' });
+    await write('a', 0, bytes);
+    // another history: larger once, written in pieces, holes by trim, through a clone
+    await e.createVolume({ name: 'b', size: 600 * MIB, pool: 'q' });
+    await write('b', 0, blocks(768, 40, 3));
+    await write('b', 300 * MIB, blocks(3, 4, 4));
+    await e.createSnapshot('b', 'old');
+    await sealed('b@old');
+    await e.clone('b@old', 'c');
+    await e.resizeVolume('c', bytes.length);
+    const client = await home.connect('c');
+    await client.trim(0, bytes.length);
+    for (let at = 0; at < bytes.length; at += 100_000) {
+      const piece = bytes.subarray(at, Math.min(bytes.length, at + 100_000));
+      if (piece.some((byte) => byte !== 0)) await client.write(at, piece);
+    }
+    await client.flush();
+    await client.close();
+    await e.createVolume({ name: 'd', size: bytes.length, pool: 'big' });
+    await write('d', 0, bytes);
+    await e.createVolume({ name: 'f', size: bytes.length + 512, pool: 'p' });
+    await write('f', 0, bytes);
+    for (const name of ['a', 'c', 'd', 'f']) await e.createSnapshot(name, 's');
+    const wanted = expectedHash(bytes, BLOCK);
+    expect(await sealed('a@s')).toBe(wanted);
+    expect(await sealed('c@s')).toBe(wanted);
+    expect(await sealed('d@s')).toBe(expectedHash(bytes, 16384));
+    expect(await sealed('f@s')).toBe(expectedHash(Buffer.concat([bytes, Buffer.alloc(512)]), BLOCK));
+    await clean();
+  });
+
+  it('folds under clones that borrow, and each stays what it was while it is written', async () => {
+    const bytes = blocks(1024, 5, 5);
+    await pool('off', BLOCK, false);
+    await e.setPool('p', { sealPaused: true });
+    await e.createVolume({ name: 'v', size: bytes.length, pool: 'p' });
+    await write('v', 0, bytes);
+    await e.createSnapshot('v', 's0');
+    const all = new Map<string, Buffer>([['v', Buffer.from(bytes)]]);
+    for (let i = 0; i < 6; i++) {
+      await e.clone(i < 3 ? 'v@s0' : `c${i - 3}@s`, `c${i}`);
+      const mine = Buffer.from(all.get(i < 3 ? 'v' : `c${i - 3}`) as Buffer);
+      const patch = blocks(7, 3, 50 + i);
+      patch.copy(mine, (i * 37 + 3) * BLOCK);
+      await write(`c${i}`, (i * 37 + 3) * BLOCK, patch);
+      all.set(`c${i}`, mine);
+      if (i < 3) await e.createSnapshot(`c${i}`, 's');
+    }
+    const clients = await Promise.all([...all.keys()].map((name) => home.connect(name)));
+    await e.setPool('p', { sealPaused: false });
+    // live writes race with folding, each volume's in its own place
+    const next = random(7);
+    let go = true;
+    const writers = clients.map(async (client, i) => {
+      const mine = [...all.values()][i];
+      while (go) {
+        const at = Math.floor(next() * 1020) * BLOCK + (next() < 0.5 ? 0 : 512);
+        const data = blocks(2, 3, Math.floor(next() * 4)).subarray(0, 512 + Math.floor(next() * 7000));
+        await client.write(at, data);
+        data.copy(mine, at);
+        const from = Math.floor(next() * 1000) * BLOCK;
+        const got = await client.read(from, 8 * BLOCK);
+        expect(got.equals(mine.subarray(from, from + 8 * BLOCK))).toBe(true);
+      }
+    });
+    for (const name of ['v@s0', 'c0@s', 'c1@s', 'c2@s']) await sealed(name);
+    go = false;
+    await Promise.all(writers);
+    for (const client of clients) {
+      await client.flush();
+      await client.close();
+    }
+    await clean();
+    for (const [name, mine] of all) expect((await readAll(name)).equals(mine), name).toBe(true);
+    expect(await sealed('v@s0')).toBe(expectedHash(bytes, BLOCK));
+    expect((await readAll('v@s0')).equals(bytes)).toBe(true);
+    await home.close();
+    e = await home.open();
+    for (const [name, mine] of all) expect((await readAll(name)).equals(mine), name).toBe(true);
+    await clean();
+  });
+
+  it('is not in the way of deleting, and forgets what is gone', async () => {
+    for (let round = 0; round < 6; round++) {
+      const bytes = blocks(2000, 30, 100 + round);
+      await e.createVolume({ name: 'v', size: bytes.length, pool: 'p' });
+      await write('v', 0, bytes);
+      await e.createSnapshot('v', 's');
+      await e.createSnapshot('v', 't');
+      if (round % 2 === 0) await until('work', async () => ((await e.showPool('p')).seal?.entries ?? 0) > 0);
+      await closed(e, 'v');
+      await e.deleteVolume('v', { withSnapshots: true });
+    }
+    await used(0);
+    await until('an empty index', async () => (await e.showPool('p')).seal?.entries === 0);
+    await clean();
+  });
+
+  it('a slot that is sealed is not written in place when its last reader takes it over', async () => {
+    const bytes = blocks(64, 100_000, 8);
+    await e.createVolume({ name: 'v', size: bytes.length, pool: 'p' });
+    await write('v', 0, bytes);
+    await e.createSnapshot('v', 's');
+    await write('v', 0, blocks(1, 1, 9)); // the volume has a leaf of its own now, and borrows the rest
+    bytes.fill(0, 0, BLOCK);
+    await sealed('v@s');
+    await e.deleteSnapshot('v@s');
+    await until('an empty queue', async () => (await e.status()).background.dropQueue === 0);
+    await clean();
+    const before = (await e.showPool('p')).seal?.entries as number;
+    expect(before).toBeGreaterThan(50);
+    const patch = Buffer.from('new bytes');
+    await write('v', 9 * BLOCK + 5, patch);
+    patch.copy(bytes, 9 * BLOCK + 5);
+    await until('the old slot out of the index', async () => (await e.showPool('p')).seal?.entries === before - 1);
+    expect((await readAll('v')).equals(bytes)).toBe(true);
+    await clean();
+  });
+
+  it('the second snapshot costs what changed', async () => {
+    const bytes = blocks(1024, 100_000, 10);
+    await e.createVolume({ name: 'v', size: bytes.length, pool: 'p' });
+    await write('v', 0, bytes);
+    await e.createSnapshot('v', 's1');
+    await sealed('v@s1');
+    const first = (await e.showPool('p')).seal?.hashedBytes as number;
+    await write('v', 700 * BLOCK, Buffer.alloc(BLOCK, 77));
+    bytes.fill(77, 700 * BLOCK, 701 * BLOCK);
+    await e.createSnapshot('v', 's2');
+    expect(await sealed('v@s2')).toBe(expectedHash(bytes, BLOCK));
+    expect((await e.showPool('p')).seal?.hashedBytes).toBe(first + BLOCK);
+  });
+
+  it('settings live on; off and paused mean nothing is hashed; rates are checked', async () => {
+    await e.setPool('p', { sealPaused: true, sealRate: 12 * MIB, scrubRate: 3 * MIB });
+    await e.createVolume({ name: 'v', size: MIB, pool: 'p' });
+    await write('v', 0, blocks(256, 9, 11));
+    await e.createSnapshot('v', 's');
+    await home.close();
+    e = await home.open();
+    expect((await e.showPool('p')).seal).toMatchObject({ on: true, paused: true, rate: 12 * MIB, scrubRate: 3 * MIB });
+    await new Promise((resolve) => setTimeout(resolve, 700));
+    expect((await e.showPool('p')).seal).toMatchObject({ hashedBytes: 0, backlogSnapshots: 1, backlogBytes: MIB });
+    await e.setPool('p', { seal: false, sealPaused: false });
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    expect((await e.showSnapshot('v@s')).hash).toBe(null);
+    await expect(e.setPool('p', { sealRate: -1 })).rejects.toMatchObject({ code: 'INVALID' });
+    await expect(e.setPool('p', { scrubRate: 1.5 })).rejects.toMatchObject({ code: 'INVALID' });
+    await expect(e.setPool('nope', { seal: true })).rejects.toMatchObject({ code: 'NOT_FOUND' });
+    await e.setPool('p', { seal: true });
+    await sealed('v@s');
+  });
+
+  describe('scrubbing', () => {
+    /** Changes one byte of a slot behind the daemon's back. */
+    const damage = (slot: number, name = 'p') => {
+      const file = path.join(home.dir, name, 's00000000');
+      const fd = fs.openSync(file, 'r+');
+      const byte = Buffer.alloc(1);
+      fs.readSync(fd, byte, 0, 1, slot * BLOCK + 100);
+      byte[0] ^= 1;
+      fs.writeSync(fd, byte, 0, 1, slot * BLOCK + 100);
+      fs.closeSync(fd);
+    };
+    /** slots of the index, by their bytes */
+    const slotOf = (block: Buffer, poolId: number): number => {
+      const db = new Database(path.join(home.home, 'store.db'), { readonly: true });
+      const slot = db.prepare('SELECT slot FROM sealed WHERE pool = ? AND hash = ?').pluck().get(poolId, blake3(block));
+      db.close();
+      return slot as number;
+    };
+    const quarantined = (count: number) =>
+      until(`${count} in quarantine`, async () => (await e.showPool('p')).seal?.quarantined === count);
+    const scrub = async () => {
+      await e.setPool('p', { scrubRate: 0 });
+      await e.setPool('p', { scrubRate: 1024 * MIB });
+    };
+
+    it('what is damaged answers EIO, in whatever has it, and nothing else does', async () => {
+      const bytes = blocks(64, 100_000, 12);
+      await e.createVolume({ name: 'v', size: bytes.length, pool: 'p' });
+      await write('v', 0, bytes);
+      await e.createSnapshot('v', 's');
+      await sealed('v@s');
+      await e.clone('v@s', 'c');
+      const reader = await home.connect('v@s');
+      await reader.read(0, bytes.length);
+      damage(slotOf(bytes.subarray(20 * BLOCK, 21 * BLOCK), 2));
+      await e.setPool('p', { scrubRate: 1024 * MIB });
+      await quarantined(1);
+      expect(home.errors.splice(0).length).toBe(1);
+      // a reader that had the leaf, one that has not, and after a restart
+      for (let again = 0; again < 2; again++) {
+        for (const name of ['v@s', 'v', 'c']) {
+          const client = again === 0 && name === 'v@s' ? reader : await home.connect(name);
+          await expect(client.read(20 * BLOCK + 7, 1)).rejects.toThrow();
+          await expect(client.read(19 * BLOCK, 4 * BLOCK)).rejects.toThrow();
+          expect((await client.read(19 * BLOCK, BLOCK)).equals(bytes.subarray(19 * BLOCK, 20 * BLOCK))).toBe(true);
+          expect((await client.read(21 * BLOCK, 9)).equals(bytes.subarray(21 * BLOCK, 21 * BLOCK + 9))).toBe(true);
+          await client.close();
+        }
+        const report = await e.check();
+        expect(report.problems.map(({ code }) => code)).toEqual(['BAD_BLOCK']);
+        await home.close();
+        e = await home.open();
+      }
+      // a part of the block cannot be written, the whole block can
+      const client = await home.connect('c');
+      await expect(client.write(20 * BLOCK + 7, Buffer.from('x'))).rejects.toThrow();
+      await client.write(20 * BLOCK, Buffer.alloc(BLOCK, 5));
+      expect((await client.read(20 * BLOCK, BLOCK)).equals(Buffer.alloc(BLOCK, 5))).toBe(true);
+      await client.close();
+      // gone with its last reader, and the slot is as good as any
+      await closed(e, 'v');
+      await closed(e, 'c');
+      await e.deleteVolume('c', {});
+      await e.deleteVolume('v', { withSnapshots: true });
+      await used(0);
+      await quarantined(0);
+      await clean();
+    });
+
+    it('repairs from an equal block of another pool, and what is well again is let out', async () => {
+      await pool('q');
+      const bytes = blocks(64, 100_000, 13);
+      for (const name of ['p', 'q']) {
+        await e.createVolume({ name, size: bytes.length, pool: name });
+        await write(name, 0, bytes);
+        await e.createSnapshot(name, 's');
+        await sealed(`${name}@s`);
+      }
+      damage(slotOf(bytes.subarray(5 * BLOCK, 6 * BLOCK), 2));
+      damage(slotOf(bytes.subarray(6 * BLOCK, 7 * BLOCK), 2));
+      await scrub();
+      await until('two found', async () => home.errors.length === 2);
+      await quarantined(0);
+      expect(home.errors.splice(0).length).toBe(2);
+      expect((await readAll('p')).equals(bytes)).toBe(true);
+      await clean();
+      // without a copy it waits until its bytes are right again
+      await closed(e, 'q');
+      await closed(e, 'p');
+      await e.deleteVolume('q', { withSnapshots: true });
+      await until('an empty index', async () => (await e.showPool('q')).seal?.entries === 0);
+      const slot = slotOf(bytes.subarray(9 * BLOCK, 10 * BLOCK), 2);
+      damage(slot);
+      await scrub();
+      await quarantined(1);
+      expect(home.errors.splice(0).length).toBe(1);
+      damage(slot);
+      await scrub();
+      await quarantined(0);
+      expect((await readAll('p')).equals(bytes)).toBe(true);
+      await clean();
+      expect((await e.showPool('p')).seal?.scrubbedAt).not.toBe(null);
+    });
+  });
+});
