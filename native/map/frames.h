@@ -5,6 +5,7 @@
 
 #include "segment/atomic.h"
 #include "segment/segment.h"
+#include "segment/step.h"
 
 namespace atoll_native {
 
@@ -27,7 +28,10 @@ class Frames {
   }
   /// Entries [index, index+count) name consecutive slots from `slot` on, with `bits` (kEntryOwned, kEntryExclusive).
   void publish_run(uint32_t frame, uint32_t index, uint32_t count, uint64_t slot, uint64_t bits) {
-    for (uint32_t i = 0; i < count; i++) publish(frame, index + i, bits | (slot + 1 + i));
+    for (uint32_t i = 0; i < count; i++) {
+      ATOLL_STEP();
+      publish(frame, index + i, bits | (slot + 1 + i));
+    }
   }
   void clear_run(uint32_t frame, uint32_t index, uint32_t count) {
     for (uint32_t i = 0; i < count; i++) publish(frame, index + i, 0);
@@ -43,6 +47,7 @@ class Frames {
   void clear(uint32_t frame) { clear_run(frame, 0, kPageEntries); }
   /// Who may write the page's exclusive slots in place. One store, so that a reactor never sees half of it.
   void stamp(uint32_t frame, uint32_t volume, uint32_t generation) {
+    ATOLL_STEP();
     segment_->frame_stamp(frame).store(Segment::stamp_of(volume, generation), std::memory_order_release);
   }
 

@@ -6,6 +6,7 @@
 
 #include "segment/atomic.h"
 #include "segment/segment.h"
+#include "segment/step.h"
 
 namespace atoll_native {
 
@@ -14,6 +15,7 @@ namespace atoll_native {
 inline uint32_t advance_generation(const Segment& segment, uint32_t volume) {
   const uint32_t next =
       std::atomic_ref<uint32_t>(segment.volume(volume).generation).fetch_add(1, std::memory_order_seq_cst) + 1;
+  ATOLL_STEP();
   // Pairs with the fence between a reactor's count and its second look at the generation: either it sees the new
   // generation and counts itself out, or drained() sees the count.
   full_fence();
@@ -24,6 +26,7 @@ inline uint32_t advance_generation(const Segment& segment, uint32_t volume) {
 inline bool writers_drained(const Segment& segment, uint32_t volume) {
   const uint32_t old_parity = (load_relaxed(segment.volume(volume).generation) + 1) & 1;
   for (uint32_t r = 0; r < segment.reactors(); r++) {
+    ATOLL_STEP();
     // Acquire: the writes that were counted out are complete.
     if (segment.inflight(volume, r).count[old_parity].load(std::memory_order_acquire) != 0) return false;
   }

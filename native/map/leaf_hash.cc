@@ -56,6 +56,7 @@ bool LeafHash::remove(uint32_t volume, uint64_t leaf) {
   // before it can be empty. Back to front: a reader never meets a new hole before an entry that is still there.
   entries_[at].store(kEmpty, std::memory_order_release);
   for (;;) {
+    ATOLL_STEP();
     at = (at - 1) & mask_;
     if (entries_[at].load(std::memory_order_relaxed) != kTombstone) return true;
     entries_[at].store(kEmpty, std::memory_order_release);
@@ -83,7 +84,9 @@ void LeafHash::rebuild() {
     placed++;
   }
   for (uint32_t i = 0; i < capacity_; i++) {
-    if (entries_[i].load(std::memory_order_relaxed) != fresh[i]) entries_[i].store(fresh[i], std::memory_order_release);
+    if (entries_[i].load(std::memory_order_relaxed) == fresh[i]) continue;
+    ATOLL_STEP();
+    entries_[i].store(fresh[i], std::memory_order_release);
   }
   live_ = placed;
   tombstones_ = 0;

@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "segment/segment.h"
+#include "segment/step.h"
 
 namespace atoll_native {
 
@@ -39,6 +40,7 @@ class LeafHash {
     for (uint32_t i = 0; i < kProbeMax; i++, at = (at + 1) & mask_) {
       // Acquire: who sees the entry sees the page that was written before it was inserted.
       const uint64_t entry = entries_[at].load(std::memory_order_acquire);
+      ATOLL_STEP();
       if (entry == kEmpty) return kNone;
       if (entry >> kFrameBits == key && entry != kTombstone) return frame_of(entry);
     }

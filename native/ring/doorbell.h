@@ -15,6 +15,7 @@
 #include <ctime>
 
 #include "segment/atomic.h"
+#include "segment/step.h"
 
 namespace atoll_native {
 
@@ -26,7 +27,9 @@ class Doorbell {
   // ---- producers, any thread, after putting
   /// Wakes the consumer when it sleeps; one fence and one load when it does not.
   void ring() {
+    ATOLL_STEP();
     full_fence();
+    ATOLL_STEP();
     if (load_relaxed(*asleep_) == 0) return;
     // Relaxed: the order that matters was made by the fence; this only elects one ringer.
     if (std::atomic_ref<uint32_t>(*asleep_).exchange(0, std::memory_order_relaxed) == 0) return;
@@ -45,11 +48,13 @@ class Doorbell {
   void arm() {
     store_relaxed(*asleep_, 1u);
     full_fence();
+    ATOLL_STEP();
   }
   /// Back at work: producers need not ring.
   void disarm() { store_relaxed(*asleep_, 0u); }
   /// Futex doorbells, between arm() and disarm(): sleeps until rung or for `timeout_ns`.
   void wait(int64_t timeout_ns) {
+    ATOLL_STEP();
     timespec timeout{};
     timeout.tv_sec = timeout_ns / 1'000'000'000;
     timeout.tv_nsec = timeout_ns % 1'000'000'000;

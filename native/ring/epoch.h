@@ -28,6 +28,7 @@
 
 #include "segment/atomic.h"
 #include "segment/segment.h"
+#include "segment/step.h"
 
 namespace atoll_native {
 
@@ -42,6 +43,7 @@ class Epochs {
   /// Returns the epoch of requests that begin in this turn.
   uint64_t publish(uint32_t reactor, uint64_t oldest) {
     const uint64_t now = load_acquire(header_->global_epoch);
+    ATOLL_STEP();
     store_release(header_->reactor_epoch[reactor].value, std::min(oldest, now));
     return now;
   }
@@ -51,18 +53,21 @@ class Epochs {
   uint64_t enter(uint32_t reactor, uint64_t oldest) {
     const uint64_t now = publish(reactor, oldest);
     full_fence();  // case 2
+    ATOLL_STEP();
     return now;
   }
 
   // ---- the mapper
   /// Ends an epoch and returns the new one, G.
   uint64_t advance() {
+    ATOLL_STEP();
     return std::atomic_ref<uint64_t>(header_->global_epoch).fetch_add(1, std::memory_order_seq_cst) + 1;
   }
   /// What was unpublished before advance() returned G is held by nobody once this is >= G.
   uint64_t safe() const {
     full_fence();  // case 2
     uint64_t oldest = load_relaxed(header_->global_epoch);
+    ATOLL_STEP();
     for (uint32_t r = 0; r < reactors_; r++) oldest = std::min(oldest, load_acquire(header_->reactor_epoch[r].value));
     return oldest;
   }

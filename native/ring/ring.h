@@ -9,6 +9,7 @@
 #include <span>
 
 #include "segment/layout.gen.h"
+#include "segment/step.h"
 
 namespace atoll_native {
 
@@ -44,6 +45,7 @@ class RingProducer {
       std::memcpy(ring_->records + size_t{(tail_ + i) & (kRingRecords - 1)} * kRecordBytes, &records[i], kRecordBytes);
     }
     tail_ += count;
+    ATOLL_STEP();
     // Release: the records are written before the consumer sees that they are there.
     if (count != 0) ring_->tail.store(tail_, std::memory_order_release);
     return count;
@@ -84,6 +86,7 @@ class RingConsumer {
                   ring_->records + size_t{(head_ + i) & (kRingRecords - 1)} * kRecordBytes, kRecordBytes);
     }
     head_ += count;
+    ATOLL_STEP();
     // Release: the copies are done before the producer may write there again.
     if (count != 0) ring_->head.store(head_, std::memory_order_release);
     return count;

@@ -268,4 +268,26 @@ class Load {
   bool finished_ = false;
 };
 
+inline void run_load(Bench& bench, const std::vector<Load::Options>& options) {
+  std::vector<std::unique_ptr<Load>> loads;
+  for (const Load::Options& o : options) loads.push_back(std::make_unique<Load>(bench, o));
+  for (auto& load : loads) load->start();
+  for (size_t i = 0; i < loads.size(); i++) {
+    loads[i]->wait();
+    CHECK_EQ(loads[i]->errors(), 0u);
+    CHECK_EQ(loads[i]->mismatches(), 0u);
+    loads[i]->verify(options[i].reactor);
+  }
+  CHECK_EQ(bench.mapper->grants_open(), 0u);
+}
+
+inline FaultSpec delay_of(bool reads, bool writes, uint32_t delay_ms) {
+  FaultSpec delay;
+  delay.kind = FaultSpec::Kind::kDelay;
+  delay.read = reads;
+  delay.write = writes;
+  delay.delay_ms = delay_ms;
+  return delay;
+}
+
 }  // namespace atoll_native

@@ -19,6 +19,7 @@
 
 #include "segment/atomic.h"
 #include "segment/segment.h"
+#include "segment/step.h"
 
 namespace atoll_native {
 
@@ -32,8 +33,10 @@ class Admission {
     const VolumeRecord& record = segment_->volume(volume);
     for (;;) {
       const uint32_t generation = load_acquire(record.generation);
+      ATOLL_STEP();
       add(volume, generation, 1);
       full_fence();
+      ATOLL_STEP();
       if (load_acquire(record.generation) == generation) return generation;
       leave(volume, generation);
     }
@@ -43,6 +46,7 @@ class Admission {
   /// Release: the write, and the dirty bit of its file, are seen by who sees the count.
   void leave(uint32_t volume, uint32_t generation) {
     std::atomic<uint32_t>& count = segment_->inflight(volume, reactor_).count[generation & 1];
+    ATOLL_STEP();
     count.store(count.load(std::memory_order_relaxed) - 1, std::memory_order_release);
   }
 

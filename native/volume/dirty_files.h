@@ -18,6 +18,7 @@
 
 #include "segment/atomic.h"
 #include "segment/segment.h"
+#include "segment/step.h"
 
 namespace atoll_native {
 
@@ -29,7 +30,9 @@ class DirtyFiles {
   void mark(uint32_t volume, uint32_t file) const {
     const uint32_t word = file / 64;
     full_fence();
+    ATOLL_STEP();
     set(segment_->dirty_files(volume)[word], file % 64);
+    ATOLL_STEP();
     set(segment_->dirty_summary(volume)[word / 64], word % 64);
   }
   /// True when no bit is set. Acquire: a bit that was set before the caller heard of the write is seen.
@@ -60,6 +63,7 @@ class DirtyFiles {
       if (summary.load(std::memory_order_acquire) == 0) continue;
       uint64_t words = summary.exchange(0, std::memory_order_seq_cst);
       for (; words != 0; words &= words - 1) {
+        ATOLL_STEP();
         const uint32_t word = s * 64 + static_cast<uint32_t>(std::countr_zero(words));
         uint64_t bits = segment_->dirty_files(volume)[word].exchange(0, std::memory_order_seq_cst);
         for (; bits != 0; bits &= bits - 1) files->push_back(word * 64 + static_cast<uint32_t>(std::countr_zero(bits)));
@@ -70,7 +74,9 @@ class DirtyFiles {
  private:
   static void set(std::atomic<uint64_t>& word, uint32_t bit) {
     const uint64_t mask = uint64_t{1} << bit;
-    if ((word.load(std::memory_order_relaxed) & mask) == 0) word.fetch_or(mask, std::memory_order_seq_cst);
+    if ((word.load(std::memory_order_relaxed) & mask) != 0) return;
+    ATOLL_STEP();
+    word.fetch_or(mask, std::memory_order_seq_cst);
   }
 
   const Segment* segment_;

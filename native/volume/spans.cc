@@ -7,6 +7,7 @@
 #include "block/block.h"
 #include "core.h"
 #include "segment/atomic.h"
+#include "segment/step.h"
 #include "volume/volume_peer.h"
 
 namespace atoll_native {
@@ -40,6 +41,7 @@ VolumePeer::Span VolumePeer::read_span(const Target& target, uint64_t cursor, ui
   const uint64_t block = cursor >> target.shift;
   const uint32_t frame = hash_.find(target.volume, leaf_of(block));
   if (frame == LeafHash::kNone) return {Place::kMissing, 0, 0};
+  ATOLL_STEP();
   touch(frame);
   const std::atomic<uint64_t>* const entries = segment_.frame(frame);
   const uint64_t inside = cursor & target.block_mask();
@@ -56,6 +58,7 @@ VolumePeer::Span VolumePeer::read_span(const Target& target, uint64_t cursor, ui
     length += target.block_bytes();
   }
   length = std::min(length, most);
+  ATOLL_STEP();  // before the slot is read
   if (first == 0) return {Place::kZero, length, 0};
   const uint64_t address = ((first - 1) << target.shift) + inside;
   return {Place::kData, std::min(length, file_room(*target.pool, address)), address};
@@ -75,6 +78,7 @@ VolumePeer::Span VolumePeer::write_span(const Target& target, uint64_t cursor, u
     // slot unwritable (borrowed, in the index of sealed blocks).
     const bool ours =
         segment_.frame_stamp(frame).load(std::memory_order_acquire) == Segment::stamp_of(target.volume, generation);
+    ATOLL_STEP();
     if (ours) entries = segment_.frame(frame);
   }
   uint32_t index = block & (kPageEntries - 1);
@@ -90,6 +94,7 @@ VolumePeer::Span VolumePeer::write_span(const Target& target, uint64_t cursor, u
       length += target.block_bytes();
     }
     const uint64_t address = ((first - 1) << target.shift) + inside;
+    ATOLL_STEP();  // before the slot is written
     return {Place::kInPlace, std::min({length, most, file_room(*target.pool, address)}), address};
   }
   if (to_block_end > end - cursor || inside != 0) return {Place::kFault, std::min(to_block_end, end - cursor), 0};
@@ -101,6 +106,7 @@ VolumePeer::Span VolumePeer::write_span(const Target& target, uint64_t cursor, u
 
 /// One operation lies in one file.
 void VolumePeer::mark_written(const Target& target, uint64_t address) {
+  ATOLL_STEP();
   dirty_.mark(target.volume, target.pool->file_of(address));
 }
 

@@ -6,6 +6,7 @@
 #include "block/block.h"
 #include "core.h"
 #include "io/thread_pool.h"
+#include "segment/step.h"
 
 namespace atoll_native {
 namespace {
@@ -90,7 +91,9 @@ void VolumeSyncer::prepare(Job* job) {
   int error = static_cast<int>(load_acquire(record.failed));
   if (error == 0 && (job->peer == nullptr || job->peer->failed())) error = EIO;
   job->error.store(error, std::memory_order_relaxed);
+  ATOLL_STEP();
   if (error == 0) dirty_.take(job->volume, &job->files);
+  ATOLL_STEP();
 }
 
 void VolumeSyncer::start(Job* job) {

@@ -8,6 +8,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, describe, expect, it } from 'vitest';
 import { ControlError, type Daemon } from '../../bench/daemon.ts';
+import { NbdClient } from '../../bench/nbd.ts';
 import { random } from '../../bench/scatter.ts';
 import { MIB } from '../../bench/size.ts';
 import { median } from '../../bench/stats.ts';
@@ -22,8 +23,13 @@ const SIZE = 32 * MIB;
 const CONNECTIONS = 2;
 /** From when the load runs to the kill. */
 const LIFE_MS = 600;
-/** Snapshots and clones that are kept; older ones are deleted under load, so that kills meet freeing too. */
+/** Snapshots and clones that are kept; older ones are deleted under load. */
 const KEPT = 3;
+/** A volume that is filled, copied and deleted again and again, so that kills meet freeing too. */
+const CHURN_BYTES = 4 * MIB;
+/** A slow machine gets that far now and then. */
+const CHURN_MS_MAX = 10_000;
+const POLL_MS = 5;
 const READY_MS = 1000;
 /**
  * On a machine that has other work, being ready may take as many times an empty Node process as it may take on one that
@@ -55,12 +61,18 @@ describe('kill -9', () => {
     const ready: number[] = [];
     const empty: number[] = [];
     let kills = 0;
+    let deletes = 0;
 
     for (let round = 0; round < ROUNDS; round++) {
       await disk.start(daemon.nbdSocket, 'disk', CONNECTIONS);
       if (clone) await clone.writer.start(daemon.nbdSocket, clone.name, 1);
       const snapshots = takeSnapshots(daemon, disk, still, round);
+      const churned = { deleted: 0 };
+      const churning = churn(daemon, round, churned);
       await sleep(next() * LIFE_MS);
+      // Every other kill comes while what was deleted is being freed.
+      for (let waited = 0; round % 2 === 0 && churned.deleted === 0 && waited < CHURN_MS_MAX; waited += POLL_MS)
+        await sleep(POLL_MS);
       disk.expectDeath();
       clone?.writer.expectDeath();
       await daemon.kill();
@@ -68,12 +80,15 @@ describe('kill -9', () => {
       await disk.died();
       await clone?.writer.died();
       const { unanswered } = await snapshots;
+      await churning;
+      deletes += churned.deleted;
 
       empty.push(await emptyNodeMs(world));
       await daemon.restart();
       ready.push(daemon.readyMs);
       const faults = await verifyDisk(daemon.nbdSocket, 'disk', disk.model);
       if (clone) faults.push(...(await verifyDisk(daemon.nbdSocket, clone.name, clone.writer.model)));
+      await settleChurn(daemon);
       await settleSnapshot(daemon, still, unanswered);
       for (const [name, model] of still) faults.push(...(await verifyDisk(daemon.nbdSocket, name, model)));
       expect(faults, `round ${round}, seed ${seed}`).toEqual([]);
@@ -83,10 +98,11 @@ describe('kill -9', () => {
       clone = await renewClone(daemon, still, clone, round);
     }
     console.log(
-      `${kills} kills, ${JSON.stringify(disk.counts)}, ready after ${ready.map((ms) => Math.round(ms)).join(' ')} ms, an empty node ${median(empty)} ms`,
+      `${kills} kills, ${deletes} volumes deleted, ${JSON.stringify(disk.counts)}, ready after ${ready.map((ms) => Math.round(ms)).join(' ')} ms, an empty node ${median(empty)} ms`,
     );
     expect(disk.counts.writes).toBeGreaterThan(ROUNDS);
     expect(disk.counts.flushes).toBeGreaterThan(0);
+    expect(deletes).toBeGreaterThan(0);
     expect(median(ready)).toBeLessThanOrEqual(Math.max(READY_MS, median(empty) * READY_TO_EMPTY_NODE));
 
     // A clean stop keeps everything that was acknowledged, flushed or not.
@@ -128,6 +144,37 @@ async function takeSnapshots(daemon: Daemon, disk: Writer, still: Map<string, Di
       return { unanswered: `disk@${name}` };
     }
   }
+}
+
+/** Fills volumes, copies them and deletes it all, until the daemon is gone. */
+async function churn(daemon: Daemon, round: number, counts: { deleted: number }): Promise<void> {
+  for (let i = 0; ; i++) {
+    const name = `churn-${round}-${i}`;
+    const copy = `${name}-copy`;
+    try {
+      await daemon.createVolume(name, CHURN_BYTES);
+      const client = await NbdClient.connect(daemon.nbdSocket, name);
+      await client.write(0, Buffer.alloc(CHURN_BYTES, 1 + (i % 255)));
+      if (next() < 0.5) await client.flush();
+      await daemon.clone(await daemon.snapshot(name, 'copied'), copy);
+      // Shared with the copy, and then not.
+      await client.write(0, Buffer.alloc(CHURN_BYTES / 2, 2));
+      await client.trim(CHURN_BYTES / 2, CHURN_BYTES / 4);
+      await client.close();
+      for (const one of next() < 0.5 ? [name, copy] : [copy, name]) {
+        await daemon.deleteVolume(one);
+        counts.deleted += 1;
+      }
+    } catch (error) {
+      if (error instanceof ControlError) throw error;
+      return;
+    }
+  }
+}
+
+async function settleChurn(daemon: Daemon): Promise<void> {
+  const { volumes } = await daemon.http<{ volumes: { name: string }[] }>('GET', '/v1/volumes');
+  for (const { name } of volumes) if (name.startsWith('churn-')) await daemon.deleteVolume(name);
 }
 
 /** What a snapshot holds that was never answered is not checked; that it can be deleted is. */
