@@ -548,6 +548,8 @@ export class Faults {
       pool.waiters.push(again);
       return PARKED;
     }
+    // its zeroes may be a hole that is not durable yet
+    this.native.markFile(this.core, resource.handle, pool.fileOf(run.slot));
     frames.pins[frame]++;
     this.#publish(
       { resource, handle: resource.handle, block: at, count: run.count, slot: run.slot, frame, above: [], at: 0 },

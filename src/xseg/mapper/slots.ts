@@ -115,6 +115,17 @@ export class SlotPool {
     return this.row.id;
   }
 
+  /** File of the pool that a slot lies in. */
+  fileOf(slot: number): number {
+    return this.row.kind === 'directory' ? Math.floor(slot / this.groupSlots) : 0;
+  }
+
+  /** Files that there were when the daemon started. */
+  files(): number[] {
+    if (this.row.kind === 'directory') return this.#summary.map((group) => group.grp);
+    return this.#summary.length > 0 ? [0] : [];
+  }
+
   /** freed durable, waiting for readers or zeroing */
   get reclaimingSlots(): number {
     return this.#zeroing.waitingSlots;
