@@ -193,6 +193,14 @@ Napi::Value mark_file(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+Napi::Value forget_files(const Napi::CallbackInfo& info) {
+  Core* const core = core_argument(info).get();
+  if (core == nullptr || !volume_argument(info)) return info.Env().Undefined();
+  std::vector<uint32_t> files;
+  DirtyFiles(core->segment()).take(u32(info, 1), &files);
+  return info.Env().Undefined();
+}
+
 Napi::Value zero_runs(const Napi::CallbackInfo& info) {
   Core* const core = core_argument(info).get();
   size_t length = 0;
@@ -245,6 +253,7 @@ void register_mapper(Napi::Env env, Napi::Object exports) {
   method(env, exports, "epochSafe", epoch_safe);
   method(env, exports, "syncVolume", sync_volume);
   method(env, exports, "markFile", mark_file);
+  method(env, exports, "forgetFiles", forget_files);
   method(env, exports, "zeroRuns", zero_runs);
   method(env, exports, "syncFile", sync_file);
 }

@@ -74,6 +74,7 @@ class EngineImpl implements Engine {
     readonly native: Native,
     readonly core: number,
     readonly pools: Map<string, PoolOpen>,
+    clean: boolean,
   ) {
     const toMapper = new MessageChannel();
     const toCommitter = new MessageChannel();
@@ -90,7 +91,7 @@ class EngineImpl implements Engine {
     const open = [...pools.values()].filter((p) => p.handle >= 0).map(({ row, handle }) => ({ row, handle }));
     this.#mapper = worker(
       `mapper/mapper-worker.${extension}`,
-      { core, storePath: home.storePath, port: toMapper.port2, committer: toCommitter.port1, pools: open },
+      { core, storePath: home.storePath, clean, port: toMapper.port2, committer: toCommitter.port1, pools: open },
       [toMapper.port2, toCommitter.port1],
     );
     for (const [name, thread] of [
@@ -394,7 +395,7 @@ function poolInfo(pool: PoolOpen, usage: PoolUsageRow | undefined): PoolInfo {
 }
 
 /** Makes what the first start of a home makes: identity and the pool `local`. */
-function prepareStore(home: Home, native: Native): { uuid: string; pools: PoolRow[] } {
+function prepareStore(home: Home, native: Native): { uuid: string; pools: PoolRow[]; clean: boolean } {
   const db = openWriter(home.storePath);
   try {
     let uuid = db.prepare("SELECT value FROM meta WHERE key = 'home_uuid'").pluck().get() as string | undefined;
@@ -416,8 +417,9 @@ function prepareStore(home: Home, native: Native): { uuid: string; pools: PoolRo
         );
       })();
     }
+    const clean = db.prepare("SELECT value FROM meta WHERE key = 'clean'").pluck().get() === 1;
     db.prepare("INSERT OR REPLACE INTO meta (key, value) VALUES ('clean', 0)").run();
-    return { uuid, pools: db.prepare('SELECT * FROM pool ORDER BY id').all() as PoolRow[] };
+    return { uuid, pools: db.prepare('SELECT * FROM pool ORDER BY id').all() as PoolRow[], clean };
   } finally {
     db.close();
   }
@@ -434,7 +436,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
   const home = openHome(options.home);
   let core = -1;
   try {
-    const { uuid, pools: rows } = prepareStore(home, native);
+    const { uuid, pools: rows, clean } = prepareStore(home, native);
     core = native.createCore({
       reactors: options.reactors ?? Math.min(REACTORS_DEFAULT_MAX, availableParallelism()),
       frames: Math.floor(cacheBytes / FRAME_BYTES),
@@ -458,7 +460,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
         pools.set(row.name, { row, handle: -1, reason: (error as Error).message });
       }
     }
-    const engine = new EngineImpl(options, home, uuid, native, core, pools);
+    const engine = new EngineImpl(options, home, uuid, native, core, pools, clean);
     await engine.call('status');
     return engine;
   } catch (error) {

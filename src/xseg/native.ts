@@ -126,6 +126,8 @@ export interface Native {
   syncVolume(core: number, volume: number, ticket: number): void;
   /** marks a file as written by the volume (copies made for it elsewhere) */
   markFile(core: number, volume: number, file: number): void;
+  /** no file is marked as written by the volume: its handle gets another one */
+  forgetFiles(core: number, volume: number): void;
   /** runs zero_now on `count` runs (pairs address,length as float64) on background threads, then OP_ZERO_DONE{ticket,error} */
   zeroRuns(core: number, pool: number, runs: Float64Array, count: number, ticket: number): void;
   /** data sync of one file in the background, then OP_SYNC_DONE{ticket,error} */

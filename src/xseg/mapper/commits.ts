@@ -19,6 +19,8 @@ const SAMPLES = 512;
 export interface CommitsHost {
   send(batch: CommitBatch): void;
   ticket(done: (error: number) => void): number;
+  /** runs `run` when what an earlier life of the daemon wrote to the resource's pool is durable, or could not be made so */
+  whenSettled(resource: Resource, run: (error: number) => void): void;
   /** [pool, slot, count] triples are free for good */
   freed(runs: number[]): void;
   /** pages of a batch ([id, base, at, length] quads) are in the store: their bases can be seen there */
@@ -130,10 +132,14 @@ export class Commits {
       }
       this.#send(batch, (result) => finish(result.error === null ? 0 : EIO));
     };
+    const sync = (error: number) => {
+      if (error === 0 && needSync) this.native.syncVolume(this.core, handle, this.host.ticket(commit));
+      else commit(error);
+    };
     const flight: Flight = {
       start: () => {
-        if (needSync) this.native.syncVolume(this.core, handle, this.host.ticket(commit));
-        else commit(0);
+        if (changes.syncData && !changes.deleted) this.host.whenSettled(resource, sync);
+        else sync(0);
       },
     };
     if (resource.flying) resource.flights.push(flight);

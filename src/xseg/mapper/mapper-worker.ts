@@ -10,6 +10,8 @@ import { Mapper } from './mapper.ts';
 interface MapperData {
   core: number;
   storePath: string;
+  /** the last stop was a clean one */
+  clean: boolean;
   /** to the engine's face */
   port: MessagePort;
   /** to the committer */
@@ -24,6 +26,7 @@ const mapper = new Mapper(
   {
     core: data.core,
     reader: new StoreReader(data.storePath),
+    clean: data.clean,
     clock: systemClock,
     face: portChannel(data.port),
     committer: portChannel(data.committer),

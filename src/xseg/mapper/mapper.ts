@@ -23,6 +23,7 @@ import { Commits } from './commits.ts';
 import { Faults } from './faults.ts';
 import { Frames } from './frames.ts';
 import { Freeing } from './freeing.ts';
+import { Leftovers } from './leftovers.ts';
 import { Operations } from './operations.ts';
 import { Quarantine } from './quarantine.ts';
 import { Registry } from './registry.ts';
@@ -55,6 +56,8 @@ export interface MapperParts {
   core: number;
   reader: StoreReader;
   clock: Clock;
+  /** false: the last stop was none, so that what was written may not be durable */
+  clean: boolean;
   /** to the engine's face: control requests come, replies go */
   face: Channel;
   /** to the committer: batches go, results come */
@@ -92,6 +95,7 @@ export class Mapper {
   readonly scrubber: Scrubber;
   readonly operations: Operations;
   #hashing = new Map<number, (result: HashResult | null) => void>();
+  #leftovers = new Map<number, Leftovers>();
   #tickets = new Map<number, (error: number) => void>();
   #nextTicket = 1;
   #nextPage: number;
@@ -150,6 +154,11 @@ export class Mapper {
     this.commits = new Commits(this.frames, this.tree, native, core, recordAt, {
       send: (batch) => this.#send(batch),
       ticket,
+      whenSettled: (r, run) => {
+        const leftovers = this.#leftovers.get(r.row.pool);
+        if (leftovers === undefined) run(0);
+        else leftovers.whenDone(run);
+      },
       freed: (runs) => this.#freed(runs),
       pagesDurable: (pages) => this.#pagesDurable(pages),
       meta: () => ({ next_page: this.#nextPage, next_resource: this.#nextResource, next_release: this.#nextRelease }),
@@ -209,6 +218,7 @@ export class Mapper {
       },
       nextTurn,
       whenFrames,
+      settled: (pool) => this.#leftovers.get(pool)?.done ?? true,
       pageRefAdded: (page) => void this.#pendingPageRefs.set(page, (this.#pendingPageRefs.get(page) ?? 0) + 1),
       pageRefDurable: (page) => {
         const left = (this.#pendingPageRefs.get(page) ?? 0) - 1;
@@ -251,10 +261,13 @@ export class Mapper {
       log: logLine,
     });
     for (const row of this.reader.pools()) this.poolRows.set(row.id, row);
-    for (const { row, handle } of parts.pools) this.addPool(row, handle);
+    for (const { row, handle } of parts.pools) {
+      const pool = this.addPool(row, handle);
+      if (!parts.clean) this.#leftovers.set(row.id, new Leftovers(native, core, handle, pool.files(), ticket));
+    }
   }
 
-  addPool(row: PoolRow, handle: number): void {
+  addPool(row: PoolRow, handle: number): SlotPool {
     const host: PoolHost = {
       activate: (_pool, change, ensure, done) => {
         const batch = this.commits.newBatch();
@@ -278,6 +291,7 @@ export class Mapper {
     this.sealer.settings(row.id);
     this.quarantine.addPool(row.id);
     this.poolRows.set(row.id, row);
+    return pool;
   }
 
   // ---- the loop
@@ -661,7 +675,8 @@ export class Mapper {
 
   #seal(done: () => void): void {
     const waitZero = () => {
-      if (this.commits.inFlight > 0) return this.#turnWaiters.push(waitZero);
+      const unsettled = [...this.#leftovers.values()].some((leftovers) => !leftovers.done);
+      if (this.commits.inFlight > 0 || unsettled) return this.#turnWaiters.push(waitZero);
       const batch = this.commits.newBatch();
       const syncs: [number, number][] = [];
       for (const pool of this.pools.values()) {
@@ -670,7 +685,9 @@ export class Mapper {
         batch.groups.push(...changes);
         for (const file of files) syncs.push([pool.handle, file]);
       }
-      batch.meta.clean = 1;
+      // what of a pool is not known to be durable is looked at again
+      const all = this.pools.size === this.poolRows.size && ![...this.pools.values()].some((pool) => pool.failed);
+      batch.meta.clean = all ? 1 : 0;
       let left = syncs.length + 1;
       let failed = false;
       const one = (error: number) => {

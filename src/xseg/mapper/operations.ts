@@ -40,6 +40,8 @@ export interface OperationsHost {
   cut(resource: Resource): void;
   nextTurn(run: () => void): void;
   whenFrames(run: () => void): void;
+  /** false: what an earlier life of the daemon wrote to the pool may not be durable yet */
+  settled(pool: number): boolean;
   /** counts +1 of page_ref in batches that are not durable */
   pageRefAdded(page: number): void;
   pageRefDurable(page: number): void;
@@ -649,11 +651,7 @@ export class Operations {
       bytes.fill(0, tail);
       this.native.writeNow(this.core, pool.handle, run.slot * pool.blockSize, bytes);
       if (r.handle >= 0) {
-        this.native.markFile(
-          this.core,
-          r.handle,
-          pool.row.kind === 'directory' ? Math.floor(run.slot / pool.groupSlots) : 0,
-        );
+        this.native.markFile(this.core, r.handle, pool.fileOf(run.slot));
         this.faults.replaceBlock(r, frame, block, run.slot);
         r.changes.syncData = true;
         done(null);
@@ -665,11 +663,10 @@ export class Operations {
       return;
     }
     this.faults.replaceBlock(r, frame, block, run.slot);
-    const file = pool.row.kind === 'directory' ? Math.floor(run.slot / pool.groupSlots) : 0;
     this.native.syncFile(
       this.core,
       pool.handle,
-      file,
+      pool.fileOf(run.slot),
       this.host.ticket((error) => done(error === 0 ? null : new EngineError('IO', `data sync failed: errno ${error}`))),
     );
   }
@@ -773,6 +770,8 @@ export class Operations {
       if (handle === undefined)
         throw new EngineError('BUSY', `${VOLUMES_MAX} volumes and snapshots are open; disconnect some`);
     }
+    // what a deleted volume wrote under this handle was never synced, and its files may be another pool's
+    this.native.forgetFiles(this.core, handle);
     r.handle = handle;
     this.#handles[handle] = r;
     const words = this.frames.words;
@@ -784,7 +783,8 @@ export class Operations {
     this.#publishSize(r);
     words[at + VolumeRecord.pool / 4] = pool.handle;
     words[at + VolumeRecord.failed / 4] = r.failed;
-    r.mapDirty = r.clean ? 0 : 1;
+    // the first flush comes to the mapper when there is more to it than the volume's own files
+    r.mapDirty = r.clean && this.host.settled(r.row.pool) ? 0 : 1;
     words[at + VolumeRecord.mapDirty / 4] = r.mapDirty;
     Atomics.store(words, at + VolumeRecord.state / 4, VOLUME_OPEN);
   }
