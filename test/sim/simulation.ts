@@ -1,0 +1,163 @@
+/** One seed from beginning to end: pools, lives, crashes, and at last everything deleted. */
+import type { PoolRow } from '../../src/xseg/store/batch.ts';
+import type { Bugs } from './bugs.ts';
+import type { CutMode, NO_FAULTS } from './disk.ts';
+import { Rng } from './rng.ts';
+import { Workload } from './workload.ts';
+import { type EngineUnderTest, SimulationFailure, World } from './world.ts';
+
+/** Steps of one seed. */
+export const STEPS_DEFAULT = 30_000;
+const END_STEPS_MAX = 400_000;
+
+export interface SimulationOptions {
+  steps?: number;
+  bugs?: Bugs;
+  engine?: EngineUnderTest;
+  trace?: boolean;
+}
+
+export interface SimulationResult {
+  seed: number;
+  steps: number;
+  operations: number;
+  crashes: number;
+  commits: number;
+  digest: number;
+}
+
+function poolsOf(rng: Rng): PoolRow[] {
+  const rows: PoolRow[] = [];
+  const count = rng.chance(0.25) ? 2 : 1;
+  for (let id = 1; id <= count; id++) {
+    const kind = rng.pick(['directory', 'directory', 'directory', 'file', 'device']);
+    const shift = rng.pick([12, 12, 12, 13, 16]);
+    const slots = 64 * rng.pick([2, 4, 8, 64]);
+    const bounded = kind !== 'directory' || rng.chance(0.4);
+    rows.push({
+      id,
+      uuid: `pool-${id}`,
+      name: `p${id}`,
+      driver: 'local',
+      kind,
+      path: `/p${id}`,
+      block_shift: shift,
+      group_slots: rng.pick([64, 64, 128, 1024]),
+      size: bounded ? slots * 2 ** shift : 0,
+      direct: 0,
+      preallocate: 0,
+      created_at: 0,
+    });
+  }
+  return rows;
+}
+
+/** Breaks something of this life. */
+function breakSomething(world: World): void {
+  const { rng } = world;
+  world.faulty = true;
+  const disk = rng.pick(world.disks);
+  const soon = rng.int(40);
+  const what = rng.pick([
+    'syncFails',
+    'syncFails',
+    'writeEio',
+    'writeEnospc',
+    'readEio',
+    'zeroFails',
+    'ensureFails',
+    'store',
+    'full',
+  ]);
+  world.say(() => `fault: ${what} after ${soon}`);
+  if (what === 'store') world.store.failsAfter = soon;
+  else if (what === 'full') disk.freeBytes = 0;
+  else disk.faults[what as keyof typeof NO_FAULTS] = soon;
+}
+
+export class Simulation {
+  readonly world: World;
+  readonly workload: Workload;
+
+  constructor(
+    readonly seed: number,
+    readonly options: SimulationOptions = {},
+  ) {
+    this.world = new World({ seed, ...options }, poolsOf(new Rng(seed ^ 0x5eed)));
+    this.workload = new Workload(this.world);
+  }
+
+  /** @throws SimulationFailure */
+  run(): SimulationResult {
+    const { world } = this;
+    try {
+      this.#lives(this.options.steps ?? STEPS_DEFAULT);
+      this.#end();
+    } catch (error) {
+      if (error instanceof SimulationFailure) throw error;
+      throw new SimulationFailure(this.seed, (error as Error).message, world.trace, error);
+    }
+    const { steps, operations, crashes, digest } = world;
+    return { seed: this.seed, steps, operations, crashes, digest, commits: world.store.commits };
+  }
+
+  #lives(stepsMax: number): void {
+    const { world } = this;
+    const { rng } = world;
+    world.open();
+    this.workload.begin();
+    while (world.steps < stepsMax) {
+      const length = rng.pick([50, 400, 1500, 4000]) * (0.5 + rng.next());
+      const faultAt = rng.chance(0.25) ? rng.int(length) : -1;
+      let died = false;
+      for (let i = 0; i < length && !died; i++) {
+        if (i === faultAt) breakSomething(world);
+        died = world.step();
+        if (world.disks.some((disk) => disk.failed) && rng.chance(0.02)) break;
+      }
+      if (!died && !world.faulty && rng.chance(0.15) && this.workload.quiesce(END_STEPS_MAX) && world.stop())
+        this.#next(true);
+      else this.#next(false);
+    }
+  }
+
+  /** The end of a life and the beginning of the next. */
+  #next(clean: boolean): void {
+    const { world } = this;
+    const { rng } = world;
+    const powerCut = world.tainted || rng.chance(0.7);
+    const mode: CutMode = rng.pick(['lose', 'keep', 'sectors', 'sectors', 'writes']);
+    this.workload.interrupted();
+    this.workload.ended(powerCut, clean);
+    for (const disk of world.disks) disk.freeBytes = Number.MAX_SAFE_INTEGER / 2;
+    world.crash(powerCut, mode);
+    world.open();
+    this.workload.begin();
+  }
+
+  /** Everything is deleted, all space comes back, and a clean stop keeps it so. */
+  #end(): void {
+    const { world, workload } = this;
+    this.#next(false);
+    if (!workload.drain(END_STEPS_MAX)) world.fail('it died while everything was being deleted');
+    if (!workload.quiesce(END_STEPS_MAX) || !world.stop()) world.fail('it died while it was being stopped');
+    workload.ended(true, true);
+    world.crash(true, 'lose');
+  }
+}
+
+/** Runs a seed; when it fails, once more, to say how it came to that. */
+export function simulate(seed: number, options: SimulationOptions = {}): SimulationResult {
+  try {
+    return new Simulation(seed, options).run();
+  } catch (error) {
+    if (!(error instanceof SimulationFailure) || options.trace) throw error;
+    try {
+      new Simulation(seed, { ...options, trace: true }).run();
+    } catch (again) {
+      if (again instanceof SimulationFailure && again.reason === error.reason) throw again;
+      throw new SimulationFailure(seed, `${error.reason}; the replay ended with: ${(again as Error).message}`, []);
+    }
+    throw new SimulationFailure(seed, `${error.reason}; the replay passed`, []);
+  }
+}

@@ -1,0 +1,392 @@
+/**
+ * The simulated machine: one daemon's engine on a simulated core, disk and store, in one thread. One seed decides whose turn it is,
+ * how time passes, what fails, and when it all crashes. What happens in it is the same for the same seed.
+ */
+
+import { Check } from '../../src/xseg/check.ts';
+import type { Channel } from '../../src/xseg/mapper/channel.ts';
+import type { Clock } from '../../src/xseg/mapper/clock.ts';
+import { type ControlReply, type ControlRequest, Mapper } from '../../src/xseg/mapper/mapper.ts';
+import { loadNative, type Native } from '../../src/xseg/native.ts';
+import { GROUP_SEALED, type PoolRow } from '../../src/xseg/store/batch.ts';
+import { bitGet } from '../../src/xseg/store/bitmap.ts';
+import type { Bugs } from './bugs.ts';
+import { type CutMode, SECTOR, SimDisk } from './disk.ts';
+import { SimNative } from './native.ts';
+import type { ClientRequest } from './reactor.ts';
+import { Rng } from './rng.ts';
+import { SimStore } from './store.ts';
+
+/** Steps without an answer after which somebody is forgotten: minutes of simulated time. */
+const STUCK_STEPS_MAX = 60_000;
+/** Lines kept of what happened last. */
+const TRACE_LINES_MAX = 4000;
+
+/** The engine under test: the daemon's own, or one with a bug. */
+export interface EngineUnderTest {
+  Mapper: typeof Mapper;
+}
+
+export interface WorldOptions {
+  seed: number;
+  bugs?: Bugs;
+  engine?: EngineUnderTest;
+  /** keep what happened, for people */
+  trace?: boolean;
+}
+
+/** A seed that failed. The message says how to see it again. */
+export class SimulationFailure extends Error {
+  constructor(
+    readonly seed: number,
+    readonly reason: string,
+    readonly trace: readonly string[],
+    cause?: unknown,
+  ) {
+    super(`simulation seed ${seed}: ${reason}`, { cause });
+  }
+}
+
+export type Resume = (value: never) => void;
+/** A flow waits by yielding what starts the wait. */
+export type Wait = (resume: Resume) => void;
+export type Flow = Generator<Wait, void, never>;
+
+/** The daemon died of what the simulation did to it; no failure. */
+class Died extends Error {}
+
+interface Call {
+  op: string;
+  step: number;
+  resume: (reply: ControlReply) => void;
+}
+
+/** How often what gets its turn, in this life of the daemon. */
+interface Pace {
+  mapper: number;
+  reactors: number;
+  io: number;
+  jobs: number;
+  store: number;
+  face: number;
+  workload: number;
+}
+
+export class World {
+  readonly rng: Rng;
+  readonly bugs: Bugs;
+  readonly disks: SimDisk[] = [];
+  readonly store: SimStore;
+  readonly codec: Native = loadNative();
+  native!: SimNative;
+  mapper!: Mapper;
+  /** lives of the daemon so far */
+  lives = 0;
+  steps = 0;
+  operations = 0;
+  crashes = 0;
+  /** hash of all that happened */
+  digest = 0;
+  /** something in this life was broken on purpose: errors are to be expected */
+  faulty = false;
+  now = 1;
+  readonly trace: string[] = [];
+  #pace!: Pace;
+  #memory: ArrayBuffer | undefined;
+  #nextCall = 1;
+  #calls = new Map<number, Call>();
+  #requests: ControlRequest[] = [];
+  #replies: ControlReply[] = [];
+  #waiting = new Set<{ request: ClientRequest; step: number }>();
+  #died: string | null = null;
+  /** gives the workload its turn */
+  workload: () => void = () => undefined;
+
+  readonly clock: Clock = { now: () => this.now, date: () => 1_700_000_000_000 + Math.floor(this.now) };
+
+  constructor(
+    readonly options: WorldOptions,
+    pools: PoolRow[],
+  ) {
+    this.rng = new Rng(options.seed);
+    this.bugs = options.bugs ?? new Set();
+    this.store = new SimStore(this.rng, this.bugs, {
+      ensureFile: (_core: number, pool: number, file: number) => this.native.ensureFile(0, pool, file),
+    });
+    for (const row of pools) {
+      this.store.addPool(row);
+      this.disks.push(new SimDisk(row, this.rng, this.bugs));
+    }
+  }
+
+  fail(reason: string, cause?: unknown): never {
+    throw new SimulationFailure(this.options.seed, reason, this.trace, cause);
+  }
+
+  say(line: () => string): void {
+    if (!this.options.trace) return;
+    this.trace.push(`${this.steps} ${this.now.toFixed(1)}ms ${line()}`);
+    if (this.trace.length > TRACE_LINES_MAX) this.trace.shift();
+  }
+
+  note(value: number): void {
+    this.digest = (Math.imul(this.digest ^ value, 16777619) + 1) | 0;
+  }
+
+  // ---- life and death
+
+  /** Starts the daemon on what there is. */
+  open(): void {
+    const { rng } = this;
+    this.lives++;
+    this.faulty = false;
+    const clean = this.store.opened();
+    this.native = new SimNative(
+      { reactors: 1 + rng.int(3), frames: rng.pick([96, 160, 512, 2048]) },
+      this.disks,
+      this.codec,
+      rng,
+      this.bugs,
+      this.#memory,
+    );
+    this.#memory = this.native.buffer;
+    for (const reactor of this.native.reactors) reactor.connections = 1 + rng.int(2);
+    const speed = () => rng.pick([0.2, 1, 1, 4]);
+    this.#pace = {
+      mapper: 2 * speed(),
+      reactors: 3 * speed(),
+      io: 2 * speed(),
+      jobs: speed(),
+      store: speed(),
+      face: 2 * speed(),
+      workload: 1.5 * speed(),
+    };
+    const face: Channel = {
+      receive: () => this.#requests.shift(),
+      send: (message) => void this.#replies.push(structuredClone(message) as ControlReply),
+    };
+    this.mapper = new (this.options.engine?.Mapper ?? Mapper)(
+      this.native as unknown as Native,
+      {
+        core: 0,
+        reader: this.store.reader,
+        clean,
+        clock: this.clock,
+        face,
+        committer: this.store.channel,
+        pools: this.disks.map(({ row }, handle) => ({ row: { ...row }, handle })),
+      },
+      (level, event, fields) => {
+        this.say(() => `log ${level}: ${event} ${JSON.stringify(fields)}`);
+        if (level === 'error' && !this.faulty) this.fail(`the engine logged: ${event} ${JSON.stringify(fields)}`);
+      },
+      (reason) => {
+        this.#died = reason;
+        throw new Died(reason);
+      },
+    );
+    this.say(
+      () => `life ${this.lives} begins, ${this.native.shape.frames} frames, ${this.native.shape.reactors} reactors`,
+    );
+  }
+
+  /** The end of a life: all that was in memory is gone. Whether the machine went too. */
+  crash(powerCut: boolean, mode: CutMode): void {
+    this.crashes++;
+    this.say(() => `crash: ${powerCut ? `power cut, ${mode}` : 'killed'}`);
+    for (const reactor of this.native.reactors) reactor.orphan();
+    this.store.crash();
+    this.#forget();
+    for (const disk of this.disks) {
+      if (powerCut) disk.cut(mode);
+      else disk.killed();
+    }
+    this.check('after a crash');
+    this.checkClean();
+  }
+
+  #forget(): void {
+    this.#calls.clear();
+    this.#requests = [];
+    this.#replies = [];
+    this.#waiting.clear();
+    this.#died = null;
+  }
+
+  /** What a failed sync dropped is in the cache and nowhere else: only a power cut tells the truth. */
+  get tainted(): boolean {
+    return this.disks.some((disk) => disk.tainted);
+  }
+
+  /** The invariants of docs/format.md, on what is durable. */
+  check(when: string): void {
+    const report = new Check(this.store.db, this.codec).run(() => undefined);
+    if (!report.ok)
+      this.fail(
+        `check ${when}: ${report.problemCount} problems: ${report.problems
+          .slice(0, 6)
+          .map((p) => `${p.code} ${p.message}`)
+          .join('; ')}`,
+      );
+  }
+
+  /** Free slots that the store calls clean read as zeroes, whatever the crash left of the files (invariant 12). */
+  checkClean(): void {
+    for (const [handle, disk] of this.disks.entries()) {
+      const { row } = disk;
+      const blockBytes = 2 ** row.block_shift;
+      const sectors = new Uint32Array(blockBytes / SECTOR);
+      for (const { grp } of this.store.reader.groups(row.id)) {
+        const group = this.store.reader.group(row.id, grp);
+        if (group === undefined || group.state !== GROUP_SEALED) continue;
+        for (let i = 0; i < row.group_slots; i++) {
+          const slot = grp * row.group_slots + i;
+          if (row.size > 0 && (slot + 1) * blockBytes > row.size) break;
+          if (bitGet(group.bitmap, i) || group.dirty === null || bitGet(group.dirty, i)) continue;
+          disk.read(slot * blockBytes, sectors, 0, sectors.length);
+          if (sectors.some((s) => s !== 0))
+            this.fail(
+              `slot ${slot} of pool ${handle} is free and said to be zero, and reads ${sectors.find((s) => s !== 0)}`,
+            );
+        }
+      }
+    }
+  }
+
+  // ---- talking to the daemon
+
+  /** Starts something that goes on by itself until the daemon's life ends. */
+  spawn(flow: Flow): void {
+    const life = this.lives;
+    const go = (value: never): void => {
+      if (this.lives !== life) return;
+      const next = flow.next(value);
+      if (!next.done) next.value(go as Resume);
+    };
+    go(undefined as never);
+  }
+
+  /** A control request; a flow yields it and gets the reply. */
+  call(op: string, ...args: unknown[]): Wait {
+    return (resume) => {
+      const id = this.#nextCall++;
+      this.say(() => `call ${id}: ${op} ${JSON.stringify(args)}`);
+      this.#requests.push(structuredClone({ id, op, args }));
+      this.#calls.set(id, { op, step: this.steps, resume: resume as unknown as Call['resume'] });
+      this.operations++;
+    };
+  }
+
+  /** A client's request to a reactor. */
+  submit(reactor: number, request: ClientRequest): void {
+    const entry = { request, step: this.steps };
+    this.#waiting.add(entry);
+    this.operations++;
+    const life = this.lives;
+    const done = request.done;
+    request.done = (r) => {
+      if (this.lives !== life) return;
+      this.#waiting.delete(entry);
+      this.note(r.error);
+      this.note(r.offset);
+      done(r);
+    };
+    this.native.reactors[reactor % this.native.shape.reactors].submit(request);
+  }
+
+  get inFlight(): number {
+    return this.#calls.size + this.#waiting.size;
+  }
+
+  #deliver(): void {
+    const reply = this.#replies.shift() as ControlReply;
+    if (!('id' in reply)) return;
+    const call = this.#calls.get(reply.id);
+    this.#calls.delete(reply.id);
+    this.say(() => `reply ${reply.id} (${call?.op}): ${JSON.stringify(reply.error ?? reply.value)?.slice(0, 200)}`);
+    this.note(reply.id);
+    call?.resume(reply);
+  }
+
+  // ---- time
+
+  /** One event. True when the daemon died of it. */
+  step(): boolean {
+    const { rng, native, store } = this;
+    const pace = this.#pace;
+    this.steps++;
+    let reactorWork = 0;
+    let ios = 0;
+    for (const reactor of native.reactors) {
+      reactorWork += reactor.work;
+      ios += reactor.ios;
+    }
+    const weights = [
+      pace.mapper,
+      reactorWork > 0 ? pace.reactors : 0,
+      ios > 0 ? pace.io : 0,
+      native.jobs > 0 ? pace.jobs : 0,
+      store.busy ? pace.store : 0,
+      this.#replies.length > 0 ? pace.face : 0,
+      pace.workload,
+    ];
+    const event = rng.weighted(weights);
+    this.note(event);
+    const quiet = reactorWork + ios + native.jobs + this.#replies.length === 0 && !store.busy && !native.mail;
+    this.now += quiet && rng.chance(0.2) ? rng.int(300) : rng.chance(0.02) ? rng.int(200) : rng.next() * 0.2;
+    try {
+      if (event === 0) this.#mapperTurn();
+      else if (event === 1) rng.pick(native.reactors.filter((r) => r.work > 0)).step();
+      else if (event === 2) rng.pick(native.reactors.filter((r) => r.ios > 0)).ioStep();
+      else if (event === 3) native.step();
+      else if (event === 4) store.step();
+      else if (event === 5) this.#deliver();
+      else this.workload();
+    } catch (error) {
+      if (error instanceof Died) return true;
+      if (error instanceof SimulationFailure) throw error;
+      this.fail((error as Error).message, error);
+    }
+    if ((this.steps & 1023) === 0) this.#lookForStuck();
+    return this.#died !== null;
+  }
+
+  #mapperTurn(): void {
+    if (this.mapper.stopped) return;
+    this.mapper.turn();
+    // those that hold nothing and do not poll are asleep
+    for (const reactor of this.native.reactors) if (reactor.work === 0 && this.rng.chance(0.5)) reactor.rest();
+  }
+
+  #lookForStuck(): void {
+    for (const call of this.#calls.values())
+      if (this.steps - call.step > STUCK_STEPS_MAX) this.fail(`${call.op} was never answered`);
+    for (const { request, step } of this.#waiting)
+      if (this.steps - step > STUCK_STEPS_MAX)
+        this.fail(`a ${request.op} of ${request.length} at ${request.offset} was never answered`);
+  }
+
+  /** Closes the daemon cleanly; what it wrote meanwhile and did not sync is at the mercy of the next crash. */
+  stop(): boolean {
+    let closed = false;
+    this.spawn(
+      (function* (world: World): Flow {
+        yield world.call('close');
+        closed = true;
+      })(this),
+    );
+    const workload = this.workload;
+    this.workload = () => undefined;
+    try {
+      for (let i = 0; !closed || !this.mapper.stopped; i++) {
+        if (i > STUCK_STEPS_MAX) this.fail('close was never answered');
+        if (this.step()) return false;
+      }
+    } finally {
+      this.workload = workload;
+    }
+    while (this.store.busy) this.store.step();
+    this.#forget();
+    return true;
+  }
+}
