@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "latency.h"
 #include "map/frames.h"
 #include "map/leaf_hash.h"
 #include "ring/doorbell.h"
@@ -97,6 +98,12 @@ class Core {
   /// 0 or -errno: EBUSY while an open volume record names it.
   int close_pool(uint32_t handle);
 
+  /// A data sync of one pool file, timed. Blocks; any thread that may. 0 or -errno.
+  int sync_file_now(BlockPeer& pool, uint32_t file);
+  /// How long data syncs took, and how many failed. Any thread.
+  LatencyCounts data_syncs() const { return data_syncs_.read(); }
+  uint64_t data_sync_errors() const { return data_sync_errors_.load(std::memory_order_relaxed); }
+
   /// Runs one operation in the background and waits for it. 0 or -errno; EINVAL when it crosses the border of a pool
   /// file. Not on a reactor, and not on the background threads.
   int run_now(BlockPeer& pool, BlockIo* io);
@@ -167,6 +174,9 @@ class Core {
   std::atomic<bool> misc_overflowed_ = false;
   RingConsumer<RequestRecord> misc_in_;
   std::atomic<bool> wake_posted_ = false;
+
+  Latency data_syncs_;
+  std::atomic<uint64_t> data_sync_errors_ = 0;
 
   std::shared_mutex life_mutex_;  // shared: starting background work; exclusive: ending it
   std::vector<std::function<void()>> stop_hooks_;

@@ -1,4 +1,5 @@
 // A core's life, its segment, its statistics.
+#include <array>
 #include <cerrno>
 
 #include "addon/addon.h"
@@ -68,6 +69,25 @@ Napi::Value segment(const Napi::CallbackInfo& info) {
   return buffer;
 }
 
+Napi::Object distribution(Napi::Env env, const LatencyCounts& latency) {
+  Napi::Object result = Napi::Object::New(env);
+  Napi::Array counts = Napi::Array::New(env, kLatencyBuckets);
+  for (uint32_t i = 0; i < kLatencyBuckets; i++) counts.Set(i, static_cast<double>(latency.counts[i]));
+  result.Set("counts", counts);
+  result.Set("sum", static_cast<double>(latency.sum_us));
+  return result;
+}
+
+Napi::Value sync_stats(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Core* const core = core_argument(info).get();
+  if (core == nullptr) return env.Undefined();
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("times", distribution(env, core->data_syncs()));
+  result.Set("errors", static_cast<double>(core->data_sync_errors()));
+  return result;
+}
+
 Napi::Value reactor_stats(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Core* const core = core_argument(info).get();
@@ -84,6 +104,15 @@ Napi::Value reactor_stats(const Napi::CallbackInfo& info) {
     set("inline", stats.inline_done);
     set("async", stats.async_done);
     set("faults", stats.faults);
+    set("errors", stats.errors);
+    set("reads", stats.reads);
+    set("writes", stats.writes);
+    set("readBytes", stats.read_bytes);
+    set("writeBytes", stats.write_bytes);
+    Napi::Object waits = Napi::Object::New(env);
+    constexpr std::array<const char*, kWaitKinds> kKinds = {"read", "write", "flush", "other"};
+    for (uint32_t kind = 0; kind < kWaitKinds; kind++) waits.Set(kKinds[kind], distribution(env, stats.waits[kind]));
+    one.Set("waits", waits);
     all.Set(i, one);
   }
   return all;
@@ -96,6 +125,7 @@ void register_life(Napi::Env env, Napi::Object exports) {
   method(env, exports, "destroyCore", destroy_core);
   method(env, exports, "segment", segment);
   method(env, exports, "reactorStats", reactor_stats);
+  method(env, exports, "syncStats", sync_stats);
 }
 
 }  // namespace atoll_native::addon

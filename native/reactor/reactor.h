@@ -1,10 +1,13 @@
 // A native thread with an event loop. Peers and connections live on one reactor and are touched by its thread only.
 #pragma once
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
+
+#include "latency.h"
 
 namespace atoll_native {
 
@@ -24,6 +27,10 @@ class EventHandler {
   virtual void on_turn_end() {}
 };
 
+/// What requests that had to wait are told apart by.
+enum class WaitKind : uint8_t { kRead, kWrite, kFlush, kOther };
+constexpr uint32_t kWaitKinds = 4;
+
 /// What a reactor did since it began; counters only grow.
 struct ReactorStats {
   uint64_t loops = 0;
@@ -33,6 +40,14 @@ struct ReactorStats {
   uint64_t inline_done = 0;  // of these: complete before submit() returned
   uint64_t async_done = 0;   // of these: complete later
   uint64_t faults = 0;       // records sent to the mapper
+  uint64_t errors = 0;       // requests that failed
+  // Of volumes; handed over when the reactor sleeps, or every kStatisticsTurns.
+  uint64_t reads = 0;
+  uint64_t writes = 0;
+  uint64_t read_bytes = 0;
+  uint64_t write_bytes = 0;
+  // By WaitKind: from the turn a request came in to the turn it was complete, of those not complete at once.
+  std::array<LatencyCounts, kWaitKinds> waits;
 };
 
 class Reactor {

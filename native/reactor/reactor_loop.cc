@@ -104,7 +104,7 @@ void ReactorLoop::run() {
     find_events();
     now_ns_ = monotonic_ns();
     const uint64_t oldest = volumes_.oldest_epoch();
-    volumes_.begin_turn(slept_ ? epochs_.enter(id(), oldest) : epochs_.publish(id(), oldest));
+    volumes_.begin_turn(slept_ ? epochs_.enter(id(), oldest) : epochs_.publish(id(), oldest), now_ns_);
     slept_ = false;
     go_on_ = serve();
     const uint64_t loops = loops_.load(std::memory_order_relaxed) + 1;
@@ -300,7 +300,7 @@ bool ReactorLoop::end_turn() {
 void ReactorLoop::finish() {
   stop_polling();
   now_ns_ = monotonic_ns();
-  volumes_.begin_turn(epochs_.enter(id(), volumes_.oldest_epoch()));
+  volumes_.begin_turn(epochs_.enter(id(), volumes_.oldest_epoch()), now_ns_);
   for (;;) {
     run_tasks();
     io_.reap();

@@ -125,6 +125,11 @@ void test_syncs_the_files_that_were_written() {
   CHECK_EQ(error, 0);
   CHECK_EQ(log_lines(name).size(), 3u);
   CHECK(bench.core->syncer().try_sync_inline(1, 0, &error));
+  // Each is timed, wherever it ran.
+  uint64_t timed = 0;
+  for (const uint64_t count : bench.core->data_syncs().counts) timed += count;
+  CHECK_EQ(timed, 3u);
+  CHECK_EQ(bench.core->data_sync_errors(), 0u);
   // Through the volume peer: a flush syncs each file that the writes touched, once.
   const std::vector<uint8_t> bytes = pattern(3 * kSpan, 1);
   CHECK_EQ(bench.write(1, 0, bytes), 0);
@@ -193,6 +198,7 @@ void test_failure() {
   int error = 0;
   CHECK(bench.core->syncer().try_sync_inline(1, 10, &error));
   CHECK_EQ(error, EIO);
+  CHECK(bench.core->data_sync_errors() >= 1);
   // An operator may look at `failed`; clearing it does not bring the pool back.
   store_relaxed(bench.core->segment().volume(1).failed, 0u);
   CHECK_EQ(sync(bench, 1), EIO);

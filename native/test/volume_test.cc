@@ -397,6 +397,60 @@ void test_large_requests_and_many_small_ones() {
   CHECK_EQ(stats.inline_done + stats.async_done, stats.requests);
 }
 
+void test_latency_buckets() {
+  CHECK_EQ(Latency::bucket_of(0), 0u);
+  CHECK_EQ(Latency::bucket_of(1), 0u);
+  for (uint32_t i = 1; i + 1 < kLatencyBuckets; i++) {
+    CHECK_EQ(Latency::bucket_of(uint64_t{1} << i), i);
+    CHECK_EQ(Latency::bucket_of((uint64_t{1} << i) + 1), i + 1);
+  }
+  CHECK_EQ(Latency::bucket_of(UINT64_MAX), kLatencyBuckets - 1);
+  Latency latency;
+  latency.count(3);
+  latency.count_alone(4);
+  latency.count_alone(0);
+  const LatencyCounts seen = latency.read();
+  CHECK_EQ(seen.counts[0], 1u);
+  CHECK_EQ(seen.counts[2], 2u);
+  CHECK_EQ(seen.sum_us, 7u);
+}
+
+void test_what_waits_is_counted() {
+  constexpr uint32_t kDelayMs = 20;
+  Bench bench;
+  bench.mapper->open_volume(1, kSize, 16, bench.memory_pool({delay_of(true, false, kDelayMs)}));
+  const auto waited = [&](WaitKind kind) {
+    const LatencyCounts counts = bench.reactor().stats().waits[static_cast<size_t>(kind)];
+    uint64_t all = 0;
+    for (const uint64_t count : counts.counts) all += count;
+    return std::pair(all, counts.sum_us);
+  };
+  CHECK_EQ(bench.write(1, 0, pattern(kBlock, 1)), 0);     // a fault: it waits
+  CHECK_EQ(bench.write(1, 0, pattern(kBlock, 2)), 0);     // in place: it does not
+  CHECK_EQ(bench.read(1, 0, 4096).size(), 4096u);         // the pool is slow
+  CHECK_EQ(bench.read(1, kBlock * 5, 512).size(), 512u);  // a load at most
+  CHECK_EQ(bench.read(1, kBlock * 5, 512).size(), 512u);  // a hole that is known
+  CHECK_EQ(bench.simple(Op::kTrim, 1, 0, kBlock), 0);     // a fault
+  CHECK_EQ(bench.write(1, kSize, pattern(512, 1)), ENOSPC);
+  CHECK_EQ(waited(WaitKind::kWrite).first, 1u);
+  CHECK(waited(WaitKind::kRead).first >= 1);
+  CHECK(waited(WaitKind::kRead).second >= kDelayMs * 1000 / 2);
+  CHECK_EQ(waited(WaitKind::kOther).first, 1u);
+  const ReactorStats stats = bench.reactor().stats();
+  CHECK_EQ(stats.errors, 1u);
+  CHECK_EQ(stats.requests, 7u);
+  uint64_t all = 0;
+  for (uint32_t kind = 0; kind < kWaitKinds; kind++) all += waited(static_cast<WaitKind>(kind)).first;
+  CHECK_EQ(all, stats.async_done);
+  CHECK_EQ(stats.inline_done + stats.async_done, stats.requests);
+  // Bytes are handed over when the reactor sleeps.
+  while (bench.reactor().stats().reads < 3) std::this_thread::yield();
+  const ReactorStats slept = bench.reactor().stats();
+  CHECK_EQ(slept.read_bytes, 4096u + 512 + 512);
+  CHECK_EQ(slept.writes, 2u);  // the one that was refused moved nothing
+  CHECK_EQ(slept.write_bytes, 2 * kBlock);
+}
+
 }  // namespace
 }  // namespace atoll_native
 
@@ -420,5 +474,7 @@ int main() {
   test_a_slow_pool_holds_up_its_own();
   test_snapshots_are_consistent_cuts();
   test_large_requests_and_many_small_ones();
+  test_latency_buckets();
+  test_what_waits_is_counted();
   return check_summary();
 }

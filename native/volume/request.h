@@ -43,6 +43,7 @@ struct Request {
   uint64_t cursor = 0;      // first byte that is neither served nor being served
   uint32_t pending = 0;     // works on their way, and one while the request itself has more to start
   uint32_t retries = 0;     // turns that brought nothing
+  uint32_t since_us = 0;    // the turn it came in, modulo 2^32
   uint8_t stage = 0;
   uint8_t wait = 0;
 };

@@ -118,7 +118,8 @@ void VolumeSyncer::sync_files(Job* job) {
     const uint32_t at = job->next_file.fetch_add(1, std::memory_order_relaxed);
     if (at >= job->files.size()) return;
     const uint32_t file = job->files[at];
-    const bool synced = job->error.load(std::memory_order_relaxed) == 0 && job->peer->sync_now(file) == 0;
+    const bool synced =
+        job->error.load(std::memory_order_relaxed) == 0 && job->syncer->core_.sync_file_now(*job->peer, file) == 0;
     if (synced) continue;
     // Whatever the cause was: what is lost is lost, and EIO is the word for that.
     job->error.store(EIO, std::memory_order_relaxed);

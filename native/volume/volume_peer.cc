@@ -88,6 +88,7 @@ void VolumePeer::submit(Request* request) {
   request->stage = kStageData;
   request->wait = kNotWaiting;
   request->extent_count = 0;
+  request->since_us = turn_us_;
   request->error = refusal(*request);
   add_relaxed(requests_count_, 1);
   if (request->error == 0) count_request(*request);
@@ -145,8 +146,14 @@ void VolumePeer::complete(Request* request) {
     return;
   }
   const bool inside_submit = submitting_ == request;
-  add_relaxed(inside_submit ? inline_count_ : async_count_, 1);
-  if (inside_submit) submitting_ = nullptr;
+  if (inside_submit) {
+    add_relaxed(inline_count_, 1);
+    submitting_ = nullptr;
+  } else {
+    add_relaxed(async_count_, 1);
+    count_wait(*request);
+  }
+  if (request->error != 0) add_relaxed(errors_count_, 1);
   request->done(request);
 }
 
@@ -425,9 +432,10 @@ void VolumePeer::on_reply(const ReplyRecord& reply) {
 
 // ------------------------------------------------------------------------------------------------------ statistics
 
-void VolumePeer::begin_turn(uint64_t epoch) {
+void VolumePeer::begin_turn(uint64_t epoch, uint64_t now_ns) {
   epoch_ = epoch;
   turn_bytes_ = 0;
+  turn_us_ = static_cast<uint32_t>(now_ns / 1000);
 }
 
 VolumePeer::Local& VolumePeer::counted(uint32_t volume) {
@@ -451,6 +459,15 @@ void VolumePeer::count_request(const Request& request) {
   }
 }
 
+void VolumePeer::count_wait(const Request& request) {
+  const WaitKind kind = request.op == Op::kRead    ? WaitKind::kRead
+                        : request.op == Op::kWrite ? WaitKind::kWrite
+                        : request.op == Op::kFlush ? WaitKind::kFlush
+                                                   : WaitKind::kOther;
+  // Modulo 2^32, like its parts: a request that waits for more than an hour is told too short.
+  waits_[static_cast<size_t>(kind)].count_alone(static_cast<uint32_t>(turn_us_ - request.since_us));
+}
+
 void VolumePeer::publish_statistics() {
   for (uint32_t i = 0; i < touched_count_; i++) {
     Local& local = locals_[touched_[i]];
@@ -460,6 +477,10 @@ void VolumePeer::publish_statistics() {
     add_shared(record.read_bytes, local.read_bytes);
     add_shared(record.write_bytes, local.write_bytes);
     add_shared(record.faults, local.faults);
+    add_relaxed(reads_count_, local.reads);
+    add_relaxed(writes_count_, local.writes);
+    add_relaxed(read_bytes_count_, local.read_bytes);
+    add_relaxed(write_bytes_count_, local.write_bytes);
     local.reads = local.writes = local.read_bytes = local.write_bytes = local.faults = 0;
     local.touched = false;
   }
@@ -471,6 +492,12 @@ void VolumePeer::add_statistics(ReactorStats* stats) const {
   stats->inline_done = inline_count_.load(std::memory_order_relaxed);
   stats->async_done = async_count_.load(std::memory_order_relaxed);
   stats->faults = faults_count_.load(std::memory_order_relaxed);
+  stats->errors = errors_count_.load(std::memory_order_relaxed);
+  stats->reads = reads_count_.load(std::memory_order_relaxed);
+  stats->writes = writes_count_.load(std::memory_order_relaxed);
+  stats->read_bytes = read_bytes_count_.load(std::memory_order_relaxed);
+  stats->write_bytes = write_bytes_count_.load(std::memory_order_relaxed);
+  for (uint32_t i = 0; i < kWaitKinds; i++) stats->waits[i] = waits_[i].read();
 }
 
 }  // namespace atoll_native

@@ -70,8 +70,8 @@ class VolumePeer final : public RequestSink {
   void lent(uint32_t volume, uint64_t length) override;
 
   // ---- for the reactor
-  /// `epoch`: what lookups of this turn are made under.
-  void begin_turn(uint64_t epoch);
+  /// `epoch`: what lookups of this turn are made under; `now_ns`: the turn's one look at the clock.
+  void begin_turn(uint64_t epoch, uint64_t now_ns);
   /// Epoch of the oldest I/O in flight; Epochs::kIdle when there is none. A request that waits for the mapper holds no
   /// epoch: it holds nothing it looked up, and the mapper may need the epoch to pass to serve it.
   uint64_t oldest_epoch() const { return io_head_ == nullptr ? UINT64_MAX : io_head_->epoch; }
@@ -161,6 +161,7 @@ class VolumePeer final : public RequestSink {
   bool run_put_off();
   Local& counted(uint32_t volume);
   void count_request(const Request& request);
+  void count_wait(const Request& request);
 
   // spans.cc
   Span read_span(const Target& target, uint64_t cursor, uint64_t end);
@@ -220,6 +221,7 @@ class VolumePeer final : public RequestSink {
   BlockBuffers buffers_;
   uint64_t epoch_ = 0;
   uint64_t turn_bytes_ = 0;
+  uint32_t turn_us_ = 0;  // modulo 2^32
 
   std::unique_ptr<Work[]> works_;
   Work* free_works_ = nullptr;
@@ -254,6 +256,12 @@ class VolumePeer final : public RequestSink {
   std::atomic<uint64_t> inline_count_{0};
   std::atomic<uint64_t> async_count_{0};
   std::atomic<uint64_t> faults_count_{0};
+  std::atomic<uint64_t> errors_count_{0};
+  std::atomic<uint64_t> reads_count_{0};
+  std::atomic<uint64_t> writes_count_{0};
+  std::atomic<uint64_t> read_bytes_count_{0};
+  std::atomic<uint64_t> write_bytes_count_{0};
+  std::array<Latency, kWaitKinds> waits_;
 };
 
 }  // namespace atoll_native

@@ -5,9 +5,11 @@
  * - `client.ts` and `api/` are the two ends of the control socket (docs/control-api.md);
  * - `serve/` is the daemon's life; `transfers.ts` what it keeps aside until an import is whole;
  * - `transfer/` moves images and streams between files and NBD, `stream/` is the backup stream (docs/stream.md), `nbd/` a client;
+ * - `metrics/` reads what is counted elsewhere for GET /metrics, `top/` for `atoll top` (docs/watching.md);
  * - `errors.ts` has every code, once (docs/errors.md).
  */
 import { runCli } from './program.ts';
+import { terminalScreen } from './top/screen.ts';
 
 const interrupt = new AbortController();
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => interrupt.abort());
@@ -21,6 +23,7 @@ process.exitCode = await runCli(process.argv.slice(2), {
   out: (text) => void process.stdout.write(text),
   err: (text) => void process.stderr.write(text),
   terminal: process.stderr.isTTY === true,
+  screen: terminalScreen(),
   env: process.env,
   signal: interrupt.signal,
 });

@@ -44,6 +44,24 @@ export function shortTime(iso: string): string {
   return iso.replace('T', ' ').replace(/(\.\d+)?Z$/, '');
 }
 
+/** `3d 4h`, `5m 12s`: the two largest units that are not zero */
+export function duration(seconds: number): string {
+  const units: [string, number][] = [
+    ['d', 86400],
+    ['h', 3600],
+    ['m', 60],
+    ['s', 1],
+  ];
+  let left = Math.floor(seconds);
+  const words: string[] = [];
+  for (const [unit, length] of units) {
+    const count = Math.floor(left / length);
+    left -= count * length;
+    if (count > 0) words.push(`${count}${unit}`);
+  }
+  return words.slice(0, 2).join(' ') || '0s';
+}
+
 /** A word as a shell would want it typed. */
 export function shellWord(text: string): string {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;

@@ -5,6 +5,7 @@ import { poolCommands } from './commands/pool.ts';
 import { sealCommands } from './commands/seal.ts';
 import { serveCommand } from './commands/serve.ts';
 import { snapshotCommands } from './commands/snapshot.ts';
+import { topCommand } from './commands/top.ts';
 import { transferCommands } from './commands/transfer.ts';
 import { volumeCommands } from './commands/volume.ts';
 import { describeError, ERRORS, type ErrorBody, EXIT, oneLine } from './errors.ts';
@@ -43,6 +44,7 @@ export function buildProgram(world: World): Command {
   transferCommands(program, world);
   sealCommands(program, world);
   daemonCommands(program, world);
+  topCommand(program, world);
   harden(program, world);
   return program;
 }

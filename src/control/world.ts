@@ -9,11 +9,22 @@ export interface World {
   err: (text: string) => void;
   /** stderr is a terminal: progress bars make sense */
   terminal: boolean;
+  /** stdout, when that is a terminal */
+  screen?: Screen | null;
   env: NodeJS.ProcessEnv;
   /** aborted by SIGINT and SIGTERM */
   signal: AbortSignal;
   /** what the process ends with when a command says so without failing */
   setExitCode: (code: number) => void;
+}
+
+/** A terminal that a command may take over. */
+export interface Screen {
+  /** as they are now */
+  size(): { columns: number; rows: number };
+  write: (text: string) => void;
+  /** hears of every key until what it returns is called */
+  keys(hear: (key: string) => void): () => void;
 }
 
 export interface CommonOptions {

@@ -3,9 +3,11 @@
  * Everything above (frontends, control) comes in here and nowhere else.
  */
 import { randomUUID } from 'node:crypto';
+import { statfsSync, statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import type { Activity, MapperActivity } from './activity.ts';
 import { Exports } from './exports.ts';
 import { type Home, makeFolder, openHome } from './home.ts';
 import { FRAME_BYTES } from './layout.gen.ts';
@@ -57,6 +59,8 @@ interface PoolOpen {
 
 class EngineImpl implements Engine {
   readonly started = Date.now();
+  /** monotonic ms */
+  readonly startedAt = performance.now();
   readonly exports: Exports;
   #calls = new Map<number, { resolve: (value: never) => void; reject: (error: Error) => void }>();
   #nextCall = 1;
@@ -153,6 +157,27 @@ class EngineImpl implements Engine {
       uptimeSeconds: (Date.now() - this.started) / 1000,
       pools: await this.listPools(),
       ...inner,
+    };
+  }
+
+  async activity(): Promise<Activity> {
+    const inner = await this.call<MapperActivity>('activity');
+    const { connections } = this.native.nbdStatus(this.core);
+    const fs = statfsSync(this.home.path);
+    return {
+      ...inner,
+      uptimeSeconds: (performance.now() - this.startedAt) / 1000,
+      reactors: this.native.reactorStats(this.core).map(({ async: waited, ...rest }) => ({ ...rest, waited })),
+      dataSyncs: this.native.syncStats(this.core),
+      nbd: {
+        connections: connections.length,
+        inFlight: connections.reduce((sum, { inFlight }) => sum + inFlight, 0),
+        bytesHeld: connections.reduce((sum, { bytesHeld }) => sum + bytesHeld, 0),
+      },
+      home: {
+        freeBytes: fs.bavail * fs.bsize,
+        storeBytes: fileBytes(this.home.storePath) + fileBytes(`${this.home.storePath}-wal`),
+      },
     };
   }
 
@@ -347,6 +372,10 @@ class EngineImpl implements Engine {
     this.native.destroyCore(this.core);
     this.home.unlock();
   }
+}
+
+function fileBytes(path: string): number {
+  return statSync(path, { throwIfNoEntry: false })?.size ?? 0;
 }
 
 interface LogMessage {

@@ -5,6 +5,7 @@
  * Errors: calls that can fail throw an Error with `code` (an errno name such as "ENOSPC") and `errno` (positive).
  */
 import { createRequire } from 'node:module';
+import type { Distribution } from './activity.ts';
 
 export interface CoreOptions {
   reactors: number;
@@ -209,7 +210,16 @@ export interface Native {
     inline: number;
     async: number;
     faults: number;
+    errors: number;
+    reads: number;
+    writes: number;
+    readBytes: number;
+    writeBytes: number;
+    /** of requests that were not complete at once, by what they were; microseconds */
+    waits: Record<'read' | 'write' | 'flush' | 'other', Distribution>;
   }[];
+  /** data syncs of pool files, microseconds, and those that failed */
+  syncStats(core: number): { times: Distribution; errors: number };
 }
 
 const require = createRequire(import.meta.url);

@@ -2,6 +2,7 @@
  * What the engine's face (`engine.ts`) speaks: resources, pools, errors. No code besides the error class.
  */
 
+import type { Activity } from './activity.ts';
 import type { FaultSpec } from './native.ts';
 
 /** Every error of the engine. `code` maps once to errno (`native`, NBD), once to HTTP, once to an exit code. */
@@ -216,6 +217,8 @@ export interface EngineOptions {
  */
 export interface Engine {
   status(): Promise<EngineStatus>;
+  /** for metrics and `atoll top`; costs guests nothing */
+  activity(): Promise<Activity>;
   check(onProgress?: (done: number, total: number) => void): Promise<CheckReport>;
 
   createPool(spec: PoolSpecInput): Promise<PoolInfo>;

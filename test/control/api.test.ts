@@ -11,7 +11,7 @@ import { BODY_BYTES_MAX, buildApi } from '../../src/control/api/server.ts';
 import { ERRORS, isErrorCode } from '../../src/control/errors.ts';
 import { Transfers } from '../../src/control/transfers.ts';
 import { EngineError, type EngineErrorCode } from '../../src/xseg/types.ts';
-import { FakeEngine } from './fake-engine.ts';
+import { FakeEngine, metricsOf } from './fake-engine.ts';
 
 /** short, so that a test can wait for it */
 const REQUEST_MS = 1500;
@@ -34,9 +34,9 @@ beforeAll(async () => {
   };
   transfers = new Transfers(engine, log);
   routes = [];
-  const sockets = () => ({ control: socket, nbd: ['unix:/fake/nbd.sock'] });
+  const sockets = () => ({ control: socket, nbd: ['unix:/fake/nbd.sock'], metrics: null });
   app = buildApi(
-    { engine, transfers, log, sockets },
+    { engine, transfers, log, metrics: metricsOf(engine), sockets },
     { onRoute: (method, url) => routes.push(`${method} ${url}`), requestMs: REQUEST_MS },
   );
   await app.listen({ path: socket });

@@ -6,13 +6,13 @@ import type { Command } from 'commander';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { Api } from '../../src/control/api/context.ts';
 import { buildApi } from '../../src/control/api/server.ts';
-import { duration } from '../../src/control/commands/daemon.ts';
 import { ERRORS, EXIT } from '../../src/control/errors.ts';
+import { duration } from '../../src/control/output.ts';
 import { buildProgram, runCli } from '../../src/control/program.ts';
 import { Transfers } from '../../src/control/transfers.ts';
 import type { World } from '../../src/control/world.ts';
 import { EngineError, type EngineErrorCode } from '../../src/xseg/types.ts';
-import { FakeEngine } from './fake-engine.ts';
+import { FakeEngine, metricsOf } from './fake-engine.ts';
 
 let folder: string;
 let app: Api;
@@ -22,8 +22,8 @@ beforeAll(async () => {
   folder = mkdtempSync(path.join(tmpdir(), 'atoll-cli-'));
   const control = path.join(folder, 'control.sock');
   const log = () => undefined;
-  const sockets = () => ({ control, nbd: ['unix:/fake/nbd.sock'] });
-  app = buildApi({ engine, transfers: new Transfers(engine, log), log, sockets });
+  const sockets = () => ({ control, nbd: ['unix:/fake/nbd.sock'], metrics: null });
+  app = buildApi({ engine, transfers: new Transfers(engine, log), log, metrics: metricsOf(engine), sockets });
   await app.listen({ path: control });
 });
 beforeEach(() => engine.reset());

@@ -2,6 +2,9 @@
  * An engine that keeps names and no data: what the API, the transfers and the CLI need to be tested without a daemon.
  * Everything that was asked of it is in `calls`.
  */
+import { LogCounts } from '../../src/control/log.ts';
+import { Metrics } from '../../src/control/metrics/registry.ts';
+import type { Activity } from '../../src/xseg/activity.ts';
 import {
   type CheckReport,
   type Engine,
@@ -15,6 +18,7 @@ import {
   type SnapshotInfo,
   type VolumeInfo,
 } from '../../src/xseg/types.ts';
+import { activity } from './activity.ts';
 
 export class FakeEngine implements Engine {
   readonly volumes = new Map<string, VolumeInfo>();
@@ -24,6 +28,8 @@ export class FakeEngine implements Engine {
   /** thrown by the next call of the method of that name */
   readonly failures = new Map<string, Error>();
   diffExtents: ExtentInfo[] = [];
+  /** what activity() says */
+  acted = activity();
   closed = false;
   private ids = 0;
 
@@ -35,6 +41,7 @@ export class FakeEngine implements Engine {
     for (const map of [this.volumes, this.snapshots, this.pools, this.failures]) map.clear();
     this.calls.length = 0;
     this.diffExtents = [];
+    this.acted = activity();
     this.pools.set('local', poolOf({ name: 'local', path: '/fake/local' }));
   }
 
@@ -62,6 +69,11 @@ export class FakeEngine implements Engine {
       commits: { count: 1, pages: 1, p50Ms: 1, p99Ms: 2, logBytes: 0 },
       background: { dropQueue: 0, dissolveQueue: 0, zeroQueueBytes: 0 },
     };
+  }
+
+  async activity(): Promise<Activity> {
+    this.call('activity');
+    return structuredClone(this.acted);
   }
 
   async check(onProgress?: (done: number, total: number) => void): Promise<CheckReport> {
@@ -240,6 +252,17 @@ export class FakeEngine implements Engine {
     this.call('close');
     this.closed = true;
   }
+}
+
+/** Metrics of it and of nothing else. */
+export function metricsOf(engine: Engine): Metrics {
+  const log = new LogCounts();
+  return new Metrics(async () => ({
+    status: await engine.status(),
+    activity: await engine.activity(),
+    transfers: 0,
+    log,
+  }));
 }
 
 function found<T>(map: Map<string, T>, name: string, kind: string): T {

@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { DURATION_BUCKETS } from '../../src/xseg/histogram.ts';
 import * as L from '../../src/xseg/layout.gen.ts';
 import { loadNative, type PoolSpec } from '../../src/xseg/native.ts';
 
@@ -113,7 +114,15 @@ describe('1. life', () => {
   test('1.5 reactors count what they do', () => {
     const stats = native.reactorStats(core);
     expect(stats).toHaveLength(OPTIONS.reactors);
-    for (const one of stats) expect(one.requests).toBe(0);
+    for (const one of stats) {
+      expect(one.requests).toBe(0);
+      for (const kind of ['read', 'write', 'flush', 'other'] as const)
+        expect(one.waits[kind]).toEqual({ counts: new Array(DURATION_BUCKETS).fill(0), sum: 0 });
+    }
+    expect(native.syncStats(core)).toEqual({
+      times: { counts: new Array(DURATION_BUCKETS).fill(0), sum: 0 },
+      errors: 0,
+    });
   });
 
   test('1.6 a process that ends without destroyCore ends well', () => {

@@ -9,14 +9,16 @@ import type {
 } from 'fastify';
 import type { Engine } from '../../xseg/types.ts';
 import type { Log } from '../log.ts';
+import type { Metrics } from '../metrics/registry.ts';
 import type { Transfers } from '../transfers.ts';
 
 export interface ApiContext {
   engine: Engine;
   transfers: Transfers;
   log: Log;
+  metrics: Metrics;
   /** where the daemon can be reached */
-  sockets: () => { control: string; nbd: string[] };
+  sockets: () => { control: string; nbd: string[]; metrics: string | null };
 }
 
 /** A fastify that takes its types from TypeBox schemas. */

@@ -3,12 +3,13 @@ import { describeError } from '../errors.ts';
 import { checkResourceName } from './checks.ts';
 import type { Api, ApiContext } from './context.ts';
 import { NdjsonReply } from './ndjson.ts';
+import { requestFailed } from './request-log.ts';
 import * as schemas from './schemas.ts';
 
 /** progress lines of a check: at most one in this time */
 const PROGRESS_MS = 200;
 
-export function daemonRoutes(app: Api, { engine, transfers, sockets, log }: ApiContext): void {
+export function daemonRoutes(app: Api, { engine, transfers, sockets }: ApiContext): void {
   app.get('/v1/status', { schema: { querystring: schemas.NoQuery } }, async () => ({
     ...(await engine.status()),
     sockets: sockets(),
@@ -22,7 +23,7 @@ export function daemonRoutes(app: Api, { engine, transfers, sockets, log }: ApiC
     }),
   );
 
-  app.post('/v1/check', { schema: { body: schemas.Nothing } }, async (_request, reply) => {
+  app.post('/v1/check', { schema: { body: schemas.Nothing } }, async (request, reply) => {
     const lines = new NdjsonReply(reply);
     let last = 0;
     try {
@@ -34,10 +35,8 @@ export function daemonRoutes(app: Api, { engine, transfers, sockets, log }: ApiC
       });
       lines.end({ report });
     } catch (error) {
-      const described = describeError(error);
-      if (described.code === 'INTERNAL')
-        log('error', 'api.internal', { url: '/v1/check', stack: (error as Error).stack });
-      lines.end({ error: described });
+      requestFailed(request, error);
+      lines.end({ error: describeError(error) });
     }
   });
 }

@@ -1,15 +1,18 @@
 /**
  * HTTP and JSON over the control socket: docs/control-api.md. Routes are in the files beside this one, one per noun; each is
- * schema, one call, reply. What is common to all is here: limits, validation, errors.
+ * schema, one call, reply. What is common to all is here: limits, validation, errors, ids.
  */
 
 import { STATUS_CODES } from 'node:http';
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
-import { type FastifyReply, fastify } from 'fastify';
+import { type FastifyReply, type FastifyRequest, fastify } from 'fastify';
 import { describeError, ERRORS, type ErrorBody, type ErrorCode } from '../errors.ts';
+import { requestIdSource, requestIds } from '../request-ids.ts';
 import type { Api, ApiContext } from './context.ts';
 import { daemonRoutes } from './daemon.ts';
+import { metricsRoutes } from './metrics.ts';
 import { poolRoutes } from './pools.ts';
+import { followRequest, requestFailed } from './request-log.ts';
 import { snapshotRoutes } from './snapshots.ts';
 import { transferRoutes } from './transfers.ts';
 import { volumeRoutes } from './volumes.ts';
@@ -22,16 +25,19 @@ export const CONNECTIONS_MAX = 256;
 /** percent-encoded, three bytes for one: twice what a name may have, so that names.ts can say what is wrong */
 const PARAM_LENGTH_MAX = 2048;
 
-function newServer(requestMs: number): Api {
+function newServer({ log, metrics }: ApiContext, requestMs: number): Api {
   return fastify({
     logger: false,
+    genReqId: requestIdSource(),
     bodyLimit: BODY_BYTES_MAX,
     requestTimeout: requestMs,
     // How late a late request may be noticed; Node's own default would be half a minute more.
     http: { connectionsCheckingInterval: Math.min(1000, requestMs) },
     routerOptions: { maxParamLength: PARAM_LENGTH_MAX },
     ajv: { customOptions: { coerceTypes: false, removeAdditional: false, useDefaults: false, allErrors: false } },
-    frameworkErrors: (error, _request, reply) => {
+    frameworkErrors: (error, request, reply) => {
+      followRequest(log, metrics, request as FastifyRequest, reply as FastifyReply);
+      requestFailed(request as FastifyRequest, error);
       sendError(reply as FastifyReply, error);
     },
     clientErrorHandler: (error, socket) => {
@@ -54,7 +60,7 @@ export interface ApiOptions {
 }
 
 export function buildApi(context: ApiContext, { onRoute, requestMs = REQUEST_MS_MAX }: ApiOptions = {}): Api {
-  const app = newServer(requestMs);
+  const app = newServer(context, requestMs);
   app.addHook('onRoute', ({ method, url }) => {
     for (const one of [method].flat()) onRoute?.(one, url);
   });
@@ -64,12 +70,17 @@ export function buildApi(context: ApiContext, { onRoute, requestMs = REQUEST_MS_
     void reply.code(404).send(errorBody('NO_ROUTE', `there is no ${request.method} ${request.url.slice(0, 200)} here`));
   });
   app.setErrorHandler((error, request, reply) => {
-    // Errors that a client caused are the client's to read; our own bugs are ours.
-    if (sendError(reply, error) === 'INTERNAL') {
-      context.log('error', 'api.internal', { method: request.method, url: request.url, stack: (error as Error).stack });
-    }
+    requestFailed(request, error);
+    sendError(reply, error);
   });
+  app.addHook('onRequest', (request, reply, done) => {
+    followRequest(context.log, context.metrics, request, reply);
+    done();
+  });
+  // Not earlier: who waits for the body comes back without it.
+  app.addHook('preHandler', (request, _reply, done) => requestIds.run(request.id, done));
   daemonRoutes(app, context);
+  metricsRoutes(app, context);
   poolRoutes(app, context);
   volumeRoutes(app, context);
   snapshotRoutes(app, context);
@@ -77,10 +88,9 @@ export function buildApi(context: ApiContext, { onRoute, requestMs = REQUEST_MS_
   return app;
 }
 
-function sendError(reply: FastifyReply, error: unknown): ErrorCode {
+function sendError(reply: FastifyReply, error: unknown): void {
   const body = bodyOf(error);
   void reply.code(ERRORS[body.error.code].http).send(body);
-  return body.error.code;
 }
 
 function errorBody(code: ErrorCode, message: string): ErrorBody {

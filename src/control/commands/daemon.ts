@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import type { CheckReport, EngineStatus } from '../../xseg/types.ts';
 import { route } from '../client.ts';
 import { ControlError, EXIT } from '../errors.ts';
-import { facts, ProgressBar, table } from '../output.ts';
+import { duration, facts, ProgressBar, table } from '../output.ts';
 import { formatSize } from '../sizes.ts';
 import { type CommonOptions, clientOf, print, type World } from '../world.ts';
 import { leaf } from './context.ts';
@@ -12,7 +12,8 @@ import { scrubLine, sealLine } from './seal.ts';
 
 /** What GET /v1/status answers. */
 export interface DaemonStatus extends EngineStatus {
-  sockets: { control: string; nbd: string[] };
+  /** `metrics`: a URL, when they are served over TCP */
+  sockets: { control: string; nbd: string[]; metrics: string | null };
   transfers: number;
 }
 
@@ -52,6 +53,7 @@ function statusText(status: DaemonStatus): string {
     ['home', status.home],
     ['control', status.sockets.control],
     ['nbd', status.sockets.nbd.join(' ') || '-'],
+    ...(status.sockets.metrics === null ? [] : ([['metrics', status.sockets.metrics]] as const)),
     ['volumes', `${status.volumes}, and ${status.snapshots} snapshots`],
     ['map', `${map.residentPages} pages in ${formatSize(map.cacheBytes)}, ${map.dirtyPages} not durable yet`],
     ['map faults', `${map.faults}; ${spread(map.faultP50Us, map.faultP99Us, 'µs')}`],
@@ -81,22 +83,4 @@ function reportText(report: CheckReport): string {
   );
   const more = report.problemCount - report.problems.length;
   return `${lines.join('')}${more > 0 ? `and ${more} more\n` : ''}${report.problemCount} problems: ${seen}\n`;
-}
-
-/** `3d 4h`, `5m 12s`: the two largest units that are not zero */
-export function duration(seconds: number): string {
-  const units: [string, number][] = [
-    ['d', 86400],
-    ['h', 3600],
-    ['m', 60],
-    ['s', 1],
-  ];
-  let left = Math.floor(seconds);
-  const words: string[] = [];
-  for (const [unit, length] of units) {
-    const count = Math.floor(left / length);
-    left -= count * length;
-    if (count > 0) words.push(`${count}${unit}`);
-  }
-  return words.slice(0, 2).join(' ') || '0s';
 }

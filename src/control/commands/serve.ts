@@ -1,6 +1,7 @@
 /** atoll serve: the daemon in the foreground. */
 import { type Command, Option } from 'commander';
-import { type NbdAddress, parseNbdAddress } from '../serve/addresses.ts';
+import type { LogLevel } from '../log.ts';
+import { type NbdAddress, parseMetricsAddress, parseNbdAddress } from '../serve/addresses.ts';
 import type { ServeOptions } from '../serve/run.ts';
 import { parseSize } from '../sizes.ts';
 import type { World } from '../world.ts';
@@ -8,6 +9,7 @@ import { countOption, daemonLeaf } from './context.ts';
 
 /** native/segment/layout.json, REACTORS_MAX */
 const REACTORS_MAX = 16;
+const LOG_LEVELS: readonly LogLevel[] = ['debug', 'info', 'warn', 'error'];
 /** longest busy poll that we let anybody ask for */
 const SPIN_US_MAX = 10_000;
 
@@ -20,7 +22,9 @@ export function serveCommand(program: Command, world: World): void {
     .option('--reactors <n>', `native event loops, 1 to ${REACTORS_MAX}`, countOption(1, REACTORS_MAX))
     .option('--spin-us <n>', 'longest busy poll of a socket, microseconds', countOption(0, SPIN_US_MAX))
     .option('--no-io-uring', 'threads instead of io_uring')
+    .option('--metrics <address>', 'serve metrics on loopback TCP too, such as 127.0.0.1:9187', parseMetricsAddress)
     .option('--log-json', 'log lines as JSON')
+    .addOption(new Option('--log-level <level>', 'the least that is logged (default: info)').choices(LOG_LEVELS))
     // The other commands have it; run.ts says what to take instead.
     .addOption(new Option('--socket <path>').hideHelp())
     .action(async (options: ServeOptions) => {

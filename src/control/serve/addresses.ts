@@ -1,10 +1,14 @@
-/** Where NBD is served: `unix:/path` or `tcp:HOST:PORT` on loopback. */
+/** Where NBD is served: `unix:/path` or `tcp:HOST:PORT` on loopback; and metrics: `HOST:PORT` on loopback. */
 import net from 'node:net';
 import path from 'node:path';
 import { ControlError } from '../errors.ts';
 import { checkSocketPath } from '../home.ts';
 
-export type NbdAddress = { kind: 'unix'; path: string } | { kind: 'tcp'; host: string; port: number };
+export interface TcpAddress {
+  host: string;
+  port: number;
+}
+export type NbdAddress = { kind: 'unix'; path: string } | ({ kind: 'tcp' } & TcpAddress);
 
 const FORMS = 'write tcp:127.0.0.1:10809 or unix:/path/to/socket';
 const TCP = /^(?:\[(?<v6>[0-9a-f:.]+)\]|(?<host>[^:[\]]+)):(?<port>\d{1,5})$/i;
@@ -20,15 +24,36 @@ export function parseNbdAddress(text: string): NbdAddress {
     checkSocketPath(socket);
     return { kind: 'unix', path: socket };
   }
-  const match = text.startsWith('tcp:') ? TCP.exec(text.slice('tcp:'.length)) : null;
-  const port = Number(match?.groups?.port);
-  if (!match || port > 65535) throw new ControlError('INVALID', `${text} is no NBD address; ${FORMS}`);
-  const host = match.groups?.v6 ?? match.groups?.host ?? '';
-  if (!isLoopback(host)) {
+  const tcp = text.startsWith('tcp:') ? parseTcp(text.slice('tcp:'.length)) : null;
+  if (tcp === null) throw new ControlError('INVALID', `${text} is no NBD address; ${FORMS}`);
+  if (!isLoopback(tcp.host)) {
     const why = 'NBD has no users and no encryption here, so TCP is served on loopback only';
-    throw new ControlError('INVALID', `${text}: ${why}; use tcp:127.0.0.1:${port} and a tunnel`);
+    throw new ControlError('INVALID', `${text}: ${why}; use tcp:127.0.0.1:${tcp.port} and a tunnel`);
   }
-  return { kind: 'tcp', host: host === 'localhost' ? '127.0.0.1' : host, port };
+  return { kind: 'tcp', ...tcp };
+}
+
+/**
+ * Metrics say what everybody does here, and there are no users either.
+ * @throws {ControlError} INVALID
+ */
+export function parseMetricsAddress(text: string): TcpAddress {
+  const tcp = parseTcp(text);
+  if (tcp === null)
+    throw new ControlError('INVALID', `${text} is no address for metrics; write 127.0.0.1:9187 or [::1]:9187`);
+  if (!isLoopback(tcp.host)) {
+    const why = 'metrics are served on loopback only, for whoever asks';
+    throw new ControlError('INVALID', `${text}: ${why}; use 127.0.0.1:${tcp.port} and a tunnel, or the control socket`);
+  }
+  return tcp;
+}
+
+function parseTcp(text: string): TcpAddress | null {
+  const match = TCP.exec(text);
+  const port = Number(match?.groups?.port);
+  if (!match || port > 65535) return null;
+  const host = match.groups?.v6 ?? match.groups?.host ?? '';
+  return { host: host === 'localhost' ? '127.0.0.1' : host, port };
 }
 
 function isLoopback(host: string): boolean {

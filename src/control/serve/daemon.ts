@@ -9,9 +9,10 @@ import type { Engine, EngineOptions } from '../../xseg/types.ts';
 import type { Api } from '../api/context.ts';
 import { ControlError, describeError } from '../errors.ts';
 import { type HomePaths, homePaths, prepareHome, writeDaemonFile } from '../home.ts';
-import type { Log } from '../log.ts';
+import { type Log, LogCounts } from '../log.ts';
 import { Transfers } from '../transfers.ts';
-import { formatNbdAddress, type NbdAddress } from './addresses.ts';
+import { formatNbdAddress, type NbdAddress, type TcpAddress } from './addresses.ts';
+import type { MetricsListener } from './metrics-listener.ts';
 import { clearSocketPath, groupId, MODE_GROUP, MODE_PRIVATE, openToGroup, prepareSocketFolder } from './sockets.ts';
 
 export interface DaemonOptions {
@@ -20,8 +21,11 @@ export interface DaemonOptions {
   socketGroup?: string | undefined;
   /** besides the unix socket in the home */
   nbd: NbdAddress[];
+  /** where metrics are served besides the control socket; none by default */
+  metrics?: TcpAddress | undefined;
   engine: Omit<EngineOptions, 'home' | 'log' | 'onFatal'>;
   log: Log;
+  logCounts?: LogCounts | undefined;
   onFatal: (reason: string) => void;
   openEngine: (options: EngineOptions) => Promise<Engine>;
 }
@@ -35,8 +39,14 @@ export class Daemon {
     readonly engine: Engine,
     private readonly api: Api,
     private readonly transfers: Transfers,
+    private readonly metricsListener: MetricsListener | null,
     readonly nbdAddresses: string[],
   ) {}
+
+  /** where metrics are served over TCP, as a URL */
+  get metricsUrl(): string | null {
+    return this.metricsListener?.url ?? null;
+  }
 
   /** Leaves nothing running and no socket behind when it fails. */
   static async start(options: DaemonOptions): Promise<Daemon> {
@@ -48,7 +58,7 @@ export class Daemon {
     const { home, log, onFatal } = options;
     const opening = options.openEngine({ ...options.engine, home, log, onFatal });
     // The engine's threads start while this one loads the API, which takes about as long.
-    await Promise.allSettled([opening, import('../api/server.ts')]);
+    await Promise.allSettled([opening, loadApi()]);
     const engine = await opening;
     try {
       return await Daemon.listen(options, paths, gid, engine);
@@ -76,21 +86,33 @@ export class Daemon {
       nbdAddresses.push(await listenNbd(engine, formatNbdAddress(address), mode));
       if (address.kind === 'unix') openToGroup(address.path, gid);
     }
-    const sockets = () => ({ control: paths.control, nbd: nbdAddresses });
-    const { buildApi } = await import('../api/server.ts');
-    const api = buildApi({ engine, transfers, log: options.log, sockets });
-    await clearSocketPath(paths.control);
-    await api.listen({ path: paths.control });
-    openToGroup(paths.control, gid);
+    const [{ buildApi }, { Metrics }, { MetricsListener }] = await loadApi();
+    const logCounts = options.logCounts ?? new LogCounts();
+    const metrics = new Metrics(async () => {
+      const [status, activity] = await Promise.all([engine.status(), engine.activity()]);
+      return { status, activity, transfers: transfers.count, log: logCounts };
+    });
+    const listener = options.metrics ? await MetricsListener.start(options.metrics, metrics, options.log) : null;
+    const sockets = () => ({ control: paths.control, nbd: nbdAddresses, metrics: listener?.url ?? null });
+    const api = buildApi({ engine, transfers, log: options.log, metrics, sockets });
+    try {
+      await clearSocketPath(paths.control);
+      await api.listen({ path: paths.control });
+      openToGroup(paths.control, gid);
+    } catch (error) {
+      await listener?.close();
+      throw error;
+    }
     // Not awaited: being ready must not wait for lists as long as the home is large.
     transfers.sweep().catch((error: Error) => options.log('warn', 'transfers.sweep', { message: error.message }));
     writeDaemonFile(paths.daemonFile, { pid: process.pid, control: paths.control, nbd: nbdAddresses });
-    return new Daemon(paths, engine, api, transfers, nbdAddresses);
+    return new Daemon(paths, engine, api, transfers, listener, nbdAddresses);
   }
 
   /** Clients first, then what is unfinished, then the engine, which commits everything acknowledged. */
   async stop(): Promise<void> {
     await this.transfers.abortAll();
+    await this.metricsListener?.close();
     await Promise.race([this.api.close(), sleep(API_CLOSE_MS_MAX, undefined, { ref: false })]);
     await this.engine.close();
     for (const file of [this.paths.control, this.paths.daemonFile, ...this.unixSockets()])
@@ -101,6 +123,10 @@ export class Daemon {
     const unix = 'unix:';
     return this.nbdAddresses.filter((address) => address.startsWith(unix)).map((address) => address.slice(unix.length));
   }
+}
+
+function loadApi() {
+  return Promise.all([import('../api/server.ts'), import('../metrics/registry.ts'), import('./metrics-listener.ts')]);
 }
 
 /** An errno alone does not say which of the addresses it is about. */

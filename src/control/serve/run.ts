@@ -2,12 +2,12 @@
 import type { Engine, EngineOptions } from '../../xseg/types.ts';
 import { ControlError, describeError, EXIT } from '../errors.ts';
 import { resolveHome } from '../home.ts';
-import { type Log, openLog } from '../log.ts';
+import { type Log, LogCounts, type LogLevel, openLog } from '../log.ts';
 import { nbdUri } from '../nbd/uri.ts';
 import { shellWord } from '../output.ts';
 import { packageVersion } from '../version.ts';
 import type { CommonOptions, World } from '../world.ts';
-import type { NbdAddress } from './addresses.ts';
+import type { NbdAddress, TcpAddress } from './addresses.ts';
 import { Daemon } from './daemon.ts';
 import { ServiceManager } from './notify.ts';
 
@@ -22,11 +22,15 @@ export interface ServeOptions extends CommonOptions {
   reactors?: number;
   spinUs?: number;
   ioUring: boolean;
+  metrics?: TcpAddress;
   logJson?: boolean;
+  logLevel?: LogLevel;
 }
 
 export async function serve(options: ServeOptions, world: World): Promise<void> {
-  const log = openLog({ json: options.logJson ?? false, write: world.err });
+  const logCounts = new LogCounts();
+  const level = options.logLevel ?? 'info';
+  const log = openLog({ json: options.logJson ?? false, level, counts: logCounts, write: world.err });
   const onFatal = (reason: string) => {
     log('error', 'fatal', { reason });
     process.exit(EXIT.fatal);
@@ -44,15 +48,18 @@ export async function serve(options: ServeOptions, world: World): Promise<void> 
     socketDir: options.socketDir,
     socketGroup: options.socketGroup,
     nbd: options.nbd ?? [],
+    metrics: options.metrics,
     engine: engineOptions(options),
     log,
+    logCounts,
     onFatal,
     openEngine: await loadEngine(),
   });
   const manager = new ServiceManager(world.env, log);
   world.out(await readyLine(daemon, options, world));
   manager.ready(`serving ${daemon.paths.nbd}`);
-  log('info', 'ready', { home: daemon.paths.home, nbd: daemon.nbdAddresses, pid: process.pid });
+  const metrics = daemon.metricsUrl === null ? {} : { metrics: daemon.metricsUrl };
+  log('info', 'ready', { home: daemon.paths.home, nbd: daemon.nbdAddresses, ...metrics, pid: process.pid });
   await untilAborted(world.signal);
   manager.stopping();
   await stop(daemon, log, world);
@@ -79,7 +86,8 @@ async function readyLine(daemon: Daemon, options: ServeOptions, world: World): P
   const { paths, engine } = daemon;
   if (options.json) {
     const nbd = daemon.nbdAddresses;
-    return `${JSON.stringify({ ready: true, pid: process.pid, home: paths.home, control: paths.control, nbd })}\n`;
+    const at = { home: paths.home, control: paths.control, nbd, metrics: daemon.metricsUrl };
+    return `${JSON.stringify({ ready: true, pid: process.pid, ...at })}\n`;
   }
   const { volumes } = await engine.status();
   const home = options.home || world.env.ATOLL_HOME ? ` --home ${shellWord(paths.home)}` : '';

@@ -2,10 +2,13 @@
  * Commits: what resources changed becomes batches; a batch goes to the committer when the data it points to is durable
  * (invariant 2). One batch of a resource is on its way at a time, those of others beside it.
  */
+
+import { DURATION_BUCKETS, Histogram } from '../histogram.ts';
 import { VolumeRecord } from '../layout.gen.ts';
 import type { Native } from '../native.ts';
 import type { CommitBatch, CommitResult } from '../store/batch.ts';
 import { emptyBatch } from '../store/batch.ts';
+import { type Clock, systemClock } from './clock.ts';
 import { EIO } from './errors.ts';
 import type { Frames } from './frames.ts';
 import { Changes, type Resource } from './resource.ts';
@@ -15,6 +18,10 @@ import type { Tree } from './tree.ts';
 export const PAGE_BLOB_MAX = 48 + 512 * 12;
 /** Samples kept for percentiles of commit times. */
 const SAMPLES = 512;
+/** Pages of one batch: 1, 2, 4 … 2^14, and beyond. */
+const PAGE_BUCKETS = 16;
+/** Batches of one transaction: 1, 2, 4 … 64, and beyond. */
+const BATCH_BUCKETS = 8;
 
 export interface CommitsHost {
   send(batch: CommitBatch): void;
@@ -40,6 +47,13 @@ export class Commits {
   count = 0;
   pages = 0;
   logBytes = 0;
+  /** microseconds from the cut of a resource's batch until it is durable */
+  readonly times = new Histogram(DURATION_BUCKETS);
+  readonly batchPages = new Histogram(PAGE_BUCKETS);
+  /** microseconds in the store, and in its COMMIT */
+  readonly transactionTimes = new Histogram(DURATION_BUCKETS);
+  readonly syncTimes = new Histogram(DURATION_BUCKETS);
+  readonly transactionBatches = new Histogram(BATCH_BUCKETS);
   #seq = 1;
   #ms: number[] = [];
   #waiting = new Map<number, (result: CommitResult) => void>();
@@ -51,6 +65,7 @@ export class Commits {
     readonly core: number,
     readonly recordAt: (handle: number) => number,
     readonly host: CommitsHost,
+    readonly clock: Clock = systemClock,
   ) {}
 
   get inFlight(): number {
@@ -58,7 +73,7 @@ export class Commits {
   }
 
   /** Times of the last commits, milliseconds, ascending. */
-  times(): number[] {
+  lastTimes(): number[] {
     return [...this.#ms].sort((a, b) => a - b);
   }
 
@@ -77,6 +92,7 @@ export class Commits {
   cut(resource: Resource): void {
     const changes = resource.changes;
     if (changes.empty && changes.waiters.length === 0) return;
+    const cutAt = this.clock.now();
     this.tree.settle(resource);
     resource.changes = new Changes();
     resource.dirtySince = 0;
@@ -130,7 +146,11 @@ export class Commits {
         finish(0);
         return;
       }
-      this.#send(batch, (result) => finish(result.error === null ? 0 : EIO));
+      this.batchPages.observe(batch.pages.length / 4);
+      this.#send(batch, (result) => {
+        if (result.error === null) this.times.observe((this.clock.now() - cutAt) * 1000);
+        finish(result.error === null ? 0 : EIO);
+      });
     };
     const sync = (error: number) => {
       if (error === 0 && needSync) this.native.syncVolume(this.core, handle, this.host.ticket(commit));
@@ -218,6 +238,11 @@ export class Commits {
       this.count++;
       this.logBytes = result.logBytes;
       this.#ms[(this.count - 1) % SAMPLES] = result.ms;
+      if (result.transaction !== undefined) {
+        this.transactionTimes.observe(result.ms * 1000);
+        this.syncTimes.observe(result.transaction.syncMs * 1000);
+        this.transactionBatches.observe(result.transaction.batches);
+      }
     }
     done?.(result);
   }

@@ -91,7 +91,10 @@ export interface FaultsHost {
   whenFrames(run: () => void): void;
   /** runs again next turn */
   nextTurn(run: () => void): void;
-  sampleFault(us: number): void;
+  /** a fault was served, microseconds after it was taken */
+  sampleFault(op: number, us: number): void;
+  /** a fault failed with this errno */
+  faultFailed(error: number): void;
 }
 
 export class Faults {
@@ -209,11 +212,28 @@ export class Faults {
   #fail(f: Fault, error: number): void {
     const at = this.#reply(f);
     this.#out[at + Reply.error / 4] = error;
+    this.host.faultFailed(error);
   }
 
   #ok(f: Fault): void {
     this.#reply(f);
-    this.host.sampleFault((this.clock.now() - f.at) * 1000);
+    this.#served(f.op, f.at);
+  }
+
+  #served(op: number, since: number): void {
+    this.host.sampleFault(op, (this.clock.now() - since) * 1000);
+  }
+
+  /** Faults behind a grant on the same block. */
+  get lockWaiters(): number {
+    let waiters = 0;
+    for (const waiting of this.#locks.values()) waiters += waiting.length;
+    return waiters;
+  }
+
+  /** Grants that reactors hold. */
+  get grantsOut(): number {
+    return this.#grants.length - this.#grantFree.length;
   }
 
   // ---- loads
@@ -288,6 +308,7 @@ export class Faults {
       const at = this.#reply(f);
       this.#out[at + Reply.flags / 4] = GRANT_IN_PLACE;
       this.#out[at + Reply.count / 4] = 1;
+      this.#served(f.op, f.at);
       return;
     }
     const full = (f.flags & FLAG_FULL) !== 0;
@@ -352,11 +373,11 @@ export class Faults {
     const pool = this.host.poolOf(resource);
     if (error !== 0) {
       pool.abandon(grant.slot, grant.count);
-      const at = this.#reply(f);
-      this.#out[at + Reply.error / 4] = error;
+      this.#fail(f, error);
     } else {
       this.#publish(grant, pool);
-      this.#ok({ ...f, at: grant.at });
+      this.#reply(f);
+      this.#served(OP_MAP_WRITE, grant.at);
     }
     this.frames.pins[frame]--;
     for (const page of grant.above) this.frames.pins[page]--;
@@ -632,6 +653,7 @@ export class Faults {
     }
     const reply = this.#reply(f);
     this.#out[reply + Reply.count / 4] = count;
+    this.#served(f.op, f.at);
   }
 }
 

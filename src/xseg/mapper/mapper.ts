@@ -2,6 +2,7 @@
  * The mapper peer: one turn after another it takes a batch of map faults, decides, answers, and lets commits, freeing and
  * control messages go on. Runs in a worker thread (`mapper-worker.ts`) that blocks in the addon, never in the event loop.
  */
+import type { MapperActivity } from '../activity.ts';
 import {
   OP_SYNC_DONE,
   OP_WAKE,
@@ -24,6 +25,7 @@ import { Faults } from './faults.ts';
 import { Frames } from './frames.ts';
 import { Freeing } from './freeing.ts';
 import { Leftovers } from './leftovers.ts';
+import { Meters } from './meters.ts';
 import { Operations } from './operations.ts';
 import { Quarantine } from './quarantine.ts';
 import { Registry } from './registry.ts';
@@ -111,6 +113,7 @@ export class Mapper {
   #pendingPageRefs = new Map<number, number>();
   #samples = new Float64Array(FAULT_SAMPLES);
   #sampleCount = 0;
+  readonly #meters = new Meters();
   #volumesAt: number;
   #dirtyMax: number;
   #stopping = false;
@@ -151,21 +154,29 @@ export class Mapper {
       changed,
       log: logLine,
     });
-    this.commits = new Commits(this.frames, this.tree, native, core, recordAt, {
-      send: (batch) => this.#send(batch),
-      ticket,
-      whenSettled: (r, run) => {
-        const leftovers = this.#leftovers.get(r.row.pool);
-        if (leftovers === undefined) run(0);
-        else leftovers.whenDone(run);
+    this.commits = new Commits(
+      this.frames,
+      this.tree,
+      native,
+      core,
+      recordAt,
+      {
+        send: (batch) => this.#send(batch),
+        ticket,
+        whenSettled: (r, run) => {
+          const leftovers = this.#leftovers.get(r.row.pool);
+          if (leftovers === undefined) run(0);
+          else leftovers.whenDone(run);
+        },
+        freed: (runs) => this.#freed(runs),
+        pagesDurable: (pages) => this.#pagesDurable(pages),
+        meta: () => ({ next_page: this.#nextPage, next_resource: this.#nextResource, next_release: this.#nextRelease }),
+        fatal: (reason) => this.fatal(reason),
+        landed: (r) => this.#landed(r),
+        log: logLine,
       },
-      freed: (runs) => this.#freed(runs),
-      pagesDurable: (pages) => this.#pagesDurable(pages),
-      meta: () => ({ next_page: this.#nextPage, next_resource: this.#nextResource, next_release: this.#nextRelease }),
-      fatal: (reason) => this.fatal(reason),
-      landed: (r) => this.#landed(r),
-      log: logLine,
-    });
+      this.clock,
+    );
     this.faults = new Faults(
       this.frames,
       this.tree,
@@ -183,9 +194,11 @@ export class Mapper {
         tooDirty: () => this.frames.dirtyCount >= this.#dirtyMax,
         whenFrames,
         nextTurn,
-        sampleFault: (us) => {
+        sampleFault: (op, us) => {
           this.#samples[this.#sampleCount++ % FAULT_SAMPLES] = us;
+          this.#meters.faultServed(op, us);
         },
+        faultFailed: (error) => this.#meters.faultFailed(error),
       },
       TAKE_MAX,
       this.clock,
@@ -315,7 +328,10 @@ export class Mapper {
     const timeout = quiet ? Math.min(sleep, this.sealer.dueIn(), this.scrubber.dueIn()) : 0;
     const taken = this.native.take(this.parts.core, this.faults.staging, TAKE_MAX, timeout);
     const now = this.clock.now();
-    if (taken > 0) this.#serve(taken, now);
+    if (taken > 0) {
+      this.#meters.batches.observe(taken);
+      this.#serve(taken, now);
+    }
     this.#messages();
     this.#runAll(this.#turnWaiters, (next) => {
       this.#turnWaiters = next;
@@ -333,6 +349,8 @@ export class Mapper {
     if (!this.sealer.locked) this.freeing.turn(now);
     this.#commit(now);
     this.faults.flushReplies();
+    this.#meters.turns++;
+    this.#meters.busyMs += this.clock.now() - now;
   }
 
   #backlog(): boolean {
@@ -491,6 +509,8 @@ export class Mapper {
     switch (request.op) {
       case 'status':
         return done(null, this.#status());
+      case 'activity':
+        return done(null, this.#activity());
       case 'insertPool':
         return this.#insertPool(a[0], a[1], done);
       case 'poolUsage':
@@ -622,7 +642,7 @@ export class Mapper {
     const samples = [...this.#samples.slice(0, Math.min(this.#sampleCount, FAULT_SAMPLES))].sort((x, y) => x - y);
     const at = (list: number[], p: number) =>
       list.length === 0 ? 0 : list[Math.min(list.length - 1, Math.floor(list.length * p))];
-    const times = this.commits.times();
+    const times = this.commits.lastTimes();
     let zeroQueue = 0;
     for (const pool of this.pools.values()) zeroQueue += pool.reclaimingSlots * pool.blockSize;
     return {
@@ -646,6 +666,48 @@ export class Mapper {
         logBytes: this.commits.logBytes,
       },
       background: { dropQueue: this.freeing.queued, dissolveQueue: 0, zeroQueueBytes: zeroQueue },
+    };
+  }
+
+  #activity(): MapperActivity {
+    const { commits, faults, operations } = this;
+    let barriers = 0;
+    let volumesFailed = 0;
+    for (const r of this.registry.all()) {
+      barriers += r.parked.length;
+      if (r.failed !== 0) volumesFailed++;
+    }
+    let slots = 0;
+    for (const pool of this.pools.values()) slots += pool.waiters.length;
+    return {
+      ...this.#meters.read(),
+      queues: {
+        grants: faults.grantsOut,
+        locks: faults.lockWaiters,
+        barriers,
+        frames: this.#framesWaiters.length,
+        slots,
+        turns: this.#turnWaiters.length,
+        batches: commits.inFlight,
+        releases: this.freeing.queued,
+      },
+      commits: { times: commits.times.read(), pages: commits.batchPages.read() },
+      store: {
+        transactions: commits.transactionTimes.read(),
+        syncs: commits.syncTimes.read(),
+        batches: commits.transactionBatches.read(),
+      },
+      freeing: { pages: this.freeing.pagesFreed },
+      pools: [...this.pools.values()].map((pool) => ({
+        name: pool.row.name,
+        slotsTaken: pool.slotsTaken,
+        slotsFreed: pool.slotsFreed,
+        slotsZeroed: pool.slotsZeroed,
+        slotsReclaiming: pool.reclaimingSlots + pool.freeingSlots + pool.lostSlots,
+        slotsLost: pool.lostSlots,
+      })),
+      volumesFailed,
+      open: operations.opened(),
     };
   }
 

@@ -4,6 +4,7 @@
  * durable.
  */
 import { randomUUID } from 'node:crypto';
+import type { OpenActivity } from '../activity.ts';
 import { VOLUME_FREE, VOLUME_OPEN, VOLUME_READ_ONLY, VOLUMES_MAX, VolumeRecord } from '../layout.gen.ts';
 import type { Native } from '../native.ts';
 import { KIND_SNAPSHOT, KIND_VOLUME, type PoolRow, RELEASE_PAGE, type ResourceRow } from '../store/batch.ts';
@@ -76,6 +77,27 @@ export class Operations {
   }
 
   // ---- views
+
+  /** What is open, and what its record counts since it was given its handle. */
+  opened(): OpenActivity[] {
+    const { longs } = this.frames;
+    const found: OpenActivity[] = [];
+    for (const r of this.#handles) {
+      if (r === undefined || r.openCount === 0) continue;
+      const at = this.recordAt(r.handle) / 2;
+      const count = (offset: number) => Number(longs[at + offset / 8]);
+      found.push({
+        name: this.registry.fullName(r),
+        openCount: r.openCount,
+        reads: count(VolumeRecord.reads),
+        writes: count(VolumeRecord.writes),
+        readBytes: count(VolumeRecord.readBytes),
+        writeBytes: count(VolumeRecord.writeBytes),
+        faults: count(VolumeRecord.faults),
+      });
+    }
+    return found;
+  }
 
   volumeInfo(r: Resource): VolumeInfo {
     const blockSize = this.#blockSize(r);

@@ -65,6 +65,10 @@ export class SlotPool {
   /** freed, not durable yet */
   freeingSlots = 0;
   failed = false;
+  /** counters that only grow: handed out, freed for good, zeroed again */
+  slotsTaken = 0;
+  slotsFreed = 0;
+  slotsZeroed = 0;
   waiters: (() => void)[] = [];
   #groups = new Map<number, Group>();
   #summary: { grp: number; used: number; state: number }[];
@@ -218,6 +222,7 @@ export class SlotPool {
       group.usedCount += length;
       group.cursor = start + length;
       this.usedSlots += length;
+      this.slotsTaken += length;
       if (group.available < this.groupSlots * LOW_SHARE) this.#prepare();
       return { slot: group.first + start, count: length };
     }
@@ -389,6 +394,7 @@ export class SlotPool {
       group.usedCount -= bitFill(group.used, slot - group.first, count, false);
     }
     this.usedSlots -= count;
+    this.slotsFreed += count;
   }
 
   #queue(runs: number[]): void {
@@ -397,6 +403,7 @@ export class SlotPool {
 
   /** A run reads as zeroes now. */
   #zeroed(slot: number, count: number): void {
+    this.slotsZeroed += count;
     const group = this.#groups.get(Math.floor(slot / this.groupSlots));
     if (group === undefined) return;
     const from = slot - group.first;

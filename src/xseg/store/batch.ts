@@ -129,5 +129,7 @@ export interface CommitResult {
   error: { code: string; message: string; fatal: boolean } | null;
   /** milliseconds in the transaction, its fsync included */
   ms: number;
+  /** of the transaction that it was in; with the first batch's answer only */
+  transaction?: { batches: number; syncMs: number };
   logBytes: number;
 }

@@ -75,7 +75,9 @@ function handle(first: CommitBatch): void {
     if (good.length > 0) applyWithRetry(good);
     const ms = performance.now() - started;
     const logBytes = committer.logBytes();
-    for (const batch of good) answer({ seq: batch.seq, error: null, ms, logBytes });
+    const transaction = { batches: good.length, syncMs: committer.syncMs };
+    for (const batch of good)
+      answer({ seq: batch.seq, error: null, ms, logBytes, ...(batch === good[0] ? { transaction } : {}) });
   } catch (error) {
     const code = error instanceof EngineError ? error.code : ((error as { code?: string }).code ?? 'IO');
     for (const batch of good)

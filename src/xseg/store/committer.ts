@@ -28,6 +28,8 @@ export class Committer {
   #groups = new Map<string, GroupState>();
   #touched = new Set<string>();
   #geometry = new Map<number, number>();
+  /** milliseconds that the last COMMIT took: writing the log, and its fsync */
+  syncMs = 0;
   /** monotonic ms before which no checkpoint is tried */
   #checkpointAt = 0;
   #statements;
@@ -84,7 +86,9 @@ export class Committer {
       for (const batch of batches) this.#applyOne(batch);
       this.#writeGroups();
       this.#seal.finish();
+      const started = performance.now();
       this.db.exec('COMMIT');
+      this.syncMs = performance.now() - started;
     } catch (error) {
       this.#groups.clear();
       this.#touched.clear();
