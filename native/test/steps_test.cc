@@ -334,7 +334,7 @@ int main() {
   time_each = std::chrono::milliseconds(from_environment("STEPS_SECONDS", 0) * 1000);
   if (time_each.count() == 0) time_each = std::chrono::milliseconds(kMilliseconds);
   std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
-  delays(20);
+  delays(5);
   test_admission();
   test_epochs();
   test_leaf_hash();
