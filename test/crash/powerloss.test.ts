@@ -70,9 +70,9 @@ describe.skipIf(why)(`power loss (seed ${seed})`, () => {
   });
 
   it.each([
-    ['the store', '/store.db'],
+    ["the store's log", '/store.db-wal'],
     ["the pool's files", '/pools/local/s0'],
-  ])('is noticed when %s is not synced', { timeout: TEST_MS_MAX }, async (_what, part) => {
+  ])('is noticed when a sync is taken out: %s', { timeout: TEST_MS_MAX }, async (_what, part) => {
     const env = await syncFaults(stand.children, stand.file('sync-faults.so'));
     const next = random(seed);
     const recording = await record(stand, DISK_BYTES, {
