@@ -53,6 +53,8 @@ describe('kill -9', () => {
   it(`loses nothing that was flushed, ${ROUNDS} times (seed ${seed})`, { timeout: ROUNDS * ROUND_MS_MAX }, async () => {
     console.log(`seed ${seed}`);
     const daemon = await world.start();
+    // sealing and scrubbing are under way all the time
+    await daemon.cli('pool', 'set', 'local', '--seal', 'on', '--scrub-rate', '1G');
     const sequence = new Sequence();
     await daemon.createVolume('disk', SIZE);
     const disk = new Writer(await Writer.model(daemon.nbdSocket, 'disk', sequence), next);

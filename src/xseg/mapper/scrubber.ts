@@ -27,6 +27,8 @@ interface PoolState {
   /** a job, a repair or a commit is on its way */
   waiting: boolean;
   cursorAt: number;
+  /** asked for while a pass goes on: the next follows at once */
+  again: boolean;
 }
 
 export interface ScrubberHost {
@@ -53,7 +55,9 @@ export class Scrubber {
   /** Settings of a pool changed: a pass begins, or goes on, now. */
   changed(pool: number): void {
     const state = this.#states.get(pool);
-    if (state !== undefined) state.paceAt = 0;
+    if (state === undefined) return;
+    state.paceAt = 0;
+    state.again = this.sealer.settings(pool).scrub_at > 0;
   }
 
   /** Milliseconds until something is due; whole, at least 1. */
@@ -80,7 +84,7 @@ export class Scrubber {
   #state(pool: number): PoolState {
     let state = this.#states.get(pool);
     if (state === undefined) {
-      state = { paceAt: 0, waiting: false, cursorAt: 0 };
+      state = { paceAt: 0, waiting: false, cursorAt: 0, again: false };
       this.#states.set(pool, state);
     }
     return state;
@@ -95,7 +99,8 @@ export class Scrubber {
       row.scrub_at = 0;
       row.scrubbed_at = this.clock.date();
       this.#store(pool, state, () => {
-        state.paceAt = this.clock.now() + PASS_PAUSE_MS;
+        state.paceAt = state.again ? 0 : this.clock.now() + PASS_PAUSE_MS;
+        state.again = false;
       });
       return;
     }
