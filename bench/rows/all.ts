@@ -5,6 +5,7 @@ import { direct } from './direct.ts';
 import { neighbour } from './neighbour.ts';
 import { resident } from './resident.ts';
 import type { Row } from './row.ts';
+import { sealing } from './sealing.ts';
 import { snapshotLoad } from './snapshot-load.ts';
 import { startup } from './startup.ts';
 import { thin } from './thin.ts';
@@ -20,4 +21,5 @@ export const ROWS: readonly Row[] = [
   direct,
   startup,
   resident,
+  sealing,
 ];

@@ -46,6 +46,33 @@ void test_refusals() {
   CHECK_EQ(bench.read(1, 0, 512).size(), 512u);
 }
 
+/// What the mapper has marked is read by nobody and in no part; what lies beside it is.
+void test_marked_entries_answer_an_error() {
+  Bench bench;
+  bench.mapper->open_volume(1, kSize, 16, bench.memory_pool());
+  const std::vector<uint8_t> a = pattern(4 * kBlock, 1);
+  CHECK_EQ(bench.write(1, 0, a), 0);
+  const uint32_t frame = bench.core->leaf_hash().find(1, 0);
+  std::atomic<uint64_t>& entry = bench.core->segment().frame(frame)[1];
+  entry.fetch_or(kEntryBad, std::memory_order_release);
+  std::vector<uint8_t> bytes(a.size());
+  const auto read = [&](uint64_t offset, uint64_t length) {
+    Request request{.op = Op::kRead, .volume = 1, .offset = offset, .length = length, .buffer = bytes.data()};
+    return bench.call(&request);
+  };
+  CHECK_EQ(read(kBlock, 1), EIO);
+  CHECK_EQ(read(2 * kBlock - 1, 1), EIO);
+  CHECK_EQ(read(0, kBlock + 1), EIO);
+  CHECK_EQ(read(2 * kBlock - 1, 2), EIO);
+  CHECK_EQ(read(0, kBlock), 0);
+  CHECK(std::equal(a.begin(), a.begin() + kBlock, bytes.begin()));
+  CHECK_EQ(read(2 * kBlock, 2 * kBlock), 0);
+  CHECK(std::equal(a.begin() + 2 * kBlock, a.end(), bytes.begin()));
+  entry.fetch_and(~kEntryBad, std::memory_order_release);
+  CHECK_EQ(read(0, 4 * kBlock), 0);
+  CHECK(bytes == a);
+}
+
 void test_runs_granted_in_parts() {
   Bench bench;
   bench.mapper->open_volume(1, kSize, 16, bench.memory_pool({}, kBlock * 4));
@@ -459,6 +486,7 @@ int main() {
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
   test_reads_zeroes_and_what_was_written();
   test_refusals();
+  test_marked_entries_answer_an_error();
   test_runs_granted_in_parts();
   test_errors_of_grants_and_full_pool();
   test_block_errors_answer_the_grant();

@@ -50,18 +50,14 @@ class Run {
     const started = performance.now();
     const { slots, blockSize, always } = this.job;
     const most = Math.max(1, Math.floor(READ_BYTES_MAX / blockSize));
+    const known = always ? new Uint8Array(slots.length) : this.#known();
     for (let i = 0; i < slots.length; ) {
-      if (!always && this.#known(i)) {
+      if (known[i]) {
         i++;
         continue;
       }
       let count = 1;
-      while (
-        count < most &&
-        i + count < slots.length &&
-        slots[i + count] === slots[i] + count &&
-        (always || !this.#known(i + count))
-      )
+      while (count < most && i + count < slots.length && slots[i + count] === slots[i] + count && !known[i + count])
         count++;
       this.#read(i, count);
       i += count;
@@ -70,12 +66,22 @@ class Run {
     return this.result;
   }
 
-  #known(i: number): boolean {
-    const row = this.index.row(this.job.pool, this.job.slots[i]);
-    if (row === undefined) return false;
-    this.result.states[i] = row.bad === null ? SLOT_KNOWN : SLOT_BAD;
-    this.result.hashes.set(row.hash, i * HASH_BYTES);
-    return true;
+  /** 1 for slots that the index has: one look per run of slots beside each other. */
+  #known(): Uint8Array {
+    const { pool, slots } = this.job;
+    const known = new Uint8Array(slots.length);
+    for (let i = 0; i < slots.length; ) {
+      let count = 1;
+      while (i + count < slots.length && slots[i + count] === slots[i] + count) count++;
+      for (const row of this.index.between(pool, slots[i], slots[i] + count)) {
+        const at = i + row.slot - slots[i];
+        known[at] = 1;
+        this.result.states[at] = row.bad === null ? SLOT_KNOWN : SLOT_BAD;
+        this.result.hashes.set(row.hash, at * HASH_BYTES);
+      }
+      i += count;
+    }
+    return known;
   }
 
   #read(i: number, count: number): void {

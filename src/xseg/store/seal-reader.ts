@@ -18,6 +18,7 @@ export class SealReader {
       row: p('SELECT slot, hash, bad FROM sealed WHERE pool = ? AND slot = ?'),
       any: p('SELECT 1 FROM sealed LIMIT 1').pluck(),
       from: p('SELECT slot, hash, bad FROM sealed WHERE pool = ? AND slot >= ? ORDER BY slot LIMIT ?'),
+      between: p('SELECT slot, hash, bad FROM sealed WHERE pool = ? AND slot >= ? AND slot < ?'),
       // the least slot: whoever looks at the same rows takes the same one
       same: p(
         'SELECT slot FROM sealed WHERE pool = ? AND substr(hash, 1, 8) = ? AND bad IS NULL AND hash = ? ORDER BY slot LIMIT 1',
@@ -40,6 +41,10 @@ export class SealReader {
   /** rows of slots >= `slot`, ascending */
   from(pool: number, slot: number, max: number): SealedRow[] {
     return this.#statements.from.all(pool, slot, max) as SealedRow[];
+  }
+  /** rows of slots `from` ≤ slot < `to` */
+  between(pool: number, from: number, to: number): SealedRow[] {
+    return this.#statements.between.all(pool, from, to) as SealedRow[];
   }
   /** a slot with these bytes; −1 none */
   slotOf(pool: number, hash: Buffer): number {
