@@ -53,8 +53,8 @@ interface Visit {
   cursor: number;
 }
 
-/** What became of one look at a page. */
-type Outcome = 'next' | 'wait' | 'alone' | 'pause';
+/** What became of one look at a page; 'never': a volume has failed, and what its pages got will not be durable. */
+type Outcome = 'next' | 'wait' | 'alone' | 'pause' | 'never';
 
 export class Folding {
   /** a batch is on its way */
@@ -65,6 +65,8 @@ export class Folding {
   #stack: Visit[] = [];
   #pool = 0;
   #since = 0;
+  /** the batch of a volume failed */
+  #failed = false;
   #folded = new Set<number>();
   #looked = 0;
   /** slots that may be named, as of this step */
@@ -104,9 +106,11 @@ export class Folding {
     this.#looked = 0;
     this.#good.clear();
     let outcome: Outcome = 'next';
-    while (outcome === 'next' && this.#todo.length > 0) {
+    while ((outcome === 'next' || outcome === 'never') && this.#todo.length > 0) {
       if (changes.frames.length >= BATCH_PAGES_MAX || changes.slotRefs.length / 3 >= BATCH_ENTRIES_MAX) break;
-      if (now - this.#since > GIVE_UP_MS) outcome = this.#finishLeaf(this.#todo[0], seal, hashes, nodes);
+      const never = outcome === 'never' || this.#failed;
+      this.#failed = false;
+      if (never || now - this.#since > GIVE_UP_MS) outcome = this.#finishLeaf(this.#todo[0], seal, hashes, nodes);
       else outcome = this.#look(changes, seal, hashes, nodes);
     }
     seal.hashes = Buffer.concat(hashes);
@@ -162,6 +166,7 @@ export class Folding {
         this.#looked++;
         const frame = this.#load(child);
         if (frame === WAIT) return 'wait';
+        if (frame !== BROKEN && this.#ownerOf(frame)?.failed) return 'never';
         if (frame !== BROKEN && this.#borrows(frame, fold)) {
           this.#stack.push({ page: child, cursor: 0 });
           return 'next';
@@ -181,7 +186,8 @@ export class Folding {
   /** Entries of one page go over. Nobody borrows them any more. */
   #change(frame: number, fold: Fold, changes: Changes, seal: SealChanges): Outcome {
     const { frames } = this;
-    const live = this.host.ownerOf(frames.owner[frame], frames.generation[frame]);
+    const live = this.#ownerOf(frame);
+    if (live?.failed) return 'never';
     // A grant that is out copies from the slot that the entry names now.
     if (live !== undefined && frames.pins[frame] !== 0) return 'wait';
     if (live === undefined && frames.flying[frame]) return 'wait';
@@ -206,7 +212,7 @@ export class Folding {
     this.tree.touch(live, frame);
     into.row = true;
     this.locked = true;
-    into.waiters.push(() => this.#landed());
+    into.waiters.push((error) => this.#landed(error !== 0));
     this.host.changed(live);
     this.host.commitSoon(live);
     return 'next';
@@ -261,12 +267,18 @@ export class Folding {
     this.locked = true;
     this.commits.sendLoose(batch, (error) => {
       if (error === null) for (const frame of flying) this.frames.flying[frame]--;
-      this.#landed();
+      this.#landed(error !== null);
     });
   }
 
-  #landed(): void {
+  /** The resource that may write the page in place. */
+  #ownerOf(frame: number): Resource | undefined {
+    return this.host.ownerOf(this.frames.owner[frame], this.frames.generation[frame]);
+  }
+
+  #landed(failed: boolean): void {
     this.locked = false;
+    this.#failed = failed;
     this.#rest = true;
     this.host.poke();
   }

@@ -1,0 +1,132 @@
+/** Folding under volumes that cannot follow. */
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { Commits, type CommitsHost } from '../../src/xseg/mapper/commits.ts';
+import { Folding, type FoldingHost } from '../../src/xseg/mapper/folding.ts';
+import { Frames, OWNED } from '../../src/xseg/mapper/frames.ts';
+import { Changes, type Resource } from '../../src/xseg/mapper/resource.ts';
+import { Tree, type TreeHost } from '../../src/xseg/mapper/tree.ts';
+import { loadNative } from '../../src/xseg/native.ts';
+import { type CommitBatch, RELEASE_SLOT } from '../../src/xseg/store/batch.ts';
+import type { StoreReader } from '../../src/xseg/store/reader.ts';
+
+const native = loadNative();
+const HASH = Buffer.alloc(32, 7);
+const [PAGE, CHILD, FROM, TO] = [10, 11, 100, 200];
+const VOLUME = 9;
+
+let core: number;
+beforeEach(() => {
+  core = native.createCore({ reactors: 1, frames: 64, spinUs: 0, ioThreads: 1, ioUring: false });
+});
+afterEach(() => native.destroyCore(core));
+
+/** A leaf whose first entry is `slot`. */
+function leaf(id: number, base: number, slot: number, flags: number, owner: number): Buffer {
+  const entries = new Uint32Array(1024);
+  entries[0] = slot + 1;
+  entries[1] = flags;
+  const blob = Buffer.alloc(8192);
+  return blob.subarray(0, native.encodePageFrom(entries, 0, id, base, owner, 1, 1, blob, 0));
+}
+
+/** A sealed page, and one in place of a volume that borrows from it. */
+function setUp(live: { failed: number; changes: Changes } | undefined) {
+  const store = new Map<number, Buffer>([
+    [PAGE, leaf(PAGE, 0, FROM, OWNED, 1)],
+    [CHILD, leaf(CHILD, PAGE, FROM, 0, VOLUME)],
+  ]);
+  const reader = {
+    page: (id: number) => store.get(id),
+    childrenAfter: (id: number, after: number) => (id === PAGE && after < CHILD ? [CHILD] : []),
+    seal: { row: (_pool: number, slot: number) => (slot === TO ? { slot, hash: HASH, bad: null } : undefined) },
+  } as unknown as StoreReader;
+  const frames = new Frames(native, core);
+  const treeHost = { log: () => undefined, changed: () => undefined } as unknown as TreeHost;
+  const tree = new Tree(frames, reader, native, core, treeHost);
+  const sent: CommitBatch[] = [];
+  const commitsHost: Partial<CommitsHost> = { send: (batch) => void sent.push(batch), meta: () => ({}) };
+  const commits = new Commits(frames, tree, native, core, () => 0, commitsHost as CommitsHost);
+  let children = false;
+  const host: FoldingHost = {
+    ownerOf: (id) => (id === VOLUME ? (live as Resource | undefined) : undefined),
+    hasNewChildren: () => children,
+    nextRelease: () => 1,
+    changed: () => undefined,
+    commitSoon: () => undefined,
+    commitAll: () => undefined,
+    poke: () => undefined,
+  };
+  const folding = new Folding(frames, tree, reader, commits, native, host);
+  folding.start(1, [{ page: PAGE, moves: new Map([[0, { from: FROM, to: TO, hash: HASH }]]), hash: HASH }], 0);
+  const entry = (page: number) => {
+    const frame = frames.byPage.get(page) as number;
+    return [frames.value(frame, 0) - 1, frames.flags(frame, 0)];
+  };
+  const answer = (batch: CommitBatch) => commits.result({ seq: batch.seq, error: null, ms: 0, logBytes: 0 });
+  return { folding, tree, frames, sent, entry, answer, setNewChildren: (on: boolean) => (children = on) };
+}
+
+describe('folding', () => {
+  it('gives a live page the entry in its volume’s batch, then the page that it borrows from', () => {
+    const live = { failed: 0, changes: new Changes() };
+    const t = setUp(live);
+    expect(t.folding.step(0)).toBe(true);
+    expect(t.entry(CHILD)).toEqual([TO, OWNED]);
+    expect(t.entry(PAGE)).toEqual([FROM, OWNED]);
+    expect(t.folding.locked).toBe(true);
+    expect(t.sent).toEqual([]);
+    expect(live.changes.slotRefs).toEqual([1, TO, 1]);
+    expect(live.changes.releases).toEqual([]);
+    for (const waiter of live.changes.waiters) waiter(0);
+    t.folding.step(1); // freeing's turn
+    t.folding.step(2);
+    expect(t.entry(PAGE)).toEqual([TO, OWNED]);
+    expect(t.sent[0]).toMatchObject({
+      slotRefs: [1, TO, 1],
+      releases: [{ kind: RELEASE_SLOT, id: FROM, pool: 1 }],
+      seal: { pages: [PAGE], sealed: [], counts: [1, 0, 1] },
+    });
+    t.answer(t.sent[0]);
+    expect(t.folding.done).toBe(true);
+  });
+
+  it('leaves a page as it is that a failed volume borrows from: what the volume gets is not durable', () => {
+    for (const when of ['before', 'meanwhile']) {
+      const live = { failed: when === 'before' ? 5 : 0, changes: new Changes() };
+      const t = setUp(live);
+      t.folding.step(0);
+      if (when === 'meanwhile') {
+        live.failed = 5;
+        for (const waiter of live.changes.waiters) waiter(5);
+        t.folding.step(1);
+        t.folding.step(2);
+      }
+      expect(t.entry(PAGE)).toEqual([FROM, OWNED]);
+      expect(t.sent).toHaveLength(1);
+      expect(t.sent[0]).toMatchObject({ slotRefs: [], releases: [], seal: { pages: [PAGE], sealed: [1, FROM] } });
+    }
+  });
+
+  it('waits for copies that the store does not have, and for grants', () => {
+    const t = setUp({ failed: 0, changes: new Changes() });
+    t.setNewChildren(true);
+    expect(t.folding.step(0)).toBe(false);
+    t.setNewChildren(false);
+    const child = t.tree.load(CHILD, 0);
+    t.frames.pins[child]++;
+    expect(t.folding.step(1)).toBe(false);
+    expect(t.entry(CHILD)).toEqual([FROM, 0]);
+    t.frames.pins[child]--;
+    expect(t.folding.step(2)).toBe(true);
+    expect(t.entry(CHILD)).toEqual([TO, OWNED]);
+  });
+
+  it('gives up what waits too long, and has the index name what stayed', () => {
+    const t = setUp({ failed: 0, changes: new Changes() });
+    t.setNewChildren(true);
+    expect(t.folding.step(10_000)).toBe(false);
+    expect(t.folding.step(10_001)).toBe(true);
+    expect(t.entry(PAGE)).toEqual([FROM, OWNED]);
+    expect(t.sent[0].seal).toMatchObject({ pages: [PAGE], sealed: [1, FROM] });
+  });
+});
