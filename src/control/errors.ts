@@ -68,6 +68,7 @@ export const ERRORS: Readonly<Record<ErrorCode, Mapping>> = {
   FORMAT_NEWER: { http: 409, exit: EXIT.unsupported },
   NOT_OURS: { http: 409, exit: EXIT.refused },
   HELD: { http: 409, exit: EXIT.refused },
+  STALE: { http: 409, exit: EXIT.refused },
   UNSUPPORTED: { http: 501, exit: EXIT.unsupported },
   SHUTTING_DOWN: { http: 503, exit: EXIT.noDaemon },
   USAGE: { http: 400, exit: EXIT.usage },

@@ -12,7 +12,7 @@ const NBD_SOCKET = 'nbd.sock';
 /** says where a running daemon's sockets are; only a hint, the sockets themselves are asked */
 const DAEMON_FILE = 'daemon.json';
 
-/** what a home may have in it before its store is made */
+/** what a home may have in it before its store is made, besides what a lost or unfinished store leaves (`store.db…`) */
 const OWN_FILES = new Set([
   CONTROL_SOCKET,
   NBD_SOCKET,
@@ -21,8 +21,6 @@ const OWN_FILES = new Set([
   'lock',
   'lock-journal',
   'holder',
-  'store.db-wal',
-  'store.db-shm',
   'pools',
   'lost+found',
 ]);
@@ -78,7 +76,7 @@ export function prepareHome(home: string): void {
   }
   const entries = fs.readdirSync(home);
   if (entries.includes(STORE_FILE)) return;
-  const foreign = entries.find((name) => !OWN_FILES.has(name));
+  const foreign = entries.find((name) => !OWN_FILES.has(name) && !name.startsWith(STORE_FILE));
   if (foreign !== undefined) {
     const text = `${home} holds other things (${foreign}) and is no Atoll home; choose an empty or a new folder`;
     throw new ControlError('NOT_OURS', text);

@@ -2,6 +2,7 @@
 import { Command, CommanderError } from 'commander';
 import { daemonCommands } from './commands/daemon.ts';
 import { poolCommands } from './commands/pool.ts';
+import { recoverCommands } from './commands/recover.ts';
 import { sealCommands } from './commands/seal.ts';
 import { serveCommand } from './commands/serve.ts';
 import { snapshotCommands } from './commands/snapshot.ts';
@@ -45,6 +46,7 @@ export function buildProgram(world: World): Command {
   sealCommands(program, world);
   daemonCommands(program, world);
   topCommand(program, world);
+  recoverCommands(program, world);
   harden(program, world);
   return program;
 }

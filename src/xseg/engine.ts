@@ -8,18 +8,21 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import type { Activity, MapperActivity } from './activity.ts';
+import { findCopies, markServing, removeCopies } from './copies/files.ts';
 import { Exports } from './exports.ts';
 import { type Home, makeFolder, openHome } from './home.ts';
 import { FRAME_BYTES } from './layout.gen.ts';
+import { Copies, type CopiesView, type Generation } from './mapper/copies.ts';
 import type { ControlReply } from './mapper/mapper.ts';
 import { checkName } from './names.ts';
 import { loadNative, type Native } from './native.ts';
-import { formatPool, openPool, plannedGrowth, planPool } from './pools.ts';
+import { crcOf, formatPool, openPool, plannedGrowth, planPool } from './pools.ts';
 import { Hashing } from './seal/hashing.ts';
 import type { HashRequest, HashResult } from './seal/job.ts';
 import type { PoolRow } from './store/batch.ts';
 import { openWriter } from './store/schema.ts';
 import {
+  type BackupReport,
   type CheckReport,
   type Engine,
   EngineError,
@@ -37,6 +40,7 @@ import {
 } from './types.ts';
 
 export { checkStore } from './check.ts';
+export { type RecoverOptions, type RecoverReport, recoverHome } from './copies/recover.ts';
 export * from './types.ts';
 
 export const CACHE_BYTES_DEFAULT = 256 * 1024 * 1024;
@@ -47,6 +51,9 @@ const SPIN_US_DEFAULT = 50;
 /** Threads for blocking work. */
 const IO_THREADS = 8;
 const REACTORS_DEFAULT_MAX = 4;
+export const COPY_INTERVAL_MS_DEFAULT = 5 * 60_000;
+export const COPY_INTERVAL_MS_MIN = 1000;
+export const COPY_INTERVAL_MS_MAX = 24 * 3600_000;
 /** How long a forced delete waits for its connections to end. */
 const FORCE_WAIT_MS = 5000;
 
@@ -55,6 +62,8 @@ interface PoolOpen {
   /** native handle, −1 when it could not be opened */
   handle: number;
   reason: string | null;
+  /** copies of the store that its folder had at the start */
+  copies: Generation[];
 }
 
 class EngineImpl implements Engine {
@@ -68,6 +77,7 @@ class EngineImpl implements Engine {
   #poolChanges: Promise<unknown> = Promise.resolve();
   #mapper: Worker;
   #committer: Worker;
+  #copier: Worker;
   #port: MessagePort;
   #hashing = new Hashing();
 
@@ -82,6 +92,7 @@ class EngineImpl implements Engine {
   ) {
     const toMapper = new MessageChannel();
     const toCommitter = new MessageChannel();
+    const toCopier = new MessageChannel();
     this.#port = toMapper.port1;
     this.#port.on('message', (m: MapperMessage) => this.#message(m));
     const worker = (file: string, data: object, transfer: MessagePort[]) =>
@@ -92,15 +103,33 @@ class EngineImpl implements Engine {
       { storePath: home.storePath, core, port: toCommitter.port2 },
       [toCommitter.port2],
     );
-    const open = [...pools.values()].filter((p) => p.handle >= 0).map(({ row, handle }) => ({ row, handle }));
+    this.#copier = worker(
+      `copies/copier-worker.${extension}`,
+      { storePath: home.storePath, core, port: toCopier.port2 },
+      [toCopier.port2],
+    );
+    const open = [...pools.values()]
+      .filter((p) => p.handle >= 0)
+      .map(({ row, handle, copies }) => ({ row, handle, copies }));
     this.#mapper = worker(
       `mapper/mapper-worker.${extension}`,
-      { core, storePath: home.storePath, clean, port: toMapper.port2, committer: toCommitter.port1, pools: open },
-      [toMapper.port2, toCommitter.port1],
+      {
+        core,
+        storePath: home.storePath,
+        clean,
+        port: toMapper.port2,
+        committer: toCommitter.port1,
+        copier: toCopier.port1,
+        copyIntervalMs: copyInterval(options),
+        homeUuid,
+        pools: open,
+      },
+      [toMapper.port2, toCommitter.port1, toCopier.port1],
     );
     for (const [name, thread] of [
       ['mapper', this.#mapper],
       ['committer', this.#committer],
+      ['copier', this.#copier],
     ] as const) {
       thread.on('error', (error) => this.#died(`${name} failed: ${error.stack ?? error.message}`));
       thread.on('exit', () => this.#died(`${name} ended`));
@@ -196,6 +225,23 @@ class EngineImpl implements Engine {
     });
   }
 
+  async backup(path: string): Promise<BackupReport> {
+    // says which copies it is younger than
+    await this.call('commitMeta');
+    const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
+    return new Promise((resolve, reject) => {
+      const thread = new Worker(new URL(`backup-worker.${extension}`, import.meta.url), {
+        workerData: { storePath: this.home.storePath, path },
+      });
+      thread.on('message', (m: { report: BackupReport } | { error: { code: string; message: string } }) => {
+        if ('report' in m) resolve(m.report);
+        else reject(new EngineError(m.error.code as EngineErrorCode, m.error.message));
+      });
+      thread.on('error', (error) => reject(new EngineError('IO', error.message)));
+      thread.on('exit', () => reject(new EngineError('IO', 'the backup ended without an answer')));
+    });
+  }
+
   // ---- pools
 
   /** One after another: each looks at what there is before it makes more of it. */
@@ -217,12 +263,13 @@ class EngineImpl implements Engine {
     formatPool(row, this.homeUuid, this.native);
     const handle = openPool(row, this.homeUuid, this.native, this.core, this.options.poolFaults?.[row.name]);
     try {
+      prepareCopies(row, this.native, this.options);
       await this.call('insertPool', row, handle);
     } catch (error) {
       this.native.closePool(this.core, handle);
       throw error;
     }
-    this.pools.set(row.name, { row, handle, reason: null });
+    this.pools.set(row.name, { row, handle, reason: null, copies: [] });
     return this.showPool(row.name);
   }
 
@@ -361,12 +408,13 @@ class EngineImpl implements Engine {
   async close(): Promise<void> {
     if (this.#closing) return;
     await this.exports.close();
+    const copierDone = new Promise((resolve) => this.#copier.once('exit', resolve));
     const committerDone = new Promise((resolve) => this.#committer.once('exit', resolve));
     const mapperDone = new Promise((resolve) => this.#mapper.once('exit', resolve));
     const closed = this.call('close');
     this.#closing = true;
     await closed;
-    await Promise.all([committerDone, mapperDone]);
+    await Promise.all([committerDone, mapperDone, copierDone]);
     this.#port.close();
     await this.#hashing.close();
     this.native.destroyCore(this.core);
@@ -396,6 +444,7 @@ interface PoolUsageRow {
   physicalBytes: number;
   reclaimingBytes: number;
   seal: SealInfo;
+  copies: CopiesView;
 }
 
 function poolInfo(pool: PoolOpen, usage: PoolUsageRow | undefined): PoolInfo {
@@ -414,6 +463,13 @@ function poolInfo(pool: PoolOpen, usage: PoolUsageRow | undefined): PoolInfo {
     freeBytes: usage?.freeBytes ?? 0,
     physicalBytes: usage?.physicalBytes ?? 0,
     reclaimingBytes: usage?.reclaimingBytes ?? 0,
+    copies:
+      usage === undefined
+        ? null
+        : {
+            ...usage.copies,
+            takenAt: usage.copies.takenAt === 0 ? null : new Date(usage.copies.takenAt).toISOString(),
+          },
     state,
     reason:
       state === 'failed'
@@ -421,6 +477,33 @@ function poolInfo(pool: PoolOpen, usage: PoolUsageRow | undefined): PoolInfo {
         : pool.reason,
     seal: usage?.seal ?? null,
   };
+}
+
+function copyInterval(options: EngineOptions): number {
+  return options.copyIntervalMs ?? COPY_INTERVAL_MS_DEFAULT;
+}
+
+/**
+ * Before a pool is written: what copies of the store it has, and the mark that it may become newer than they are. Where copies are
+ * switched off those that are there go, since nothing keeps their slots any more.
+ */
+function prepareCopies(row: PoolRow, native: Native, options: EngineOptions): Generation[] {
+  if (!Copies.carries(row)) return [];
+  markServing(row.path);
+  const found = findCopies(row.path, crcOf(native));
+  if (copyInterval(options) === 0) {
+    if (found.length > 0) {
+      const names = found.map(({ name }) => name);
+      removeCopies(row.path, names);
+    }
+    return [];
+  }
+  return found.map(({ name, footer }) => ({
+    name,
+    sequence: footer?.sequence ?? -1,
+    takenAt: footer?.takenAt ?? 0,
+    bytes: footer?.bytes ?? 0,
+  }));
 }
 
 /** Makes what the first start of a home makes: identity and the pool `local`. */
@@ -461,6 +544,9 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
   const cacheBytes = options.cacheBytes ?? CACHE_BYTES_DEFAULT;
   if (cacheBytes < CACHE_BYTES_MIN || cacheBytes > CACHE_BYTES_MAX)
     throw new EngineError('INVALID', 'the map cache has from 16M to 16G');
+  const interval = copyInterval(options);
+  if (interval !== 0 && !(interval >= COPY_INTERVAL_MS_MIN && interval <= COPY_INTERVAL_MS_MAX))
+    throw new EngineError('INVALID', 'copies of the store are made every 1 s to 24 h, or never (0)');
   const native = loadNative();
   const home = openHome(options.home);
   let core = -1;
@@ -475,18 +561,17 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
     });
     const pools = new Map<string, PoolOpen>();
     for (const row of rows) {
+      let handle = -1;
       try {
-        pools.set(row.name, {
-          row,
-          handle: openPool(row, uuid, native, core, options.poolFaults?.[row.name]),
-          reason: null,
-        });
+        handle = openPool(row, uuid, native, core, options.poolFaults?.[row.name]);
+        pools.set(row.name, { row, handle, reason: null, copies: prepareCopies(row, native, options) });
       } catch (error) {
+        if (handle >= 0) native.closePool(core, handle);
         options.log('error', 'a pool could not be opened; its volumes cannot be used', {
           pool: row.name,
           reason: (error as Error).message,
         });
-        pools.set(row.name, { row, handle: -1, reason: (error as Error).message });
+        pools.set(row.name, { row, handle: -1, reason: (error as Error).message, copies: [] });
       }
     }
     const engine = new EngineImpl(options, home, uuid, native, core, pools, clean);

@@ -137,6 +137,11 @@ export function formatPool(row: PoolRow, homeUuid: string, native: Native, first
       if (entries.length > 0) {
         if (existsSync(at) && !firstStart)
           refuseExisting(at, decodeSuperblock(readSuperblockBytes(at), at, crc), homeUuid);
+        if (firstStart && existsSync(at) && entries.some((name) => name !== 'superblock'))
+          throw new EngineError(
+            'NOT_OURS',
+            `${row.path} holds a pool and the home has no store; if that was lost, \`atoll recover ${row.path}\` rebuilds it`,
+          );
         if (!firstStart || entries.some((name) => name !== 'superblock')) {
           throw new EngineError('NOT_OURS', `${row.path} is not empty; a pool wants an empty folder`);
         }

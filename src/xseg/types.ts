@@ -32,6 +32,7 @@ export type EngineErrorCode =
   | 'FORMAT_NEWER'
   | 'NOT_OURS'
   | 'HELD'
+  | 'STALE'
   | 'UNSUPPORTED'
   | 'SHUTTING_DOWN';
 
@@ -126,11 +127,35 @@ export interface PoolInfo {
   physicalBytes: number;
   /** slots that are freed but not zeroed yet */
   reclaimingBytes: number;
+  /** copies of the store that the pool carries; null while it is not open */
+  copies: PoolCopies | null;
   state: 'ok' | 'failed' | 'missing';
   /** why, when not ok */
   reason: string | null;
   /** null while the pool is not open */
   seal: SealInfo | null;
+}
+
+/** Copies of the store that a pool carries (docs/backup-and-recovery.md). */
+export interface PoolCopies {
+  state: 'ok' | 'none' | 'off' | 'unsupported';
+  /** why there is none, or why the last one could not be made */
+  reason: string | null;
+  /** moment of the newest, ISO 8601, UTC; null when there is none */
+  takenAt: string | null;
+  /** of the newest */
+  bytes: number;
+  generations: number;
+  /** freed, and not used again before newer copies are there; part of `reclaimingBytes` */
+  heldBytes: number;
+}
+
+export interface BackupReport {
+  path: string;
+  /** ISO 8601, UTC: the moment that it shows */
+  takenAt: string;
+  bytes: number;
+  seconds: number;
 }
 
 export interface PoolSpecInput {
@@ -202,6 +227,8 @@ export interface EngineOptions {
   reactors?: number;
   spinUs?: number;
   ioUring?: boolean;
+  /** oldest that a pool's copy of the store may become while the store changes; 0: pools carry none; default 5 minutes */
+  copyIntervalMs?: number;
   /** layers that break pools, by pool name: for tests */
   poolFaults?: Record<string, FaultSpec[]>;
   version: string;
@@ -220,6 +247,8 @@ export interface Engine {
   /** for metrics and `atoll top`; costs guests nothing */
   activity(): Promise<Activity>;
   check(onProgress?: (done: number, total: number) => void): Promise<CheckReport>;
+  /** a consistent copy of the store, 0600; `path` absolute, a new file or a folder that is there */
+  backup(path: string): Promise<BackupReport>;
 
   createPool(spec: PoolSpecInput): Promise<PoolInfo>;
   listPools(): Promise<PoolInfo[]>;

@@ -130,6 +130,41 @@ describe('every command', () => {
       expect(pools[0]).toHaveProperty(member);
     expect(await json('check')).toMatchObject({ ok: true, problemCount: 0 });
   });
+
+  it('backup', async () => {
+    expect(await json('backup', 'relative.db')).toMatchObject({ path: path.resolve('relative.db'), bytes: 65536 });
+    // A slash at the end says that a folder is meant, which has to be there.
+    expect(await json('backup', '/srv/new/')).toMatchObject({ path: '/srv/new/' });
+    engine.failures.set('backup', new EngineError('EXISTS', '/srv/x exists; choose another name'));
+    expect(await atoll('backup', '/srv/x')).toMatchObject({
+      exit: 4,
+      err: 'atoll: /srv/x exists; choose another name\n',
+    });
+  });
+});
+
+describe('recover', () => {
+  it('asks no daemon, and says what is wrong', async () => {
+    const home = path.join(folder, 'new');
+    const recover = (...argv: string[]) => atollIn({}, ['recover', ...argv, '--home', home]);
+    expect(await recover('/nowhere')).toMatchObject({ exit: 3, err: 'atoll: there is no pool at /nowhere\n' });
+    expect((await recover(folder)).exit).toBe(4);
+    expect((await recover()).exit).toBe(2);
+    expect(await recover('/nowhere', '--force')).toMatchObject({ exit: 2, err: 'atoll: --force goes with --from\n' });
+    expect((await recover('/nowhere', '--socket', '/x')).exit).toBe(2);
+  });
+});
+
+describe('serve', () => {
+  it('takes times between copies from a second to a day, and 0', async () => {
+    for (const [time, exit] of [
+      ['999ms', 2],
+      ['25h', 2],
+      ['5', 2],
+      ['-1s', 2],
+    ] as const)
+      expect((await atollIn({}, ['serve', '--home', '/proc/nothing', '--copy-every', time])).exit, time).toBe(exit);
+  });
 });
 
 describe('for people', () => {

@@ -6,6 +6,7 @@ import { LogCounts } from '../../src/control/log.ts';
 import { Metrics } from '../../src/control/metrics/registry.ts';
 import type { Activity } from '../../src/xseg/activity.ts';
 import {
+  type BackupReport,
   type CheckReport,
   type Engine,
   EngineError,
@@ -248,6 +249,11 @@ export class FakeEngine implements Engine {
     return address;
   }
 
+  async backup(path: string): Promise<BackupReport> {
+    this.call('backup', path);
+    return { path, takenAt: '2026-01-31T12:00:00.000Z', bytes: 65536, seconds: 0.1 };
+  }
+
   async close(): Promise<void> {
     this.call('close');
     this.closed = true;
@@ -280,6 +286,10 @@ function poolOf(spec: PoolSpecInput): PoolInfo {
     seal: {
       ...{ on: false, paused: false, rate: 0, scrubRate: 0, entries: 0, indexBytes: 0, hashedBytes: 0, foldedBytes: 0 },
       ...{ dedupRatio: 1, backlogSnapshots: 0, backlogBytes: 0, quarantined: 0, scrubbedAt: null },
+    },
+    copies: {
+      ...{ state: 'ok' as const, reason: null, takenAt: '2026-01-31T12:00:00.000Z' },
+      ...{ bytes: 65536, generations: 2, heldBytes: 0 },
     },
   };
 }

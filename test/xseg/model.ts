@@ -83,6 +83,8 @@ export class Model {
   async #open(): Promise<void> {
     this.engine = await this.options.openEngine({
       home: path.join(this.home, 'home'),
+      // the shortest: copies of the store are made, hold slots and let them go all the time
+      copyIntervalMs: 1000,
       cacheBytes: this.options.cacheBytes,
       version: 'test',
       log: (level, event, fields) => {

@@ -1,5 +1,6 @@
-/** /v1/status, /v1/check, /v1/diff */
-import { describeError } from '../errors.ts';
+/** /v1/status, /v1/check, /v1/backup, /v1/diff */
+import path from 'node:path';
+import { ControlError, describeError } from '../errors.ts';
 import { checkResourceName } from './checks.ts';
 import type { Api, ApiContext } from './context.ts';
 import { NdjsonReply } from './ndjson.ts';
@@ -22,6 +23,13 @@ export function daemonRoutes(app: Api, { engine, transfers, sockets }: ApiContex
       max: Math.min(Math.max(1, Number(max ?? schemas.DIFF_PAGE_MAX)), schemas.DIFF_PAGE_MAX),
     }),
   );
+
+  app.post('/v1/backup', { schema: { body: schemas.Backup } }, async (request, reply) => {
+    if (!path.isAbsolute(request.body.path))
+      throw new ControlError('INVALID', 'the path of a backup has to be absolute');
+    reply.code(201);
+    return engine.backup(request.body.path);
+  });
 
   app.post('/v1/check', { schema: { body: schemas.Nothing } }, async (request, reply) => {
     const lines = new NdjsonReply(reply);

@@ -59,6 +59,8 @@ export const Protect = Type.Object({ on: Type.Boolean() }, strict);
 export const SnapshotListQuery = Type.Object({ volume: Type.Optional(Name), hidden: Type.Optional(Flag) }, strict);
 export const SnapshotDeleteQuery = Type.Object({ force: Type.Optional(Flag) }, strict);
 
+export const Backup = Type.Object({ path: Type.String({ minLength: 1, maxLength: 4096 }) }, strict);
+
 export const DiffQuery = Type.Object(
   { from: Name, to: Name, offset: Type.Optional(Digits), max: Type.Optional(Digits) },
   strict,

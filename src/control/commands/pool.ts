@@ -1,9 +1,9 @@
 /** atoll pool … */
 import path from 'node:path';
 import type { Command } from 'commander';
-import type { PoolInfo } from '../../xseg/types.ts';
+import type { PoolCopies, PoolInfo } from '../../xseg/types.ts';
 import { route } from '../client.ts';
-import { type Column, facts, sizeFact, table } from '../output.ts';
+import { type Column, facts, shortTime, sizeFact, table } from '../output.ts';
 import { formatSize, parseSize } from '../sizes.ts';
 import { type CommonOptions, clientOf, print, type World } from '../world.ts';
 import { group, leaf } from './context.ts';
@@ -83,8 +83,18 @@ function poolFacts(pool: PoolInfo): string {
     ['used', sizeFact(pool.usedBytes)],
     ['free', sizeFact(pool.freeBytes)],
     ['on its backend', sizeFact(pool.physicalBytes)],
-    ['being zeroed', sizeFact(pool.reclaimingBytes)],
+    ['coming back', sizeFact(pool.reclaimingBytes)],
+    ['copy of the store', copyFact(pool.copies)],
     ['sealing', pool.seal === null ? '-' : sealLine(pool.seal)],
     ['scrubbing', pool.seal === null ? '-' : scrubLine(pool.seal)],
   ]);
+}
+
+function copyFact(copies: PoolCopies | null): string {
+  if (copies === null) return '-';
+  const { takenAt, bytes, generations, heldBytes, reason } = copies;
+  if (takenAt === null) return `none: ${reason}`;
+  const held = heldBytes > 0 ? `; ${formatSize(heldBytes)} held for it` : '';
+  const older = generations > 1 ? ', and an older one' : '';
+  return `${shortTime(takenAt)}, ${formatSize(bytes)}${older}${held}${reason === null ? '' : `; ${reason}`}`;
 }

@@ -1,5 +1,6 @@
 /** atoll serve: the daemon in the foreground. */
 import { type Command, Option } from 'commander';
+import { parseDuration } from '../durations.ts';
 import type { LogLevel } from '../log.ts';
 import { type NbdAddress, parseMetricsAddress, parseNbdAddress } from '../serve/addresses.ts';
 import type { ServeOptions } from '../serve/run.ts';
@@ -21,6 +22,7 @@ export function serveCommand(program: Command, world: World): void {
     .option('--cache <size>', 'memory for map pages, 16M to 16G (default 256M)', parseSize)
     .option('--reactors <n>', `native event loops, 1 to ${REACTORS_MAX}`, countOption(1, REACTORS_MAX))
     .option('--spin-us <n>', 'longest busy poll of a socket, microseconds', countOption(0, SPIN_US_MAX))
+    .option('--copy-every <time>', 'oldest copy of the store in a pool, 1s to 24h; 0: none (default 5m)', parseDuration)
     .option('--no-io-uring', 'threads instead of io_uring')
     .option('--metrics <address>', 'serve metrics on loopback TCP too, such as 127.0.0.1:9187', parseMetricsAddress)
     .option('--log-json', 'log lines as JSON')

@@ -13,6 +13,9 @@ import { ServiceManager } from './notify.ts';
 
 /** docs/format.md and the engine: below it, one fault would evict what the next needs */
 const CACHE_BYTES_MIN = 16 << 20;
+/** the engine's, in ms: copies more often would do nothing but copy, and later than a day they are none */
+const COPY_EVERY_MIN = 1000;
+const COPY_EVERY_MAX = 24 * 3600_000;
 
 export interface ServeOptions extends CommonOptions {
   nbd?: NbdAddress[];
@@ -23,6 +26,8 @@ export interface ServeOptions extends CommonOptions {
   spinUs?: number;
   ioUring: boolean;
   metrics?: TcpAddress;
+  /** ms */
+  copyEvery?: number;
   logJson?: boolean;
   logLevel?: LogLevel;
 }
@@ -42,6 +47,10 @@ export async function serve(options: ServeOptions, world: World): Promise<void> 
   if (options.socket !== undefined) throw new ControlError('USAGE', 'serve takes --socket-dir, not --socket');
   if (options.cache !== undefined && options.cache < CACHE_BYTES_MIN) {
     throw new ControlError('USAGE', 'the map cache needs at least 16M');
+  }
+  const { copyEvery = COPY_EVERY_MAX } = options;
+  if (copyEvery !== 0 && (copyEvery < COPY_EVERY_MIN || copyEvery > COPY_EVERY_MAX)) {
+    throw new ControlError('USAGE', '--copy-every takes 1s to 24h, or 0 for no copies');
   }
   const daemon = await Daemon.start({
     home: resolveHome(options.home, world.env),
@@ -72,6 +81,7 @@ function engineOptions(options: ServeOptions): Omit<EngineOptions, 'home' | 'log
     ...(options.cache === undefined ? {} : { cacheBytes: options.cache }),
     ...(options.spinUs === undefined ? {} : { spinUs: options.spinUs }),
     ...(options.ioUring ? {} : { ioUring: false }),
+    ...(options.copyEvery === undefined ? {} : { copyIntervalMs: options.copyEvery }),
   };
 }
 

@@ -362,8 +362,9 @@ export class Freeing {
   #adopt(ghost: number, child: number, last: boolean, live: Resource | null, pool: number, changes: Changes): void {
     const { frames } = this;
     const leaf = frames.level[ghost] === 0;
-    // A grant that is out copies from what the entry names now: written in place meanwhile, that write would be lost.
-    const granted = frames.pins[child] !== 0;
+    // A grant that is out copies from what the entry names now: written in place meanwhile, that write would be lost. And
+    // a copy of the store may show the slot in a snapshot that is gone since.
+    const granted = frames.pins[child] !== 0 || this.host.pool(pool)?.holding.on === true;
     for (let i = 0; i < PAGE_ENTRIES; i++) {
       const ghostHigh = frames.high(ghost, i);
       if ((ghostHigh & OWNED) === 0) continue;

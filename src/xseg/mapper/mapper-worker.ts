@@ -5,6 +5,7 @@ import type { PoolRow } from '../store/batch.ts';
 import { StoreReader } from '../store/reader.ts';
 import { portChannel } from './channel.ts';
 import { systemClock } from './clock.ts';
+import type { Generation } from './copies.ts';
 import { Mapper } from './mapper.ts';
 
 interface MapperData {
@@ -17,7 +18,11 @@ interface MapperData {
   /** to the committer */
   committer: MessagePort;
   /** pools that are open: id → native handle */
-  pools: { row: PoolRow; handle: number }[];
+  pools: { row: PoolRow; handle: number; copies: Generation[] }[];
+  /** to the copier */
+  copier: MessagePort;
+  copyIntervalMs: number;
+  homeUuid: string;
 }
 
 const data = workerData as MapperData;
@@ -31,6 +36,9 @@ const mapper = new Mapper(
     face: portChannel(data.port),
     committer: portChannel(data.committer),
     pools: data.pools,
+    copier: portChannel(data.copier),
+    copyIntervalMs: data.copyIntervalMs,
+    homeUuid: data.homeUuid,
   },
   (level, event, fields) => data.port.postMessage({ log: { level, event, fields } }),
   (reason) => {
@@ -42,3 +50,4 @@ const mapper = new Mapper(
 mapper.run();
 data.port.close();
 data.committer.close();
+data.copier.close();

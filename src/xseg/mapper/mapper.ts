@@ -3,6 +3,7 @@
  * control messages go on. Runs in a worker thread (`mapper-worker.ts`) that blocks in the addon, never in the event loop.
  */
 import type { MapperActivity } from '../activity.ts';
+import type { CopierAnswer, CopierRequest } from '../copies/requests.ts';
 import {
   OP_SYNC_DONE,
   OP_WAKE,
@@ -21,6 +22,7 @@ import { EngineError, type PoolSettings } from '../types.ts';
 import type { Channel } from './channel.ts';
 import type { Clock } from './clock.ts';
 import { Commits } from './commits.ts';
+import { Copies, type Generation } from './copies.ts';
 import { Faults } from './faults.ts';
 import { Frames } from './frames.ts';
 import { Freeing } from './freeing.ts';
@@ -64,8 +66,13 @@ export interface MapperParts {
   face: Channel;
   /** to the committer: batches go, results come */
   committer: Channel;
-  /** pools that are open: id → native handle */
-  pools: { row: PoolRow; handle: number }[];
+  /** pools that are open: id → native handle, and the copies of the store that they carry */
+  pools: { row: PoolRow; handle: number; copies?: Generation[] }[];
+  /** to the copier; without it pools carry no copies */
+  copier?: Channel;
+  /** see `Copies` */
+  copyIntervalMs?: number;
+  homeUuid?: string;
 }
 
 export interface ControlRequest {
@@ -98,11 +105,13 @@ export class Mapper {
   readonly operations: Operations;
   #hashing = new Map<number, (result: HashResult | null) => void>();
   #leftovers = new Map<number, Leftovers>();
+  readonly copies: Copies;
   #tickets = new Map<number, (error: number) => void>();
   #nextTicket = 1;
   #nextPage: number;
   #nextResource: number;
   #nextRelease: number;
+  #nextCopy: number;
   #dirty = new Set<Resource>();
   #wanted = new Set<Resource>();
   #wantAll = false;
@@ -117,6 +126,8 @@ export class Mapper {
   #volumesAt: number;
   #dirtyMax: number;
   #stopping = false;
+  /** the groups are sealed: nothing is freed any more */
+  #sealed = false;
   #stopped = false;
 
   constructor(
@@ -135,6 +146,9 @@ export class Mapper {
     this.#nextPage = Number(this.reader.meta('next_page') ?? 1);
     this.#nextResource = Number(this.reader.meta('next_resource') ?? 1);
     this.#nextRelease = Math.max(Number(this.reader.meta('next_release') ?? 1), this.reader.releaseMax() + 1);
+    this.#nextCopy = Number(this.reader.meta('next_copy') ?? 1);
+    for (const { copies = [] } of parts.pools)
+      for (const { sequence } of copies) this.#nextCopy = Math.max(this.#nextCopy, sequence + 1);
     this.#dirtyMax = Math.min(DIRTY_PAGES_MAX, Math.floor(this.frames.count * DIRTY_SHARE_MAX));
     const recordAt = (handle: number) => this.#volumesAt + handle * (VolumeRecord.BYTES / 4);
     const logLine = this.log;
@@ -170,7 +184,12 @@ export class Mapper {
         },
         freed: (runs) => this.#freed(runs),
         pagesDurable: (pages) => this.#pagesDurable(pages),
-        meta: () => ({ next_page: this.#nextPage, next_resource: this.#nextResource, next_release: this.#nextRelease }),
+        meta: () => ({
+          next_page: this.#nextPage,
+          next_resource: this.#nextResource,
+          next_release: this.#nextRelease,
+          next_copy: this.#nextCopy,
+        }),
         fatal: (reason) => this.fatal(reason),
         landed: (r) => this.#landed(r),
         log: logLine,
@@ -273,14 +292,22 @@ export class Mapper {
       ticket,
       log: logLine,
     });
+    const { copier } = parts;
+    const copyIntervalMs = copier === undefined ? 0 : (parts.copyIntervalMs ?? 0);
+    this.copies = new Copies(copyIntervalMs, parts.homeUuid ?? '', this.clock, {
+      send: (request: CopierRequest) => copier?.send(request),
+      nextSequence: () => this.#nextCopy++,
+      commits: () => this.commits.count,
+      log: logLine,
+    });
     for (const row of this.reader.pools()) this.poolRows.set(row.id, row);
-    for (const { row, handle } of parts.pools) {
-      const pool = this.addPool(row, handle);
+    for (const { row, handle, copies } of parts.pools) {
+      const pool = this.addPool(row, handle, copies);
       if (!parts.clean) this.#leftovers.set(row.id, new Leftovers(native, core, handle, pool.files(), ticket));
     }
   }
 
-  addPool(row: PoolRow, handle: number): SlotPool {
+  addPool(row: PoolRow, handle: number, copies: Generation[] = []): SlotPool {
     const host: PoolHost = {
       activate: (_pool, change, ensure, done) => {
         const batch = this.commits.newBatch();
@@ -304,6 +331,7 @@ export class Mapper {
     this.sealer.settings(row.id);
     this.quarantine.addPool(row.id);
     this.poolRows.set(row.id, row);
+    this.copies.add(pool, copies);
     return pool;
   }
 
@@ -324,7 +352,8 @@ export class Mapper {
   turn(): void {
     const quiet = this.#turnWaiters.length === 0 && this.#wanted.size === 0 && !this.#wantAll;
     const background = !this.freeing.idle || this.#backlog() || this.#framesWaiters.length > 0;
-    const sleep = background ? SLEEP_BACKGROUND_MS : this.#dirty.size > 0 ? SLEEP_DIRTY_MS_MAX : SLEEP_MS_MAX;
+    const timed = this.#dirty.size > 0 || this.copies.waitedFor;
+    const sleep = background ? SLEEP_BACKGROUND_MS : timed ? SLEEP_DIRTY_MS_MAX : SLEEP_MS_MAX;
     const timeout = quiet ? Math.min(sleep, this.sealer.dueIn(), this.scrubber.dueIn()) : 0;
     const taken = this.native.take(this.parts.core, this.faults.staging, TAKE_MAX, timeout);
     const now = this.clock.now();
@@ -341,12 +370,13 @@ export class Mapper {
         this.#framesWaiters = next;
       });
     }
+    this.copies.turn(now);
     for (const pool of this.pools.values()) pool.turn();
     if (!this.#stopping) {
       this.sealer.turn(now);
       this.scrubber.turn(now);
     }
-    if (!this.sealer.locked) this.freeing.turn(now);
+    if (!this.#sealed && !this.sealer.locked) this.freeing.turn(now);
     this.#commit(now);
     this.faults.flushReplies();
     this.#meters.turns++;
@@ -478,6 +508,11 @@ export class Mapper {
       if (result === undefined) break;
       this.commits.result(result);
     }
+    for (; this.parts.copier !== undefined; ) {
+      const answer = this.parts.copier.receive() as CopierAnswer | undefined;
+      if (answer === undefined) break;
+      this.copies.result(answer);
+    }
     for (;;) {
       const request = this.parts.face.receive() as ControlRequest | undefined;
       if (request === undefined) break;
@@ -521,6 +556,7 @@ export class Mapper {
             id: p.id,
             failed: p.failed,
             seal: this.sealer.info(p),
+            copies: this.copies.view(p),
           })),
         );
       case 'setPool':
@@ -581,6 +617,10 @@ export class Mapper {
         const r = this.registry.byFullName(a[0]);
         return done(null, r === undefined ? -1 : r.handle);
       }
+      case 'commitMeta':
+        return this.commits.sendLoose(this.commits.newBatch(), (error) =>
+          done(error === null ? null : new EngineError('IO', error.message)),
+        );
       case 'flushAll':
         return this.#flushAll(() => done(null));
       case 'close':
@@ -739,6 +779,7 @@ export class Mapper {
     const waitZero = () => {
       const unsettled = [...this.#leftovers.values()].some((leftovers) => !leftovers.done);
       if (this.commits.inFlight > 0 || unsettled) return this.#turnWaiters.push(waitZero);
+      this.#sealed = true;
       const batch = this.commits.newBatch();
       const syncs: [number, number][] = [];
       for (const pool of this.pools.values()) {
@@ -756,7 +797,7 @@ export class Mapper {
         if (error !== 0) failed = true;
         if (--left > 0) return;
         if (failed) return this.#end(done);
-        this.commits.sendLoose(batch, () => this.#end(done));
+        this.commits.sendLoose(batch, () => this.copies.finish(() => this.#end(done)));
       };
       for (const [pool, file] of syncs) this.native.syncFile(this.parts.core, pool, file, this.#ticket(one));
       one(0);
@@ -768,6 +809,7 @@ export class Mapper {
   #end(done: () => void): void {
     this.faults.flushReplies();
     this.parts.committer.send('close');
+    this.parts.copier?.send({ op: 'close' } satisfies CopierRequest);
     this.#stopped = true;
     done();
   }

@@ -11,6 +11,7 @@ import { GROUP_ACTIVE, GROUP_SEALED } from '../store/batch.ts';
 import { bitCount, bitFill, bitGet, findClearRun } from '../store/bitmap.ts';
 import type { StoreReader } from '../store/reader.ts';
 import { type Clock, systemClock } from './clock.ts';
+import { Holding } from './holding.ts';
 import { Zeroing, type ZeroingHost } from './zeroing.ts';
 
 /** Groups kept ready so that a volume that starts to write finds one. */
@@ -21,6 +22,8 @@ const LOW_SHARE = 0.25;
 export const THIN_RESERVE_BYTES = 64 * 1024 * 1024;
 /** No group is prepared for so long after one could not be; whatever failed it may fail them all. */
 const PREPARE_RETRY_MS = 1000;
+/** Slots that copies have let go are given to zeroing while it has fewer than this. */
+const ZEROING_SLOTS_MAX = 65536;
 /** Groups that could not be prepared, at most, before they are tried again instead of others. */
 const FAILED_GROUPS_MAX = 16;
 
@@ -80,6 +83,12 @@ export class SlotPool {
   /** monotonic ms before which no group is prepared */
   #prepareAt = 0;
   readonly #zeroing: Zeroing;
+  /** freed slots that copies of the store may name */
+  readonly holding: Holding;
+  /** a copy from before this start is named: free slots that are not known to be zero may be in it */
+  oldCopies = false;
+  /** somebody waits for slots, and there is nothing but what is held */
+  pressed = false;
   /** somebody was told to wait since space came back */
   #wanted = false;
   #usageAt = 0;
@@ -105,6 +114,7 @@ export class SlotPool {
       ended: () => this.wake(),
     };
     this.#zeroing = new Zeroing(native, core, handle, this.blockSize, this.groupSlots, zeroing, clock);
+    this.holding = new Holding(this.groupSlots);
     this.#summary = reader.groups(row.id);
     this.usedSlots = 0;
     this.#nextGroup = 0;
@@ -132,7 +142,12 @@ export class SlotPool {
 
   /** freed durable, waiting for readers or zeroing */
   get reclaimingSlots(): number {
-    return this.#zeroing.waitingSlots;
+    return this.#zeroing.waitingSlots + this.holding.ready;
+  }
+
+  /** freed durable, and kept as they are because a copy of the store may name them */
+  get heldSlots(): number {
+    return this.holding.held;
   }
 
   /** freed durable, but they could not be zeroed: nobody waits for them */
@@ -162,7 +177,7 @@ export class SlotPool {
       usedBytes: used,
       freeBytes: Math.max(0, capacity - used),
       physicalBytes: native.physicalBytes,
-      reclaimingBytes: (this.reclaimingSlots + this.freeingSlots + this.lostSlots) * this.blockSize,
+      reclaimingBytes: (this.reclaimingSlots + this.heldSlots + this.freeingSlots + this.lostSlots) * this.blockSize,
     };
   }
 
@@ -197,7 +212,7 @@ export class SlotPool {
 
   #allocate(owner: { id: number; group: Group | null }, count: number): SlotRun | 'wait' | 'full' | 'failed' {
     if (this.failed) return 'failed';
-    if (this.#thinFull()) return 'full';
+    if (this.#thinFull()) return this.#held();
     for (let tries = 0; tries < 3; tries++) {
       let group = owner.group;
       if (group === null || group.available === 0 || !group.ready) {
@@ -232,7 +247,14 @@ export class SlotPool {
   /** No group can be made ready: is space on its way back? */
   #outlook(): 'wait' | 'full' {
     if (this.#preparing > 0 || this.reclaimingSlots > 0 || this.freeingSlots > 0) return 'wait';
-    return 'full';
+    return this.#held();
+  }
+
+  /** Nothing else is on its way: is anything held that copies could let go? */
+  #held(): 'wait' | 'full' {
+    if (this.heldSlots === 0 && this.holding.ready === 0) return 'full';
+    this.pressed = true;
+    return 'wait';
   }
 
   #pick(owner: number): Group | null {
@@ -267,10 +289,13 @@ export class SlotPool {
   /** The group to prepare next: one of the store that has free slots, a new one, one that failed before; −1 none now. */
   #next(): number {
     if (this.clock.now() < this.#prepareAt) return -1;
-    for (const { grp, used } of this.#summary) {
-      if (used < this.groupSlots * 0.95 && !this.#groups.has(grp) && !this.#failedGroups.has(grp)) return grp;
-    }
+    const roomy = ({ grp, used }: { grp: number; used: number }) =>
+      used < this.groupSlots * 0.95 && !this.#groups.has(grp) && !this.#failedGroups.has(grp);
+    // of an active one nothing is known: while copies hold that back, it has nothing to give
+    for (const group of this.#summary)
+      if (roomy(group) && !(this.oldCopies && group.state === GROUP_ACTIVE)) return group.grp;
     if (this.#failedGroups.size < FAILED_GROUPS_MAX && this.#newGroupFits()) return this.#nextGroup;
+    if (this.oldCopies) for (const group of this.#summary) if (roomy(group)) return group.grp;
     for (const grp of this.#failedGroups) if (!this.#groups.has(grp)) return grp;
     return -1;
   }
@@ -353,20 +378,23 @@ export class SlotPool {
   #zeroUnknown(group: Group, beyond: number): void {
     const runs: number[] = [];
     const queued = this.#zeroing.pending(group.grp)?.slots;
+    const held = this.holding.pending(group.grp);
     let start = -1;
     for (let i = 0; i <= this.groupSlots - beyond; i++) {
       const unknown =
         i < this.groupSlots - beyond &&
         bitGet(group.unavailable, i) &&
         !bitGet(group.used, i) &&
-        (queued === undefined || !bitGet(queued, i));
+        (queued === undefined || !bitGet(queued, i)) &&
+        (held === undefined || !bitGet(held, i));
       if (unknown && start < 0) start = i;
       if (!unknown && start >= 0) {
         runs.push(group.first + start, i - start);
         start = -1;
       }
     }
-    this.#zeroing.add(0, runs, true);
+    if (this.oldCopies) this.holding.add(runs);
+    else this.#zeroing.add(0, runs, true);
   }
 
   /** Slots handed out that no commit ever named: back, as soon as nobody can hold them. */
@@ -383,7 +411,13 @@ export class SlotPool {
       slots += runs[i + 1];
     }
     this.freeingSlots -= slots;
-    this.#queue(runs);
+    if (!this.holding.on) {
+      this.#queue(runs);
+      return;
+    }
+    this.holding.add(runs);
+    // who waited for them to be durable must say now that copies are what they wait for
+    if (this.waiters.length > 0) this.wake();
   }
 
   #unuse(slot: number, count: number): void {
@@ -413,12 +447,21 @@ export class SlotPool {
   }
 
   get backlog(): boolean {
-    return !this.failed && this.#zeroing.backlog;
+    return !this.failed && (this.#zeroing.backlog || this.holding.ready > 0);
   }
 
   /** Starts zeroing what is due. Called every turn of the mapper. */
   turn(): void {
-    if (!this.failed) this.#zeroing.turn(this.#wanted);
+    if (this.failed) return;
+    if (this.holding.ready > 0 && this.#zeroing.waitingSlots < ZEROING_SLOTS_MAX)
+      this.#queue(this.holding.take(ZEROING_SLOTS_MAX));
+    this.#zeroing.turn(this.#wanted);
+  }
+
+  /** Copies have let slots go, or never will: who waits looks again. */
+  letGo(): void {
+    this.pressed = false;
+    this.wake();
   }
 
   #wake(): void {
