@@ -3,7 +3,8 @@
  * while, a kill -9 in the middle and a clean stop at the end; all of it written down.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Daemon } from '../../../bench/daemon.ts';
+import { ControlError, Daemon } from '../../../bench/daemon.ts';
+import { NbdClosed, NbdError } from '../../../bench/nbd.ts';
 import { MIB } from '../../../bench/size.ts';
 import { SECTOR_BYTES } from '../../e2e/lib/model.ts';
 import { Writer } from '../../e2e/lib/writer.ts';
@@ -56,6 +57,7 @@ export class Load {
   private snapshots: Named[] = [];
   private count = 0;
   private over = false;
+  private problem: Error | null = null;
   /** this life may end at any moment */
   private deadly = false;
 
@@ -95,17 +97,27 @@ export class Load {
     for (const volume of this.volumes) await this.begin(volume);
     const changing = this.change();
     const enough = (): boolean => (deadly ? !this.daemon.running : this.flushes() - before >= this.options.flushes);
-    while (!enough() && Date.now() < deadline) await sleep(POLL_MS);
+    while (!enough() && Date.now() < deadline) {
+      await sleep(POLL_MS);
+      this.checkAlive();
+    }
     if (deadly && this.daemon.running) throw new Error('the daemon did not die');
     await end();
     await changing;
-    for (const { name, writer } of this.volumes)
-      if (writer.failure) throw new Error(`writer of ${name}: ${writer.failure.message}`);
+    this.checkAlive();
   }
 
-  private async begin({ name, writer }: Named & { writer: Writer }): Promise<void> {
-    await writer.start(this.daemon.nbdSocket, name, CONNECTIONS);
-    if (this.deadly) writer.expectDeath();
+  private begin({ name, writer }: Named & { writer: Writer }): Promise<void> {
+    return writer.start(this.daemon.nbdSocket, name, CONNECTIONS);
+  }
+
+  /** Errors that a daemon that is alive must not give. */
+  private checkAlive(): void {
+    if (this.problem) throw this.problem;
+    for (const { name, writer } of this.volumes) {
+      if (this.deadly && writer.failure instanceof NbdClosed) writer.failure = null;
+      if (writer.failure) throw new Error(`writer of ${name}: ${writer.failure.message}`);
+    }
   }
 
   private flushes(): number {
@@ -144,7 +156,8 @@ export class Load {
         await this.step();
       }
     } catch (error) {
-      if (!this.over && !this.deadly) throw error;
+      const refused = error instanceof ControlError || error instanceof NbdError;
+      if (!this.over && (refused || !this.deadly)) this.problem = error as Error;
     }
   }
 
