@@ -285,6 +285,26 @@ describe('sealing', () => {
     expect((await e.showPool('p')).seal?.hashedBytes).toBe(first + BLOCK);
   });
 
+  it('reads pools as they are opened: O_DIRECT, one file, blocks of 4 MiB', async () => {
+    const kinds = [
+      { name: 'direct', path: path.join(home.dir, 'direct/'), blockSize: 4096, direct: true },
+      { name: 'file', path: path.join(home.dir, 'file'), blockSize: 65536, size: 128 * MIB },
+      { name: 'large', path: path.join(home.dir, 'large/'), blockSize: 4 * MIB, direct: true },
+    ];
+    for (const spec of kinds) {
+      await e.createPool(spec);
+      await e.setPool(spec.name, { seal: true });
+      const bytes = Buffer.alloc(17 * MIB + 512);
+      blocks(4096, 3, 20).copy(bytes, MIB);
+      await e.createVolume({ name: spec.name, size: bytes.length, pool: spec.name });
+      await write(spec.name, 0, bytes);
+      await e.createSnapshot(spec.name, 's');
+      expect(await sealed(`${spec.name}@s`)).toBe(expectedHash(bytes, spec.blockSize));
+      expect((await readAll(`${spec.name}@s`)).equals(bytes)).toBe(true);
+    }
+    await clean();
+  });
+
   it('settings live on; off and paused mean nothing is hashed; rates are checked', async () => {
     await e.setPool('p', { sealPaused: true, sealRate: 12 * MIB, scrubRate: 3 * MIB });
     await e.createVolume({ name: 'v', size: MIB, pool: 'p' });
