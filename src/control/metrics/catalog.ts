@@ -5,9 +5,10 @@ import { DAEMON } from './daemon.ts';
 import type { Definition } from './definition.ts';
 import { MAP } from './map.ts';
 import { REQUESTS } from './requests.ts';
+import { SEAL } from './seal.ts';
 import { POOL_STATES, SLOT_EVENTS, SPACE } from './space.ts';
 
-export const CATALOG: readonly Definition[] = [...REQUESTS, ...MAP, ...COMMITS, ...SPACE, ...DAEMON];
+export const CATALOG: readonly Definition[] = [...REQUESTS, ...MAP, ...COMMITS, ...SPACE, ...SEAL, ...DAEMON];
 
 /**
  * The values a label may have, or how many at most. Nothing that users make without bound is ever a label: volumes, snapshots
