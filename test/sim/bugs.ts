@@ -6,28 +6,20 @@ export const SIMULATED_BUGS = {
   // 1: acknowledged is durable
   'sync-skipped': 'a data sync of a volume answers without syncing',
   'sync-forgets-a-file': 'a data sync of a volume leaves out the last of its files',
-  'fsync-retried': 'a failed fsync is tried again, and the second answer is believed',
   'flush-without-map': 'a flush syncs data and does not ask for the map',
-  'write-not-marked': 'a write in place does not mark its file for the next sync',
   'grant-not-marked': 'a write to a new slot does not mark its file for the next sync',
   'fua-ignored': 'a write with FUA is answered like any other',
   // 2: a map never points at data that is not there
   'sync-answered-early': 'a data sync is answered before it is done, so that the commit overtakes it',
   'commit-answered-early': 'a commit is answered before it is durable',
-  'epoch-early': 'slots and frames are used again one epoch too early',
-  'epoch-ignored': 'slots and frames are used again while reactors hold them',
   // 3: every commit is atomic, ordered, checksummed
   'commit-torn': 'a crash leaves half of a commit',
   'commit-lost': 'a commit is lost between two others',
   'page-rots': 'a crash flips a bit of a map page in the store',
   // 5: a snapshot is a consistent cut
   'generation-not-advanced': 'a snapshot does not advance the generation',
-  'writers-not-awaited': 'a snapshot does not wait for the writes of the old generation',
   'stamp-ignored': 'a reactor writes in place whatever the generation of the page is',
-  'admission-skipped': 'a reactor writes in place without being counted',
   // 6: space comes back
-  'slot-ref-lost': 'a reference on a slot is not counted',
-  'slot-ref-twice': 'a reference on a slot is counted twice',
   'page-ref-lost': 'a reference on a page is not counted',
   'slot-leaked': 'a slot that is freed stays used in the store',
   'release-lost': 'work that frees is lost',
@@ -36,7 +28,6 @@ export const SIMULATED_BUGS = {
   'zeroing-skipped': 'freed slots are not zeroed',
   'zeroing-short': 'the last block of a zeroing is left out',
   'copy-short': 'the last sector of a block that is copied is left out',
-  'group-forgets-dirty': 'a sealed group forgets which slots are not known to be zero',
   'group-forgets-active': 'a crash leaves a group in the state it had before it became active',
 } as const;
 

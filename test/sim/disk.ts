@@ -6,7 +6,6 @@
  */
 import { EIO, ENOSPC } from '../../src/xseg/mapper/errors.ts';
 import type { PoolRow } from '../../src/xseg/store/batch.ts';
-import type { Bugs } from './bugs.ts';
 import type { Rng } from './rng.ts';
 
 export const SECTOR = 512;
@@ -64,7 +63,6 @@ export class SimDisk {
   constructor(
     readonly row: PoolRow,
     readonly rng: Rng,
-    readonly bugs: Bugs,
   ) {
     const span = row.kind === 'directory' ? row.group_slots * 2 ** row.block_shift : 2 ** 50;
     this.fileSectors = span / SECTOR;
@@ -176,7 +174,7 @@ export class SimDisk {
 
   /** A sync that began at `version` ends. 0 or errno; a failure is for good. */
   syncEnds(number: number, version: number): number {
-    if (this.failed && !this.bugs.has('fsync-retried')) return EIO;
+    if (this.failed) return EIO;
     const file = this.#files.get(number);
     if (file === undefined) throw new Error(`sync of file ${number} of pool ${this.row.name}, which was never made`);
     if (this.#strikes('syncFails')) {
@@ -188,7 +186,7 @@ export class SimDisk {
   }
 
   #syncFailed(file: SimFile): void {
-    if (!this.bugs.has('fsync-retried')) this.failed = true;
+    this.failed = true;
     this.tainted = true;
     // the kernel says once that it lost them and keeps them as clean pages
     for (const pending of file.pending.values())

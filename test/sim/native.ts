@@ -19,6 +19,7 @@ import {
   VOLUMES_MAX,
   VolumeRecord,
 } from '../../src/xseg/layout.gen.ts';
+import type { Clock } from '../../src/xseg/mapper/clock.ts';
 import { EIO } from '../../src/xseg/mapper/errors.ts';
 import type { Native } from '../../src/xseg/native.ts';
 import type { Bugs } from './bugs.ts';
@@ -103,6 +104,8 @@ export class SimNative implements Used {
   readonly #metaAt: number;
   readonly scratchAt: number;
   #epoch = 1;
+  /** how fast the clock runs */
+  time = 1;
 
   constructor(
     readonly shape: CoreShape,
@@ -110,6 +113,7 @@ export class SimNative implements Used {
     readonly codec: Native,
     readonly rng: Rng,
     readonly bugs: Bugs,
+    readonly clock: Clock,
     memory?: ArrayBuffer,
   ) {
     const volumes = SegmentHeader.BYTES;
@@ -222,7 +226,6 @@ export class SimNative implements Used {
   }
 
   writersDrained(_core: number, volume: number): boolean {
-    if (this.bugs.has('writers-not-awaited')) return true;
     const old = (this.words[this.recordAt(volume) + VolumeRecord.generation / 4] + 1) & 1;
     for (let r = 0; r < this.shape.reactors; r++)
       if (this.#admitted[this.#admittedAt(volume, r, old)] > 0) return false;
@@ -234,7 +237,7 @@ export class SimNative implements Used {
   }
 
   admit(volume: number, reactor: number, generation: number, by: number): void {
-    if (!this.bugs.has('admission-skipped')) this.#admitted[this.#admittedAt(volume, reactor, generation & 1)] += by;
+    this.#admitted[this.#admittedAt(volume, reactor, generation & 1)] += by;
   }
 
   get epoch(): number {
@@ -246,10 +249,9 @@ export class SimNative implements Used {
   }
 
   epochSafe(): number {
-    if (this.bugs.has('epoch-ignored')) return this.#epoch;
     let oldest = this.#epoch;
     for (const reactor of this.reactors) oldest = Math.min(oldest, reactor.published);
-    return this.bugs.has('epoch-early') ? Math.min(this.#epoch, oldest + 1) : oldest;
+    return oldest;
   }
 
   // ---- rings
@@ -409,6 +411,9 @@ export class SimNative implements Used {
     this.#jobs.push({
       step: () => {
         if (at < list.length && error === 0) {
+          const [address, length] = [list[at], list[at + 1]];
+          if (this.reactors.some((reactor) => reactor.holds(disk, address, length)))
+            throw new Error(`bytes ${address}+${length} are zeroed while a reactor holds them`);
           if (!this.bugs.has('zeroing-skipped')) error = disk.zero(list[at], list[at + 1]);
           at += 2;
           return false;
@@ -482,7 +487,7 @@ class SyncJob implements Job {
     }
     for (const file of this.#unsynced) native.markFile(0, volume, file);
     const failedAt = native.recordAt(volume) + VolumeRecord.failed / 4;
-    if (this.#error !== 0 && !native.bugs.has('fsync-retried')) native.words[failedAt] ||= this.#error;
+    if (this.#error !== 0) native.words[failedAt] ||= this.#error;
     const finished = this.#current;
     const error = this.#error;
     const again = this.next.length > 0;

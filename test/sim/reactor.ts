@@ -39,6 +39,9 @@ const IO_BYTES_MAX = 1 << 20;
 const LOAD_LEAVES_MAX = 64;
 const RETRIES_MAX = 1000;
 const ECANCELED = 125;
+/** I/O that takes long enough for what it looked up to be given up, freed and used again meanwhile. */
+const SLOW_SHARE = 0.1;
+const SLOW_MS = [200, 2000, 10_000];
 export const ENOTSUP = 95;
 
 export type Op = 'read' | 'write' | 'flush' | 'trim' | 'zeroes' | 'status';
@@ -112,6 +115,9 @@ interface Io {
   run: (() => number) | null;
   error: number;
   address: number;
+  length: number;
+  /** nothing of it happens before: some disks are slow now and then */
+  due: number;
 }
 
 interface Target {
@@ -162,9 +168,23 @@ export class SimReactor {
     return this.#submitted.length + this.replies.length + this.#runnable.length;
   }
 
-  /** Block I/O on its way. */
+  /** Block I/O that could go on now. */
   get ios(): number {
-    return this.#ios.length;
+    const now = this.native.clock.now();
+    let count = 0;
+    for (const io of this.#ios) if (io.due <= now) count++;
+    return count;
+  }
+
+  /** True when block I/O that has not moved its bytes yet is for bytes of this range of a pool. */
+  holds(disk: SimDisk, address: number, length: number): boolean {
+    return this.#ios.some(
+      (io) =>
+        io.run !== null &&
+        this.native.diskOf(io.work.volume) === disk &&
+        io.address < address + length &&
+        address < io.address + io.length,
+    );
   }
 
   /** Some of the block I/O moves its bytes although the daemon is no more: it was with the kernel. */
@@ -209,8 +229,8 @@ export class SimReactor {
 
   /** One step of one asynchronous operation: its bytes move, or the reactor hears that they have. */
   ioStep(): void {
-    const at = this.rng.int(this.#ios.length);
-    const io = this.#ios[at];
+    const now = this.native.clock.now();
+    const io = this.rng.pick(this.#ios.filter((one) => one.due <= now));
     if (io.run !== null) {
       io.error = io.run();
       io.run = null;
@@ -218,7 +238,7 @@ export class SimReactor {
     }
     this.#turn(() => {
       // still among those on their way while the turn publishes: it may go on with what it looked up
-      this.#ios.splice(at, 1);
+      this.#ios.splice(this.#ios.indexOf(io), 1);
       this.#ioEnded(io);
     });
   }
@@ -332,9 +352,12 @@ export class SimReactor {
     this.#unpend(work.request);
   }
 
-  #startIo(work: Work, step: Step, address: number, run: () => number): void {
+  #startIo(work: Work, step: Step, address: number, length: number, run: () => number): void {
     work.step = step;
-    this.#ios.push({ work, epoch: this.#epoch, run, error: 0, address });
+    const due =
+      this.native.clock.now() +
+      (this.rng.chance(SLOW_SHARE) ? this.rng.int(this.rng.pick(SLOW_MS)) * this.native.time : 0);
+    this.#ios.push({ work, epoch: this.#epoch, run, error: 0, address, length, due });
   }
 
   #ioEnded(io: Io): void {
@@ -473,7 +496,7 @@ export class SimReactor {
       } else {
         const run = () => target.disk.read(span.address, request.sectors, from, count);
         if (this.rng.chance(0.4)) {
-          this.#startIo(this.#takeWork(request, 'read'), 'read', span.address, run);
+          this.#startIo(this.#takeWork(request, 'read'), 'read', span.address, span.length, run);
         } else {
           const error = run();
           if (error !== 0) {
@@ -545,7 +568,7 @@ export class SimReactor {
           SimReactor.#fail(request, error);
           return 'finished';
         }
-        if (!this.bugs.has('write-not-marked')) this.#markWritten(target, span.address);
+        this.#markWritten(target, span.address);
       }
       request.cursor += span.length;
     }
@@ -571,7 +594,7 @@ export class SimReactor {
     work.pieceEnd = work.cursor + span.length;
     this.native.admit(work.volume, this.id, generation, 1);
     const { from, at, sectors } = this.#sourceOf(work.request, work.cursor, span.length);
-    this.#startIo(work, 'in place', span.address, () =>
+    this.#startIo(work, 'in place', span.address, span.length, () =>
       durable
         ? target.disk.writeDurable(span.address, from, at, sectors)
         : target.disk.write(span.address, from, at, sectors),
@@ -660,7 +683,7 @@ export class SimReactor {
     if (this.bugs.has('copy-short')) sectors--;
     const run = () => target.disk.read(address, buffer, readFrom / SECTOR, sectors);
     if (this.rng.chance(0.4)) {
-      this.#startIo(work, 'copy read', address, run);
+      this.#startIo(work, 'copy read', address, sectors * SECTOR, run);
       return;
     }
     const error = run();
@@ -677,7 +700,7 @@ export class SimReactor {
       const run = () => target.disk.write(address, from, at, sectors);
       if (this.rng.chance(0.5)) {
         work.moving = length;
-        this.#startIo(work, 'move', address, run);
+        this.#startIo(work, 'move', address, length, run);
         return;
       }
       const error = run();
@@ -698,7 +721,7 @@ export class SimReactor {
     const address = work.slotNew * target.blockBytes;
     const run = () => target.disk.write(address, buffer, 0, buffer.length);
     if (this.rng.chance(0.5)) {
-      this.#startIo(work, 'move', address, run);
+      this.#startIo(work, 'move', address, target.blockBytes, run);
       return;
     }
     const error = run();

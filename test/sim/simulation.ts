@@ -108,7 +108,7 @@ export class Simulation {
     this.workload.begin();
     while (world.steps < stepsMax) {
       const length = rng.pick([50, 400, 1500, 4000]) * (0.5 + rng.next());
-      const faultAt = rng.chance(0.25) ? rng.int(length) : -1;
+      const faultAt = rng.chance(0.35) ? rng.int(length) : -1;
       let died = false;
       for (let i = 0; i < length && !died; i++) {
         if (i === faultAt) breakSomething(world);

@@ -5,7 +5,7 @@
 import Database from 'better-sqlite3';
 import type { Channel } from '../../src/xseg/mapper/channel.ts';
 import type { Native } from '../../src/xseg/native.ts';
-import { type CommitBatch, type CommitResult, GROUP_SEALED, type PoolRow } from '../../src/xseg/store/batch.ts';
+import type { CommitBatch, CommitResult, PoolRow } from '../../src/xseg/store/batch.ts';
 import { Committer } from '../../src/xseg/store/committer.ts';
 import { StoreReader } from '../../src/xseg/store/reader.ts';
 import { createTables } from '../../src/xseg/store/schema.ts';
@@ -131,13 +131,9 @@ export class SimStore {
   #broken(batch: CommitBatch): CommitBatch {
     const { bugs, rng } = this;
     if (bugs.size === 0) return batch;
-    if (bugs.has('slot-ref-lost') && batch.slotRefs.length > 0) batch.slotRefs.splice(0, 3);
-    if (bugs.has('slot-ref-twice') && batch.slotRefs.length > 0) batch.slotRefs[2] *= 2;
     if (bugs.has('page-ref-lost') && batch.pageRefs.length > 0) batch.pageRefs.splice(0, 2);
     if (bugs.has('release-lost') && batch.releases.length > 0 && rng.chance(0.2)) batch.releases.pop();
     if (bugs.has('slot-leaked') && batch.freed.length > 0 && this.#leaked++ === 3) batch.freed.splice(0, 3);
-    if (bugs.has('group-forgets-dirty'))
-      for (const group of batch.groups) if (group.state === GROUP_SEALED && group.dirty !== null) group.dirty.fill(0);
     if (bugs.has('commit-lost') && !this.#lostOne && batch.pages.length > 0 && rng.chance(0.05)) {
       this.#lostOne = true;
       return { ...batch, pages: [], resources: [], taken: [], freed: [], releases: [], releasesDone: [] };

@@ -70,6 +70,8 @@ interface Pace {
   store: number;
   face: number;
   workload: number;
+  /** how fast the clock runs */
+  time: number;
 }
 
 export class World {
@@ -115,7 +117,7 @@ export class World {
     });
     for (const row of pools) {
       this.store.addPool(row);
-      this.disks.push(new SimDisk(row, this.rng, this.bugs));
+      this.disks.push(new SimDisk(row, this.rng));
     }
   }
 
@@ -147,6 +149,7 @@ export class World {
       this.codec,
       rng,
       this.bugs,
+      this.clock,
       this.#memory,
     );
     this.#memory = this.native.buffer;
@@ -160,7 +163,9 @@ export class World {
       store: speed(),
       face: 2 * speed(),
       workload: 1.5 * speed(),
+      time: rng.pick([1, 1, 10, 100]),
     };
+    this.native.time = this.#pace.time;
     const face: Channel = {
       receive: () => this.#requests.shift(),
       send: (message) => void this.#replies.push(structuredClone(message) as ControlReply),
@@ -333,7 +338,8 @@ export class World {
     const event = rng.weighted(weights);
     this.note(event);
     const quiet = reactorWork + ios + native.jobs + this.#replies.length === 0 && !store.busy && !native.mail;
-    this.now += quiet && rng.chance(0.2) ? rng.int(300) : rng.chance(0.02) ? rng.int(200) : rng.next() * 0.2;
+    this.now +=
+      pace.time * (quiet && rng.chance(0.2) ? rng.int(300) : rng.chance(0.02) ? rng.int(200) : rng.next() * 0.2);
     try {
       if (event === 0) this.#mapperTurn();
       else if (event === 1) rng.pick(native.reactors.filter((r) => r.work > 0)).step();

@@ -1,0 +1,50 @@
+/** Bugs that the simulation must find (docs/simulation.md): in the simulated parts, and in the engine's source. */
+import fs from 'node:fs';
+import path from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { SIMULATED_BUGS, type SimulatedBug } from './bugs.ts';
+import { MUTANTS, mutate } from './mutants.ts';
+import { Simulation, type SimulationOptions } from './simulation.ts';
+import { SimulationFailure } from './world.ts';
+
+/** Seeds are fixed: a bug is found or it is not. */
+const SEEDS = 10;
+const STEPS = 6000;
+const FOLDER = path.join(import.meta.dirname, '../../build/sim-mutants', String(process.pid));
+/** The longest hunt is a few seconds on an idle machine. */
+const TIMEOUT_MS = 300_000;
+
+/** What the first seed that fails says; null when none does. */
+function hunt(options: SimulationOptions): string | null {
+  for (let seed = 1; seed <= SEEDS; seed++) {
+    try {
+      new Simulation(seed, { steps: STEPS, ...options }).run();
+    } catch (error) {
+      if (error instanceof SimulationFailure) return error.reason;
+      throw error;
+    }
+  }
+  return null;
+}
+
+beforeAll(() => fs.mkdirSync(FOLDER, { recursive: true }));
+afterAll(() => fs.rmSync(FOLDER, { recursive: true, force: true }));
+
+describe('a bug in what surrounds the engine is found', () => {
+  for (const bug of Object.keys(SIMULATED_BUGS) as SimulatedBug[])
+    it(`${bug}: ${SIMULATED_BUGS[bug]}`, { timeout: TIMEOUT_MS }, () => {
+      expect(hunt({ bugs: new Set([bug]) })).not.toBeNull();
+    });
+});
+
+describe('a bug in the engine is found', () => {
+  it('and the same way of compiling it without one passes', { timeout: TIMEOUT_MS }, async () => {
+    const engine = await mutate(null, path.join(FOLDER, 'none'));
+    expect(new Simulation(1, { steps: STEPS, engine }).run().crashes).toBeGreaterThan(0);
+  });
+  for (const [i, mutant] of MUTANTS.entries())
+    it(`invariant ${mutant.invariant}: ${mutant.name}`, { timeout: TIMEOUT_MS }, async () => {
+      const engine = await mutate(mutant, path.join(FOLDER, String(i)));
+      expect(hunt({ engine })).not.toBeNull();
+    });
+});
