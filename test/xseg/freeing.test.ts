@@ -53,7 +53,7 @@ it('pages that take over entries are all in the batch of their group', () => {
     hasNewChildren: () => false,
     held: () => false,
     indexed: () => false,
-    slotGoes: () => undefined,
+    freed: () => undefined,
     pendingPageRefs: () => 0,
   };
   const freeing = new Freeing(frames, tree, reader, commits, native, host as FreeingHost);

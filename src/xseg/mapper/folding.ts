@@ -3,12 +3,13 @@
  * get it before the page that they borrow it from, each for itself. A step is one batch; what it decides from is durable,
  * since it takes turns with freeing.
  */
+import { PAGE_ENTRIES } from '../layout.gen.ts';
 import type { Native } from '../native.ts';
 import { RELEASE_SLOT } from '../store/batch.ts';
 import type { StoreReader } from '../store/reader.ts';
 import { emptySeal, HASH_BYTES, type SealChanges } from '../store/seal-batch.ts';
 import type { Commits } from './commits.ts';
-import { type Frames, OWNED } from './frames.ts';
+import { type Frames, OWNED, VALUE_HI_MASK } from './frames.ts';
 import { Changes, type Resource } from './resource.ts';
 import { BROKEN, type Tree, WAIT } from './tree.ts';
 
@@ -17,7 +18,7 @@ const BATCH_PAGES_MAX = 64;
 const BATCH_ENTRIES_MAX = 1024;
 /** Children of a page looked at in one step. */
 const CHILDREN_PER_STEP = 64;
-/** A leaf that cannot be folded for so long (a volume that failed, pages always dirty) stays as it is. */
+/** A leaf that cannot be folded for so long (pages always dirty, new clones all the time) stays as it is. */
 const GIVE_UP_MS = 10_000;
 
 /** One entry's way. */
@@ -40,6 +41,8 @@ export interface Fold {
 export interface FoldingHost {
   ownerOf(resourceId: number, generation: number): Resource | undefined;
   hasNewChildren(page: number): boolean;
+  /** the slot is in quarantine, durably or not yet */
+  isBad(pool: number, slot: number): boolean;
   nextRelease(): number;
   changed(resource: Resource): void;
   commitSoon(resource: Resource): void;
@@ -53,7 +56,7 @@ interface Visit {
   cursor: number;
 }
 
-/** What became of one look at a page; 'never': a volume has failed, and what its pages got will not be durable. */
+/** What became of one look at a page; 'never': a volume has failed or a page is damaged, and the leaf stays as it is. */
 type Outcome = 'next' | 'wait' | 'alone' | 'pause' | 'never';
 
 export class Folding {
@@ -71,6 +74,8 @@ export class Folding {
   #looked = 0;
   /** slots that may be named, as of this step */
   #good = new Map<number, boolean>();
+  #words = new Uint32Array(PAGE_ENTRIES * 2);
+  #header = new Float64Array(8);
 
   constructor(
     readonly frames: Frames,
@@ -136,12 +141,13 @@ export class Folding {
     const frame = this.#load(visit.page);
     if (frame === WAIT) return 'wait';
     if (frame === BROKEN) {
-      // freed meanwhile, or damaged: nothing to change
+      // Freed meanwhile: nothing to change. A damaged one may have pages that borrow through it.
+      if (this.#stack.length > 1 && this.reader.page(visit.page) !== undefined) return 'never';
       this.#stack.pop();
       return this.#stack.length === 0 ? this.#finishLeaf(fold, seal, hashes, nodes) : 'next';
     }
     this.frames.pins[frame]++;
-    const below = this.#borrowers(visit, fold);
+    const below = this.#borrowers(visit, fold, changes);
     this.frames.pins[frame]--;
     if (below !== 'next') return below;
     if (this.#stack[this.#stack.length - 1] !== visit) return 'next';
@@ -153,7 +159,7 @@ export class Folding {
   }
 
   /** Looks for a page that borrows from this one and has to go first; it is then on the stack. */
-  #borrowers(visit: Visit, fold: Fold): Outcome {
+  #borrowers(visit: Visit, fold: Fold, changes: Changes): Outcome {
     if (this.host.hasNewChildren(visit.page)) {
       this.host.commitAll();
       return 'wait';
@@ -166,10 +172,18 @@ export class Folding {
         this.#looked++;
         const frame = this.#load(child);
         if (frame === WAIT) return 'wait';
-        if (frame !== BROKEN && this.#ownerOf(frame)?.failed) return 'never';
-        if (frame !== BROKEN && this.#borrows(frame, fold)) {
+        if (frame === BROKEN) {
+          // whether it borrows, or others through it, cannot be known
+          if (this.reader.page(child) !== undefined) return 'never';
+        } else if (this.#ownerOf(frame)?.failed) {
+          return 'never';
+        } else if (this.#borrows(frame, fold)) {
           this.#stack.push({ page: child, cursor: 0 });
           return 'next';
+        } else if (this.#borrowsAfterCrash(frame, fold, changes)) {
+          const live = this.#ownerOf(frame);
+          if (live !== undefined) this.host.commitSoon(live);
+          return 'wait';
         }
         visit.cursor = child;
       }
@@ -180,6 +194,25 @@ export class Folding {
     const { frames } = this;
     for (const [index, { from }] of fold.moves)
       if (frames.value(frame, index) === from + 1 && (frames.high(frame, index) & OWNED) === 0) return true;
+    return false;
+  }
+
+  /**
+   * The page borrows in the store, though in memory it does not any more: until its batch is durable a crash, or the failure
+   * of its volume, brings back an entry that needs the slot. What goes in this step's own batch is as good as durable.
+   */
+  #borrowsAfterCrash(frame: number, fold: Fold, changes: Changes): boolean {
+    const { frames } = this;
+    if ((!frames.dirty[frame] && !frames.flying[frame]) || changes.frames.includes(frame)) return false;
+    const page = frames.pageId[frame];
+    const blob = this.reader.page(page);
+    if (blob === undefined) return false;
+    const words = this.#words;
+    if (this.native.decodePageTo(blob, page, words, this.#header) !== 0) return true;
+    for (const [index, { from }] of fold.moves) {
+      const high = words[index * 2 + 1];
+      if (words[index * 2] + (high & VALUE_HI_MASK) * 2 ** 32 === from + 1 && (high & OWNED) === 0) return true;
+    }
     return false;
   }
 
@@ -223,7 +256,8 @@ export class Folding {
     let good = this.#good.get(move.to);
     if (good === undefined) {
       const row = this.reader.seal.row(this.#pool, move.to);
-      good = row !== undefined && row.bad === null && row.hash.equals(move.hash);
+      good =
+        row !== undefined && row.bad === null && row.hash.equals(move.hash) && !this.host.isBad(this.#pool, move.to); // not durable yet
       this.#good.set(move.to, good);
     }
     return good;

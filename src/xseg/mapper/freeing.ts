@@ -33,8 +33,8 @@ export interface FreeingHost {
   hasNewChildren(page: number): boolean;
   /** it is being sealed: nothing of it may go, or become writable in place */
   held(page: number): boolean;
-  /** the slot is being freed: nobody names it any more */
-  slotGoes(pool: number, slot: number): void;
+  /** [pool, slot, count] triples are free for good */
+  freed(runs: number[]): void;
   /** the slot is in the index of sealed blocks */
   indexed(pool: number, slot: number): boolean;
   /** deltas of page_ref and slot_ref that are in batches of others, not durable yet */
@@ -164,7 +164,7 @@ export class Freeing {
     this.commits.sendLoose(batch, (error) => {
       if (error === null) for (const frame of flying) this.frames.flying[frame]--;
       this.#landed(error === null ? 0 : 1, changes);
-      if (error === null) this.#giveBack(changes.freed);
+      if (error === null) this.host.freed(changes.freed);
     });
   }
 
@@ -177,16 +177,6 @@ export class Freeing {
     }
     this.pagesFreed += changes.pagesDeleted.length;
     this.#more = true;
-  }
-
-  #giveBack(freed: number[]): void {
-    const byPool = new Map<number, number[]>();
-    for (let i = 0; i < freed.length; i += 3) {
-      const runs = byPool.get(freed[i]) ?? [];
-      runs.push(freed[i + 1], freed[i + 2]);
-      byPool.set(freed[i], runs);
-    }
-    for (const [pool, runs] of byPool) this.host.pool(pool)?.freedDurable(runs);
   }
 
   /**
@@ -257,7 +247,6 @@ export class Freeing {
     else freed.push(pool, slot, 1);
     const slots = this.host.pool(pool);
     if (slots !== undefined) slots.freeingSlots++;
-    this.host.slotGoes(pool, slot);
     this.slotsFreed++;
   }
 

@@ -230,7 +230,7 @@ export class Mapper {
       commitSoon,
       hasNewChildren: (page) => this.#hasNewChildren(page),
       held: (page) => this.sealer.held(page),
-      slotGoes: (pool, slot) => this.quarantine.remove(pool, slot),
+      freed: (runs) => this.#freed(runs),
       indexed: (pool, slot) => this.sealer.indexed(pool, slot),
       pendingPageRefs: (page) => this.#pendingPageRefs.get(page) ?? 0,
       log: logLine,
@@ -277,6 +277,7 @@ export class Mapper {
       freeing: () => this.freeing.busy,
       ownerOf: (id, generation) => this.#ownerOf(id, generation),
       hasNewChildren: (page) => this.#hasNewChildren(page),
+      isBad: (pool, slot) => this.quarantine.has(pool, slot),
       nextRelease,
       changed,
       commitSoon,
@@ -480,7 +481,10 @@ export class Mapper {
       list.push(runs[i + 1], runs[i + 2]);
       byPool.set(runs[i], list);
     }
-    for (const [pool, list] of byPool) this.pools.get(pool)?.freedDurable(list);
+    for (const [pool, list] of byPool) {
+      this.quarantine.freed(pool, list);
+      this.pools.get(pool)?.freedDurable(list);
+    }
   }
 
   #baseAdded(page: number, base: number): void {

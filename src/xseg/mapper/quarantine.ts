@@ -9,6 +9,8 @@ import type { Resource } from './resource.ts';
 
 export class Quarantine {
   #slots = new Map<number, Set<number>>();
+  /** pools that had a slot in here: leaves that nobody saw when it left may still have the bit */
+  #marked = new Set<number>();
 
   constructor(
     readonly frames: Frames,
@@ -18,7 +20,9 @@ export class Quarantine {
   ) {}
 
   addPool(pool: number): void {
-    this.#slots.set(pool, new Set(this.reader.seal.bad(pool)));
+    const slots = new Set(this.reader.seal.bad(pool));
+    this.#slots.set(pool, slots);
+    if (slots.size > 0) this.#marked.add(pool);
   }
 
   has(pool: number, slot: number): boolean {
@@ -33,7 +37,7 @@ export class Quarantine {
   /** A leaf is about to be shown to reactors. */
   mark(pool: number, frame: number): void {
     const slots = this.#slots.get(pool);
-    if (slots === undefined || slots.size === 0) return;
+    if (slots === undefined || !this.#marked.has(pool)) return;
     for (let i = 0; i < PAGE_ENTRIES; i++) {
       const value = this.frames.value(frame, i);
       if (value !== 0) this.#set(frame, i, value, slots.has(value - 1));
@@ -43,12 +47,21 @@ export class Quarantine {
   /** From this call on reads of the slot answer EIO. */
   add(pool: number, slot: number): void {
     this.#slots.get(pool)?.add(slot);
+    this.#marked.add(pool);
     this.#change(pool, slot, true);
   }
 
-  /** The slot is well, or is freed: nothing names it then. */
+  /** The slot is well, or is free: nothing names it then. */
   remove(pool: number, slot: number): void {
     if (this.#slots.get(pool)?.delete(slot)) this.#change(pool, slot, false);
+  }
+
+  /** Runs [slot, count, …] are free, durably: before anything else can be in them. */
+  freed(pool: number, runs: number[]): void {
+    const slots = this.#slots.get(pool);
+    if (slots === undefined || slots.size === 0) return;
+    for (let i = 0; i < runs.length; i += 2)
+      for (let slot = runs[i]; slot < runs[i] + runs[i + 1]; slot++) this.remove(pool, slot);
   }
 
   /** In all leaves that reactors see. */
