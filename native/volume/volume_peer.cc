@@ -146,14 +146,14 @@ void VolumePeer::complete(Request* request) {
     return;
   }
   const bool inside_submit = submitting_ == request;
+  add_relaxed(inside_submit ? inline_count_ : async_count_, 1);
   if (inside_submit) {
-    add_relaxed(inline_count_, 1);
     submitting_ = nullptr;
   } else {
-    add_relaxed(async_count_, 1);
     count_wait(*request);
   }
-  if (request->error != 0) add_relaxed(errors_count_, 1);
+  if (request->error != 0) [[unlikely]]
+    add_relaxed(errors_count_, 1);
   request->done(request);
 }
 

@@ -161,7 +161,7 @@ class VolumePeer final : public RequestSink {
   bool run_put_off();
   Local& counted(uint32_t volume);
   void count_request(const Request& request);
-  void count_wait(const Request& request);
+  [[gnu::noinline]] void count_wait(const Request& request);
 
   // spans.cc
   Span read_span(const Target& target, uint64_t cursor, uint64_t end);
