@@ -32,7 +32,7 @@ function newServer({ log, metrics }: ApiContext, requestMs: number): Api {
     bodyLimit: BODY_BYTES_MAX,
     requestTimeout: requestMs,
     // How late a late request may be noticed; Node's own default would be half a minute more.
-    http: { connectionsCheckingInterval: Math.min(1000, requestMs) },
+    http: { headersTimeout: requestMs, connectionsCheckingInterval: Math.min(1000, requestMs) },
     routerOptions: { maxParamLength: PARAM_LENGTH_MAX },
     ajv: { customOptions: { coerceTypes: false, removeAdditional: false, useDefaults: false, allErrors: false } },
     frameworkErrors: (error, request, reply) => {
