@@ -29,6 +29,9 @@ class Run {
   readonly result: HashResult;
   #zero: Buffer;
   #zeroHash: Buffer;
+  /** slot of the index that was read last, and its bytes */
+  #lastSame = -1;
+  #other: Buffer;
 
   constructor(
     readonly job: HashJob,
@@ -43,6 +46,7 @@ class Run {
       ms: 0,
     };
     this.#zero = Buffer.alloc(job.blockSize);
+    this.#other = Buffer.alloc(job.blockSize);
     this.#zeroHash = zeroBlockHash(job.blockSize);
   }
 
@@ -107,7 +111,25 @@ class Run {
     const hash = block.equals(this.#zero) ? this.#zeroHash : blockHash(block);
     this.result.states[i] = SLOT_HASHED;
     this.result.hashes.set(hash, i * HASH_BYTES);
-    if (!this.job.always) this.result.same[i] = this.index.slotOf(this.job.pool, hash);
+    if (this.job.always) return;
+    const same = this.index.slotOf(this.job.pool, hash);
+    if (same >= 0 && this.#holds(same, block)) this.result.same[i] = same;
+  }
+
+  /** Whether the slot of the index still has these bytes: on a disk that lost them the block in hand would be the last copy. */
+  #holds(slot: number, block: Buffer): boolean {
+    const { core, handle, blockSize } = this.job;
+    if (this.#lastSame !== slot) {
+      this.#lastSame = -1;
+      try {
+        native.readNow(core, handle, slot * blockSize, this.#other);
+      } catch {
+        return false;
+      }
+      this.#lastSame = slot;
+      this.result.bytesRead += blockSize;
+    }
+    return this.#other.equals(block);
   }
 }
 
