@@ -50,6 +50,7 @@ function setUp(live: { failed: number; changes: Changes } | undefined) {
   const host: FoldingHost = {
     ownerOf: (id) => (id === VOLUME ? (live as Resource | undefined) : undefined),
     hasNewChildren: () => children,
+    isBad: () => false,
     nextRelease: () => 1,
     changed: () => undefined,
     commitSoon: () => undefined,
@@ -63,7 +64,7 @@ function setUp(live: { failed: number; changes: Changes } | undefined) {
     return [frames.value(frame, 0) - 1, frames.flags(frame, 0)];
   };
   const answer = (batch: CommitBatch) => commits.result({ seq: batch.seq, error: null, ms: 0, logBytes: 0 });
-  return { folding, tree, frames, sent, entry, answer, setNewChildren: (on: boolean) => (children = on) };
+  return { folding, tree, frames, store, sent, entry, answer, setNewChildren: (on: boolean) => (children = on) };
 }
 
 describe('folding', () => {
@@ -77,6 +78,7 @@ describe('folding', () => {
     expect(t.sent).toEqual([]);
     expect(live.changes.slotRefs).toEqual([1, TO, 1]);
     expect(live.changes.releases).toEqual([]);
+    t.store.set(CHILD, leaf(CHILD, PAGE, TO, OWNED, VOLUME)); // what the volume's batch brought
     for (const waiter of live.changes.waiters) waiter(0);
     t.folding.step(1); // freeing's turn
     t.folding.step(2);
