@@ -7,6 +7,8 @@ import { checkSocketPath } from './home.ts';
 /** an answer that is one document is at most this long: a list of a hundred thousand volumes is 40 MB */
 const ANSWER_BYTES_MAX = 512 << 20;
 const JSON_TYPE = 'application/json';
+/** how a message begins that says that nothing listens at all */
+export const NOBODY = 'no daemon at';
 
 export interface ClientOptions {
   socket: string;
@@ -97,7 +99,7 @@ export class ControlClient {
     const { code } = error as { code?: string };
     const { socket, startHint } = this.options;
     if (code === 'ENOENT' || code === 'ECONNREFUSED' || code === 'ENOTDIR') {
-      return new ControlError('NO_DAEMON', `no daemon at ${socket}; start one with \`${startHint}\``);
+      return new ControlError('NO_DAEMON', `${NOBODY} ${socket}; start one with \`${startHint}\``);
     }
     if (code === 'EACCES' || code === 'EPERM') {
       return new ControlError(

@@ -25,7 +25,7 @@ const OWN_FILES = new Set([
   'lost+found',
 ]);
 /** what makes a folder a home of ours (docs/format.md) */
-const STORE_FILE = 'store.db';
+export const STORE_FILE = 'store.db';
 
 export interface HomePaths {
   home: string;

@@ -7,15 +7,18 @@ import { statfsSync, statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import { Accountant } from './accountant.ts';
 import type { Activity, MapperActivity } from './activity.ts';
 import { findCopies, markServing, removeCopies } from './copies/files.ts';
 import { Exports } from './exports.ts';
 import { type Home, makeFolder, openHome } from './home.ts';
 import { FRAME_BYTES } from './layout.gen.ts';
-import { Copies, type CopiesView, type Generation } from './mapper/copies.ts';
-import type { ControlReply } from './mapper/mapper.ts';
+import { Copies, type Generation } from './mapper/copies.ts';
+import { CRITICAL_PERCENT_DEFAULT, WARN_PERCENT_DEFAULT } from './mapper/fullness.ts';
+import type { ControlReply, PoolUsage } from './mapper/mapper.ts';
 import { checkName } from './names.ts';
 import { loadNative, type Native } from './native.ts';
+import { runCheckThread } from './offline.ts';
 import { crcOf, formatPool, openPool, plannedGrowth, planPool } from './pools.ts';
 import { Hashing } from './seal/hashing.ts';
 import type { HashRequest, HashResult } from './seal/job.ts';
@@ -34,13 +37,14 @@ import {
   type PoolInfo,
   type PoolSettings,
   type PoolSpecInput,
-  type SealInfo,
+  type ShowOptions,
   type SnapshotInfo,
   type VolumeInfo,
 } from './types.ts';
 
 export { checkStore } from './check.ts';
 export { type RecoverOptions, type RecoverReport, recoverHome } from './copies/recover.ts';
+export { checkHome, repairHome } from './offline.ts';
 export * from './types.ts';
 
 export const CACHE_BYTES_DEFAULT = 256 * 1024 * 1024;
@@ -71,6 +75,7 @@ class EngineImpl implements Engine {
   /** monotonic ms */
   readonly startedAt = performance.now();
   readonly exports: Exports;
+  readonly accountant: Accountant;
   #calls = new Map<number, { resolve: (value: never) => void; reject: (error: Error) => void }>();
   #nextCall = 1;
   #closing = false;
@@ -103,6 +108,10 @@ class EngineImpl implements Engine {
       { storePath: home.storePath, core, port: toCommitter.port2 },
       [toCommitter.port2],
     );
+    const levels = {
+      warnPercent: options.poolWarnPercent ?? WARN_PERCENT_DEFAULT,
+      criticalPercent: options.poolCriticalPercent ?? CRITICAL_PERCENT_DEFAULT,
+    };
     this.#copier = worker(
       `copies/copier-worker.${extension}`,
       { storePath: home.storePath, core, port: toCopier.port2 },
@@ -123,6 +132,7 @@ class EngineImpl implements Engine {
         copyIntervalMs: copyInterval(options),
         homeUuid,
         pools: open,
+        levels,
       },
       [toMapper.port2, toCommitter.port1, toCopier.port1],
     );
@@ -135,6 +145,7 @@ class EngineImpl implements Engine {
       thread.on('exit', () => this.#died(`${name} ended`));
     }
     this.exports = new Exports(native, core, this, options.log);
+    this.accountant = new Accountant(home.storePath, (op, ...args) => this.call(op, ...args), options.log);
   }
 
   #died(reason: string): void {
@@ -210,19 +221,9 @@ class EngineImpl implements Engine {
     };
   }
 
-  check(onProgress?: (done: number, total: number) => void): Promise<CheckReport> {
-    const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
-    return new Promise((resolve, reject) => {
-      const thread = new Worker(new URL(`check-worker.${extension}`, import.meta.url), {
-        workerData: { storePath: this.home.storePath },
-      });
-      thread.on('message', (m: { done: number; total: number } | { report: CheckReport } | { error: string }) => {
-        if ('report' in m) resolve(m.report);
-        else if ('error' in m) reject(new EngineError('IO', m.error));
-        else onProgress?.(m.done, m.total);
-      });
-      thread.on('error', (error) => reject(new EngineError('IO', error.message)));
-    });
+  async check(onProgress?: (done: number, total: number) => void): Promise<CheckReport> {
+    const { report } = await runCheckThread(this.home.storePath, false, { onProgress });
+    return report;
   }
 
   async backup(path: string): Promise<BackupReport> {
@@ -274,7 +275,7 @@ class EngineImpl implements Engine {
   }
 
   async listPools(): Promise<PoolInfo[]> {
-    const usage = await this.call<PoolUsageRow[]>('poolUsage');
+    const usage = await this.call<PoolUsage[]>('poolUsage');
     const found: PoolInfo[] = [];
     for (const pool of this.pools.values())
       found.push(
@@ -286,10 +287,12 @@ class EngineImpl implements Engine {
     return found.sort((a, b) => a.name.localeCompare(b.name));
   }
 
-  async showPool(name: string): Promise<PoolInfo> {
-    const found = (await this.listPools()).find((p) => p.name === name);
-    if (found === undefined) throw new EngineError('NOT_FOUND', `there is no pool named ${name}`);
-    return found;
+  async showPool(name: string, options: ShowOptions = {}): Promise<PoolInfo> {
+    const pool = this.pools.get(name);
+    if (pool === undefined) throw new EngineError('NOT_FOUND', `there is no pool named ${name}`);
+    const account = options.account ? await this.accountant.pool(pool.row.id, options.account) : null;
+    const found = (await this.listPools()).find((p) => p.name === name) as PoolInfo;
+    return account === null ? found : { ...found, ...account };
   }
 
   growPool(name: string, size?: number): Promise<PoolInfo> {
@@ -324,8 +327,8 @@ class EngineImpl implements Engine {
   listVolumes(): Promise<VolumeInfo[]> {
     return this.call('listVolumes');
   }
-  showVolume(name: string): Promise<VolumeInfo> {
-    return this.call('showVolume', name);
+  showVolume(name: string, options: ShowOptions = {}): Promise<VolumeInfo> {
+    return this.#accounted(name, () => this.call<VolumeInfo>('showVolume', name), options);
   }
   resizeVolume(name: string, size: number): Promise<VolumeInfo> {
     return this.call('resizeVolume', name, size);
@@ -352,8 +355,22 @@ class EngineImpl implements Engine {
   listSnapshots(volume?: string): Promise<SnapshotInfo[]> {
     return this.call('listSnapshots', volume);
   }
-  showSnapshot(name: string): Promise<SnapshotInfo> {
-    return this.call('showSnapshot', name);
+  showSnapshot(name: string, options: ShowOptions = {}): Promise<SnapshotInfo> {
+    return this.#accounted(name, () => this.call<SnapshotInfo>('showSnapshot', name), options);
+  }
+
+  /** What is exclusive is counted when somebody asks; who asks gets it at once when that is quick. */
+  async #accounted<T extends { exclusiveBytes: number | null }>(
+    name: string,
+    show: () => Promise<T>,
+    options: ShowOptions,
+  ): Promise<T> {
+    const info = await show();
+    if (options.account === undefined || info.exclusiveBytes !== null) return info;
+    const counted = this.accountant.resource(name);
+    if (options.account === 'ask') return info;
+    await counted;
+    return show();
   }
   async deleteSnapshot(name: string, options: { force?: boolean } = {}): Promise<void> {
     if (options.force) await this.#disconnect(name);
@@ -409,6 +426,7 @@ class EngineImpl implements Engine {
     if (this.#closing) return;
     await this.exports.close();
     const copierDone = new Promise((resolve) => this.#copier.once('exit', resolve));
+    await this.accountant.close();
     const committerDone = new Promise((resolve) => this.#committer.once('exit', resolve));
     const mapperDone = new Promise((resolve) => this.#mapper.once('exit', resolve));
     const closed = this.call('close');
@@ -435,19 +453,7 @@ interface LogMessage {
 /** What the mapper says without being asked, and its answers. */
 type MapperMessage = ControlReply | { log: LogMessage } | { fatal: string } | { hash: HashRequest };
 
-interface PoolUsageRow {
-  id: number;
-  failed: boolean;
-  capacityBytes: number;
-  usedBytes: number;
-  freeBytes: number;
-  physicalBytes: number;
-  reclaimingBytes: number;
-  seal: SealInfo;
-  copies: CopiesView;
-}
-
-function poolInfo(pool: PoolOpen, usage: PoolUsageRow | undefined): PoolInfo {
+function poolInfo(pool: PoolOpen, usage: PoolUsage | undefined): PoolInfo {
   const { row } = pool;
   const state = pool.handle < 0 ? 'missing' : usage?.failed ? 'failed' : 'ok';
   return {
@@ -464,12 +470,19 @@ function poolInfo(pool: PoolOpen, usage: PoolUsageRow | undefined): PoolInfo {
     physicalBytes: usage?.physicalBytes ?? 0,
     reclaimingBytes: usage?.reclaimingBytes ?? 0,
     copies:
-      usage === undefined
+      usage?.copies == null
         ? null
         : {
             ...usage.copies,
             takenAt: usage.copies.takenAt === 0 ? null : new Date(usage.copies.takenAt).toISOString(),
           },
+    releasingBytes: usage?.releasingBytes ?? 0,
+    logicalBytes: usage?.logicalBytes ?? 0,
+    mappedBytes: usage?.mappedBytes ?? 0,
+    exclusiveBytes: null,
+    sharedBytes: null,
+    fullPercent: usage?.fullPercent ?? 0,
+    level: usage?.level ?? 'ok',
     state,
     reason:
       state === 'failed'
@@ -504,6 +517,15 @@ function prepareCopies(row: PoolRow, native: Native, options: EngineOptions): Ge
     takenAt: footer?.takenAt ?? 0,
     bytes: footer?.bytes ?? 0,
   }));
+}
+
+/** @throws {EngineError} INVALID */
+function checkLevels(warn: number, critical: number): void {
+  if (!(warn >= 1 && warn <= critical && critical <= 100))
+    throw new EngineError(
+      'INVALID',
+      'a pool is full to warn from 1 percent on, critically from no less on, at most 100',
+    );
 }
 
 /** Makes what the first start of a home makes: identity and the pool `local`. */
@@ -547,6 +569,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
   const interval = copyInterval(options);
   if (interval !== 0 && !(interval >= COPY_INTERVAL_MS_MIN && interval <= COPY_INTERVAL_MS_MAX))
     throw new EngineError('INVALID', 'copies of the store are made every 1 s to 24 h, or never (0)');
+  checkLevels(options.poolWarnPercent ?? WARN_PERCENT_DEFAULT, options.poolCriticalPercent ?? CRITICAL_PERCENT_DEFAULT);
   const native = loadNative();
   const home = openHome(options.home);
   let core = -1;

@@ -46,6 +46,10 @@ export interface VolumeInfo {
   pool: string;
   /** bytes of blocks that have a slot */
   mappedBytes: number;
+  /** what deleting it would free; null: not known, or being computed */
+  exclusiveBytes: number | null;
+  /** mapped and held by others too; null as above */
+  sharedBytes: number | null;
   /** ISO 8601, UTC */
   createdAt: string;
   snapshots: number;
@@ -67,6 +71,10 @@ export interface SnapshotInfo {
   blockSize: number;
   pool: string;
   mappedBytes: number;
+  /** what deleting it would free; null: not known, or being computed */
+  exclusiveBytes: number | null;
+  /** mapped and held by others too; null as above */
+  sharedBytes: number | null;
   createdAt: string;
   protected: boolean;
   openCount: number;
@@ -110,6 +118,14 @@ export interface PoolSettings {
   scrubRate?: number;
 }
 
+/** What is exclusive is computed when somebody asks: not at all, without waiting, or with waiting a moment. */
+export interface ShowOptions {
+  account?: 'ask' | 'wait';
+}
+
+/** How full a pool is: docs/cli.md, `atoll serve --pool-warn`. */
+export type PoolLevel = 'ok' | 'warning' | 'critical';
+
 export interface PoolInfo {
   id: string;
   name: string;
@@ -129,6 +145,19 @@ export interface PoolInfo {
   reclaimingBytes: number;
   /** copies of the store that the pool carries; null while it is not open */
   copies: PoolCopies | null;
+  /** mapped by what is being deleted: at most so much becomes free */
+  releasingBytes: number;
+  /** sizes of its volumes and snapshots */
+  logicalBytes: number;
+  /** what they map, each by itself */
+  mappedBytes: number;
+  /** what single resources have alone; null: not known, being computed, or not asked for (lists) */
+  exclusiveBytes: number | null;
+  /** used slots that several resources have; null as above */
+  sharedBytes: number | null;
+  /** 100 · used / capacity */
+  fullPercent: number;
+  level: PoolLevel;
   state: 'ok' | 'failed' | 'missing';
   /** why, when not ok */
   reason: string | null;
@@ -196,7 +225,8 @@ export interface EngineStatus {
     evictions: number;
   };
   commits: { count: number; pages: number; p50Ms: number; p99Ms: number; logBytes: number };
-  background: { dropQueue: number; dissolveQueue: number; zeroQueueBytes: number };
+  /** what is left to do: rows of the queue of releases, bytes they map (at most so many become free), bytes to zero */
+  background: { dropQueue: number; dissolveQueue: number; freeQueueBytes: number; zeroQueueBytes: number };
 }
 
 export interface CheckReport {
@@ -208,6 +238,28 @@ export interface CheckReport {
   problems: { code: string; message: string; resource?: string }[];
   problemCount: number;
   seconds: number;
+}
+
+/** What a repair changed, by what it is. Rows that were right are not counted. */
+export interface RepairReport {
+  /** map pages whose flags, counts or base were put right */
+  pages: number;
+  /** map pages that nothing reached */
+  pagesRemoved: number;
+  pageRefs: number;
+  slotRefs: number;
+  /** slots that were used and named by nothing */
+  slotsFreed: number;
+  /** slots that were free and named */
+  slotsTaken: number;
+  groups: number;
+  resources: number;
+  releases: number;
+  meta: number;
+  /** rows of the index of sealed blocks, and hashes of what is gone */
+  seal: number;
+  /** a page is damaged or missing: nothing was freed, no count lowered */
+  inDoubt: boolean;
 }
 
 /** What an NBD or FUSE frontend gets when it opens a resource. */
@@ -229,6 +281,9 @@ export interface EngineOptions {
   ioUring?: boolean;
   /** oldest that a pool's copy of the store may become while the store changes; 0: pools carry none; default 5 minutes */
   copyIntervalMs?: number;
+  /** percent of its capacity at which a pool is called full to warn, and critically full; defaults 80 and 95 */
+  poolWarnPercent?: number;
+  poolCriticalPercent?: number;
   /** layers that break pools, by pool name: for tests */
   poolFaults?: Record<string, FaultSpec[]>;
   version: string;
@@ -252,7 +307,7 @@ export interface Engine {
 
   createPool(spec: PoolSpecInput): Promise<PoolInfo>;
   listPools(): Promise<PoolInfo[]>;
-  showPool(name: string): Promise<PoolInfo>;
+  showPool(name: string, options?: ShowOptions): Promise<PoolInfo>;
   /** `size` undefined: take what the file or device has grown to */
   growPool(name: string, size?: number): Promise<PoolInfo>;
   /** @throws INVALID for rates that are no bytes per second */
@@ -260,7 +315,7 @@ export interface Engine {
 
   createVolume(spec: { name: string; size?: number; pool?: string; from?: string }): Promise<VolumeInfo>;
   listVolumes(): Promise<VolumeInfo[]>;
-  showVolume(name: string): Promise<VolumeInfo>;
+  showVolume(name: string, options?: ShowOptions): Promise<VolumeInfo>;
   resizeVolume(name: string, size: number): Promise<VolumeInfo>;
   renameVolume(name: string, to: string): Promise<VolumeInfo>;
   deleteVolume(name: string, options: { force?: boolean; withSnapshots?: boolean }): Promise<void>;
@@ -269,7 +324,7 @@ export interface Engine {
 
   createSnapshot(volume: string, snapshot: string): Promise<SnapshotInfo>;
   listSnapshots(volume?: string): Promise<SnapshotInfo[]>;
-  showSnapshot(name: string): Promise<SnapshotInfo>;
+  showSnapshot(name: string, options?: ShowOptions): Promise<SnapshotInfo>;
   deleteSnapshot(name: string, options?: { force?: boolean }): Promise<void>;
   /** from: VOL@SNAP */
   clone(from: string, to: string): Promise<VolumeInfo>;

@@ -68,7 +68,7 @@ export class FakeEngine implements Engine {
         ...{ faultP50Us: 10, faultP99Us: 20, loads: 0, evictions: 0 },
       },
       commits: { count: 1, pages: 1, p50Ms: 1, p99Ms: 2, logBytes: 0 },
-      background: { dropQueue: 0, dissolveQueue: 0, zeroQueueBytes: 0 },
+      background: { dropQueue: 0, dissolveQueue: 0, freeQueueBytes: 0, zeroQueueBytes: 0 },
     };
   }
 
@@ -128,7 +128,14 @@ export class FakeEngine implements Engine {
     const volume: VolumeInfo = {
       ...{ id: `id-${++this.ids}`, name: spec.name, kind: 'volume' as const, size: spec.size ?? from?.size ?? 0 },
       ...{ blockSize: 65536, pool: spec.pool ?? 'local', mappedBytes: 0, createdAt: '2026-01-31T12:00:00.000Z' },
-      ...{ snapshots: 0, protected: false, openCount: 0, clonedFrom: spec.from ?? null },
+      ...{
+        exclusiveBytes: 0,
+        sharedBytes: 0,
+        snapshots: 0,
+        protected: false,
+        openCount: 0,
+        clonedFrom: spec.from ?? null,
+      },
     };
     this.volumes.set(spec.name, volume);
     return { ...volume };
@@ -185,7 +192,7 @@ export class FakeEngine implements Engine {
     const facts = { size, blockSize, pool, mappedBytes, createdAt };
     const made: SnapshotInfo = {
       ...{ id: `id-${++this.ids}`, name, kind: 'snapshot' as const, volume, snapshot },
-      ...{ ...facts, protected: false, openCount: 0, hash: null },
+      ...{ ...facts, exclusiveBytes: 0, sharedBytes: 0, protected: false, openCount: 0, hash: null },
     };
     this.snapshots.set(name, made);
     return made;
@@ -282,7 +289,8 @@ function poolOf(spec: PoolSpecInput): PoolInfo {
     ...{ id: `pool-${spec.name}`, name: spec.name, driver: 'local' as const, kind: 'directory' as const },
     ...{ path: spec.path, blockSize: spec.blockSize ?? 65536, direct: spec.direct ?? false },
     ...{ capacityBytes: spec.size ?? 2 ** 40, usedBytes: 0, freeBytes: 2 ** 40, physicalBytes: 0, reclaimingBytes: 0 },
-    ...{ state: 'ok' as const, reason: null },
+    ...{ releasingBytes: 0, logicalBytes: 0, mappedBytes: 0, exclusiveBytes: null, sharedBytes: null },
+    ...{ fullPercent: 0, level: 'ok' as const, state: 'ok' as const, reason: null },
     seal: {
       ...{ on: false, paused: false, rate: 0, scrubRate: 0, entries: 0, indexBytes: 0, hashedBytes: 0, foldedBytes: 0 },
       ...{ dedupRatio: 1, backlogSnapshots: 0, backlogBytes: 0, quarantined: 0, scrubbedAt: null },

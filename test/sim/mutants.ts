@@ -52,8 +52,8 @@ export const MUTANTS: Mutant[] = [
     name: 'ids of pages are not remembered across a crash',
     invariant: 3,
     file: 'mapper/mapper.ts',
-    find: 'meta: () => ({ next_page: this.#nextPage, next_resource',
-    replace: 'meta: () => ({ next_page: 1, next_resource',
+    find: '          next_page: this.#nextPage,',
+    replace: '          next_page: 1,',
   },
   {
     name: 'a snapshot does not wait for grants that are out',
@@ -87,8 +87,8 @@ export const MUTANTS: Mutant[] = [
     name: 'a deleted resource does not release its root',
     invariant: 6,
     file: 'mapper/operations.ts',
-    find: '    if (r.row.root !== 0)\n      changes.releases.push({ seq: this.host.nextRelease(), kind: RELEASE_PAGE, id: r.row.root, pool: r.row.pool });\n    this.registry.unname(r.row);',
-    replace: '    this.registry.unname(r.row);',
+    find: 'if (r.row.root !== 0) changes.releases.push(this.#release(r));',
+    replace: '',
   },
   {
     name: 'blocks that get a slot are not counted',

@@ -73,6 +73,7 @@ type Used = Pick<
   | 'advanceGeneration'
   | 'writersDrained'
   | 'epochAdvance'
+  | 'reactorStats'
   | 'epochSafe'
   | 'syncVolume'
   | 'markFile'
@@ -81,6 +82,7 @@ type Used = Pick<
   | 'syncFile'
   | 'encodePage'
   | 'decodePage'
+  | 'decodePageTo'
 >;
 
 export interface CoreShape {
@@ -242,6 +244,10 @@ export class SimNative implements Used {
 
   get epoch(): number {
     return this.#epoch;
+  }
+
+  reactorStats(): never[] {
+    return [];
   }
 
   epochAdvance(): number {
@@ -444,6 +450,10 @@ export class SimNative implements Used {
     at: number,
   ): number {
     return this.codec.encodePageFrom(this.#entries(frame), level, pageId, base, owner, generation, mapped, out, at);
+  }
+
+  decodePageTo(blob: Uint8Array, expected: number, entries: Uint32Array, header: Float64Array): number {
+    return this.codec.decodePageTo(blob, expected, entries, header);
   }
 
   decodePage(_core: number, blob: Uint8Array, expected: number, frame: number, header: Float64Array): number {

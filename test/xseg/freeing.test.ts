@@ -38,6 +38,8 @@ it('pages that take over entries are all in the batch of their group', () => {
     children: (id: number) => [id + 1],
     pageExtra: (id: number) => (ghosts.includes(id) ? -1 : 0),
     slotExtra: () => 0,
+    slotExtras: () => [],
+    releaseMax: () => 0,
     releases: () => rows.splice(0),
     releaseCount: () => rows.length,
   } as unknown as StoreReader;
@@ -50,13 +52,17 @@ it('pages that take over entries are all in the batch of their group', () => {
     nextRelease: () => 9,
     ownerOf: () => undefined,
     pool: () => undefined,
+    guestsBusy: () => false,
     hasNewChildren: () => false,
     held: () => false,
     indexed: () => false,
     freed: () => undefined,
     pendingPageRefs: () => 0,
   };
-  const freeing = new Freeing(frames, tree, reader, commits, native, host as FreeingHost);
+  const freeing = new Freeing(frames, tree, reader, commits, native, host as FreeingHost, {
+    now: () => 0,
+    date: () => 0,
+  });
   freeing.turn(0);
   expect(sent[0].pagesDeleted).toEqual([10, 20, 30]);
   const put = Array.from({ length: sent[0].pages.length / 4 }, (_, i) => sent[0].pages.slice(i * 4, i * 4 + 2));

@@ -5,9 +5,13 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import Database from 'better-sqlite3';
 import { NbdClient } from '../../bench/nbd.ts';
+import { accountErrors, storeRows } from '../../src/xseg/accounts.ts';
+import { loadNative } from '../../src/xseg/native.ts';
 import type { Engine, EngineOptions } from '../../src/xseg/types.ts';
 
+const native = loadNative();
 const MIB = 1024 * 1024;
 const VOLUMES_MAX = 6;
 const SNAPSHOTS_MAX = 8;
@@ -397,7 +401,40 @@ export class Model {
           .map((p) => `${p.code} ${p.message}`)
           .join('; ')}`,
       );
+    await this.#accounts();
     if (this.log.length > 0) throw new Error(`the engine logged errors: ${this.log.slice(0, 3).join('; ')}`);
+  }
+
+  /** The numbers add up: docs/format.md, "Space in numbers". */
+  async #accounts(): Promise<void> {
+    const show = { account: 'wait' as const };
+    const told = async () => ({
+      pools: [await this.engine.showPool('p', show), await this.engine.showPool('local', show)],
+      volumes: await Promise.all(this.volumes.map((v) => this.engine.showVolume(v.name, show))),
+      snapshots: await Promise.all(
+        this.volumes.flatMap((v) =>
+          [...v.snapshots.keys()].map((s) => this.engine.showSnapshot(`${v.name}@${s}`, show)),
+        ),
+      ),
+    });
+    // asking makes all durable that is not yet
+    await told();
+    // sealing goes on by itself: what is compared has to be of one moment, between two commits
+    for (let i = 0; ; i++) {
+      if (i > 3000) throw new Error('the store does not come to rest');
+      const before = await this.engine.status();
+      if (before.background.dropQueue === 0) {
+        const db = new Database(path.join(this.home, 'home', 'store.db'), { readonly: true });
+        const errors = accountErrors(storeRows(db), native.decodePageTo, await told());
+        db.close();
+        const after = await this.engine.status();
+        if (after.background.dropQueue === 0 && after.commits.count === before.commits.count) {
+          if (errors.length === 0) return;
+          throw new Error(`accounts: ${errors.slice(0, 8).join('; ')}`);
+        }
+      }
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
   }
 
   /** All deleted: all space comes back. */

@@ -27,6 +27,7 @@ class Bench {
   readonly activations: { change: GroupChange; done: (ok: boolean) => void }[] = [];
   readonly owner = { id: 1, group: null };
   failed = false;
+  comes = false;
 
   constructor(row: Partial<PoolRow>, groups: GroupRow[] = []) {
     let epoch = 0;
@@ -47,6 +48,8 @@ class Bench {
     const host: PoolHost = {
       activate: (_pool, change, _ensure, done) => void this.activations.push({ change, done }),
       ticket: (done) => tickets.push(done) - 1,
+      comes: () => this.comes,
+      guestsBusy: () => false,
       log: () => undefined,
     };
     this.pool = new SlotPool({ ...POOL_ROW, ...row }, 0, native, 0, reader, host);
@@ -149,9 +152,10 @@ describe('slots that are freed one by one', () => {
     vi.advanceTimersByTime(1);
     t.pool.turn();
     expect(t.jobs.map((job) => job.runs)).toEqual([[3, 5, 12, 2]]);
-    expect(t.pool.backlog).toBe(true);
+    expect(t.pool.reclaimingSlots).toBe(7);
     t.jobs[0].done(0);
-    expect(t.pool.backlog).toBe(false);
+    expect(t.pool.reclaimingSlots).toBe(0);
+    expect(t.pool.waitMs(performance.now())).toBe(Number.POSITIVE_INFINITY);
   });
 
   it('do not wait for more for ever', () => {
@@ -353,6 +357,26 @@ describe('a group that its volume left for a sync', () => {
     const t = new Bench({});
     t.pool.leave(t.owner)();
     expect(t.allocate()).toBe('wait');
+  });
+});
+
+describe('a full pool', () => {
+  it('has its writers wait while what was deleted comes back, and no longer', () => {
+    const t = new Bench({ size: 8 * BLOCK });
+    t.allocate();
+    t.activated();
+    expect(t.allocate(8)).toEqual({ slot: 0, count: 8 });
+    expect(t.allocate()).toBe('full');
+    t.comes = true;
+    expect(t.allocate()).toBe('wait');
+    let woken = 0;
+    t.pool.waiters.push(() => woken++);
+    t.pool.turn();
+    expect([woken, t.pool.wanted]).toEqual([0, true]);
+    t.comes = false;
+    t.pool.turn();
+    expect([woken, t.pool.wanted]).toEqual([1, false]);
+    expect(t.allocate()).toBe('full');
   });
 });
 

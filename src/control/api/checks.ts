@@ -1,5 +1,6 @@
 /** What requests are checked for besides their shape, once, before anything is done. */
 import { checkName, HIDDEN_PREFIX, joinName, type NameKind, splitName } from '../../xseg/names.ts';
+import type { ShowOptions } from '../../xseg/types.ts';
 import { ControlError } from '../errors.ts';
 import { roundUpToSector, SECTOR_BYTES, SIZE_MAX } from '../sizes.ts';
 
@@ -35,6 +36,11 @@ export function checkSnapshotPath(name: string): string {
     throw new ControlError('INVALID', `${JSON.stringify(name.slice(0, 80))} is no snapshot; write VOLUME@SNAPSHOT`);
   }
   return name;
+}
+
+/** A request for one thing has what is exclusive counted; `account=true` waits a moment for it. */
+export function howToShow(query: { account?: 'true' | 'false' }): ShowOptions {
+  return { account: query.account === 'true' ? 'wait' : 'ask' };
 }
 
 export function checkVolumeSize(bytes: number): number {

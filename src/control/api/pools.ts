@@ -3,7 +3,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { checkName } from '../../xseg/names.ts';
 import { ControlError } from '../errors.ts';
-import { checkNewName } from './checks.ts';
+import { checkNewName, howToShow } from './checks.ts';
 import type { Api, ApiContext } from './context.ts';
 import * as schemas from './schemas.ts';
 
@@ -21,10 +21,10 @@ export function poolRoutes(app: Api, { engine }: ApiContext): void {
 
   app.get(
     '/v1/pools/:pool',
-    { schema: { params: schemas.PoolParams, querystring: schemas.NoQuery } },
+    { schema: { params: schemas.PoolParams, querystring: schemas.ShowQuery } },
     async (request) => {
       checkName('pool', request.params.pool);
-      return engine.showPool(request.params.pool);
+      return engine.showPool(request.params.pool, howToShow(request.query));
     },
   );
 

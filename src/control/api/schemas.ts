@@ -43,6 +43,7 @@ export const PoolSet = Type.Object(
 );
 export const PoolGrow = Type.Object({ size: Type.Optional(Bytes) }, strict);
 
+export const ShowQuery = Type.Object({ account: Type.Optional(Flag) }, strict);
 export const ListQuery = Type.Object({ hidden: Type.Optional(Flag) }, strict);
 export const VolumeCreate = Type.Object(
   { name: Name, size: Type.Optional(Bytes), pool: Type.Optional(Name), from: Type.Optional(Name) },

@@ -1,6 +1,6 @@
 /** /v1/snapshots and /v1/volumes/VOLUME/snapshots */
 import { isHiddenName } from '../../xseg/names.ts';
-import { checkNewName, checkSnapshotName, checkVolumeName } from './checks.ts';
+import { checkNewName, checkSnapshotName, checkVolumeName, howToShow } from './checks.ts';
 import type { Api, ApiContext } from './context.ts';
 import * as schemas from './schemas.ts';
 
@@ -24,8 +24,8 @@ export function snapshotRoutes(app: Api, { engine }: ApiContext): void {
     },
   );
 
-  app.get(SNAPSHOT, { schema: { params, querystring: schemas.NoQuery } }, async ({ params: { volume, snapshot } }) =>
-    engine.showSnapshot(checkSnapshotName(volume, snapshot)),
+  app.get(SNAPSHOT, { schema: { params, querystring: schemas.ShowQuery } }, async ({ params, query }) =>
+    engine.showSnapshot(checkSnapshotName(params.volume, params.snapshot), howToShow(query)),
   );
 
   app.delete(SNAPSHOT, { schema: { params, querystring: schemas.SnapshotDeleteQuery } }, async (request, reply) => {

@@ -1,7 +1,7 @@
 /** /v1/volumes */
 import { isHiddenName } from '../../xseg/names.ts';
 import { ControlError } from '../errors.ts';
-import { checkNewName, checkSnapshotPath, checkVolumeName, checkVolumeSize } from './checks.ts';
+import { checkNewName, checkSnapshotPath, checkVolumeName, checkVolumeSize, howToShow } from './checks.ts';
 import type { Api, ApiContext } from './context.ts';
 import * as schemas from './schemas.ts';
 
@@ -24,8 +24,8 @@ export function volumeRoutes(app: Api, { engine }: ApiContext): void {
     return engine.createVolume(request.body);
   });
 
-  app.get('/v1/volumes/:volume', { schema: { params, querystring: schemas.NoQuery } }, async (request) =>
-    engine.showVolume(checkVolumeName(request.params.volume)),
+  app.get('/v1/volumes/:volume', { schema: { params, querystring: schemas.ShowQuery } }, async (request) =>
+    engine.showVolume(checkVolumeName(request.params.volume), howToShow(request.query)),
   );
 
   app.delete(

@@ -1,8 +1,11 @@
 /** atoll status, atoll check */
+import fs from 'node:fs';
+import path from 'node:path';
 import type { Command } from 'commander';
-import type { CheckReport, EngineStatus } from '../../xseg/types.ts';
-import { route } from '../client.ts';
+import type { CheckReport, EngineStatus, RepairReport } from '../../xseg/types.ts';
+import { NOBODY, route } from '../client.ts';
 import { ControlError, EXIT } from '../errors.ts';
+import { resolveHome, STORE_FILE } from '../home.ts';
 import { duration, facts, ProgressBar, table } from '../output.ts';
 import { formatSize } from '../sizes.ts';
 import { type CommonOptions, clientOf, print, type World } from '../world.ts';
@@ -23,16 +26,92 @@ export function daemonCommands(program: Command, world: World): void {
     print(world, options, status, () => statusText(status));
   });
 
-  leaf(program, 'check', 'prove that maps, slots and references agree; changes nothing').action(
-    async (options: CommonOptions) => {
-      const report = await runCheck(options, world);
-      print(world, options, report, () => reportText(report));
+  leaf(program, 'check', 'prove that maps, slots and references agree; changes nothing unless told to')
+    .option('--repair', 'rebuild counts and free space from the maps; without a daemon, never touches data')
+    .action(async (options: CheckOptions) => {
+      const { report, repaired, offline } = options.repair
+        ? await repairOffline(options, world)
+        : await runCheck(options, world);
+      const document = { ...report, offline, ...(repaired === null ? {} : { repaired }) };
+      print(world, options, document, () => `${repaired === null ? '' : repairText(repaired)}${reportText(report)}`);
       if (!report.ok) world.setExitCode(EXIT.damage);
-    },
-  );
+    });
 }
 
-async function runCheck(options: CommonOptions, world: World): Promise<CheckReport> {
+interface CheckOptions extends CommonOptions {
+  repair?: boolean;
+}
+
+interface Checked {
+  report: CheckReport;
+  repaired: RepairReport | null;
+  /** no daemon took part */
+  offline: boolean;
+}
+
+/** By the daemon; where none runs, a home that was meant is read here. */
+async function runCheck(options: CommonOptions, world: World): Promise<Checked> {
+  try {
+    return { report: await checkOnline(options, world), repaired: null, offline: false };
+  } catch (error) {
+    const home = resolveHome(options.home, world.env);
+    const noDaemon = error instanceof ControlError && error.code === 'NO_DAEMON' && error.message.startsWith(NOBODY);
+    const elsewhere = options.socket !== undefined || (options.home === undefined && world.env.ATOLL_SOCKET);
+    if (!noDaemon || elsewhere || !fs.existsSync(path.join(home, STORE_FILE))) throw error;
+    return checkOffline(options, world, home);
+  }
+}
+
+async function checkOffline(options: CommonOptions, world: World, home: string): Promise<Checked> {
+  const bar = new ProgressBar('check', world.terminal && !options.json ? world.err : null);
+  const { checkHome } = await import('../../xseg/engine.ts');
+  const onProgress = (done: number, total: number) => bar.update(total > 0 ? done / total : 0);
+  try {
+    const report = await checkHome(home, { onProgress, signal: world.signal });
+    return { report, repaired: null, offline: true };
+  } catch (error) {
+    throw world.signal.aborted ? new ControlError('INTERRUPTED', 'interrupted; nothing was changed') : error;
+  } finally {
+    bar.clear();
+  }
+}
+
+async function repairOffline(options: CheckOptions, world: World): Promise<Checked> {
+  if (options.socket !== undefined)
+    throw new ControlError('USAGE', 'a repair needs the home itself, with no daemon running: use --home');
+  const bar = new ProgressBar('repair', world.terminal && !options.json ? world.err : null);
+  const { repairHome } = await import('../../xseg/engine.ts');
+  const onProgress = (done: number, total: number) => bar.update(total > 0 ? done / total : 0);
+  try {
+    const home = resolveHome(options.home, world.env);
+    return { ...(await repairHome(home, { onProgress, signal: world.signal })), offline: true };
+  } catch (error) {
+    throw world.signal.aborted ? new ControlError('INTERRUPTED', 'interrupted; nothing was changed') : error;
+  } finally {
+    bar.clear();
+  }
+}
+
+function repairText(repaired: RepairReport): string {
+  const words: [number, string][] = [
+    [repaired.pages, 'map pages put right'],
+    [repaired.pagesRemoved, 'map pages that nothing reached removed'],
+    [repaired.pageRefs, 'reference counts of pages put right'],
+    [repaired.slotRefs, 'reference counts of slots put right'],
+    [repaired.slotsFreed, 'slots freed'],
+    [repaired.slotsTaken, 'slots marked used'],
+    [repaired.groups, 'slot groups put right'],
+    [repaired.resources, 'records put right'],
+    [repaired.releases, 'rows of the queue of releases put right'],
+    [repaired.meta, 'bounds of ids put right'],
+    [repaired.seal, 'rows of sealing put right'],
+  ];
+  const done = words.filter(([count]) => count > 0).map(([count, what]) => `repaired: ${count} ${what}\n`);
+  const doubt = 'a map page is damaged or missing, so nothing was freed and no count lowered\n';
+  return `${done.join('') || 'nothing to repair\n'}${repaired.inDoubt ? doubt : ''}`;
+}
+
+async function checkOnline(options: CommonOptions, world: World): Promise<CheckReport> {
   const bar = new ProgressBar('check', world.terminal && !options.json ? world.err : null);
   try {
     for await (const line of clientOf(options, world).lines(route('check'))) {
@@ -58,15 +137,27 @@ function statusText(status: DaemonStatus): string {
     ['map', `${map.residentPages} pages in ${formatSize(map.cacheBytes)}, ${map.dirtyPages} not durable yet`],
     ['map faults', `${map.faults}; ${spread(map.faultP50Us, map.faultP99Us, 'µs')}`],
     ['commits', `${commits.count}; ${spread(commits.p50Ms, commits.p99Ms, 'ms')}`],
-    ['space to free', `${formatSize(background.zeroQueueBytes)} to zero, ${background.dropQueue} trees to drop`],
+    ['space to free', freeing(background)],
   ]);
+  const full = status.pools
+    .filter(({ level }) => level !== 'ok')
+    .map(
+      (pool) => `pool ${pool.name}: ${pool.fullPercent} % full (${pool.level}), ${formatSize(pool.freeBytes)} left\n`,
+    )
+    .join('');
   const failed = status.pools.filter(({ reason }) => reason !== null);
   const reasons = failed.map(({ name, reason }) => `pool ${name}: ${reason}\n`).join('');
   const sealing = status.pools
     .filter(({ seal }) => seal !== null && (seal.on || seal.entries > 0))
     .map(({ name, seal }) => `sealing ${name}: ${sealLine(seal!)}\nscrubbing ${name}: ${scrubLine(seal!)}\n`)
     .join('');
-  return `${lines}\n${table(status.pools, POOL_COLUMNS)}${reasons}${sealing}`;
+  return `${lines}\n${table(status.pools, POOL_COLUMNS)}${full}${reasons}${sealing}`;
+}
+
+function freeing({ dropQueue, freeQueueBytes, zeroQueueBytes }: DaemonStatus['background']): string {
+  if (dropQueue === 0 && zeroQueueBytes === 0) return 'none';
+  const left = `at most ${formatSize(freeQueueBytes)} in ${dropQueue} map pages`;
+  return `${left}, and ${formatSize(zeroQueueBytes)} to zero`;
 }
 
 /** A daemon that has done nothing yet has no times to tell. */

@@ -2,12 +2,13 @@
 import path from 'node:path';
 import type { Command } from 'commander';
 import type { PoolCopies, PoolInfo } from '../../xseg/types.ts';
-import { route } from '../client.ts';
+import { route, withQuery } from '../client.ts';
 import { type Column, facts, shortTime, sizeFact, table } from '../output.ts';
 import { formatSize, parseSize } from '../sizes.ts';
 import { type CommonOptions, clientOf, print, type World } from '../world.ts';
 import { group, leaf } from './context.ts';
 import { poolSetCommand, scrubLine, sealLine } from './seal.ts';
+import { exclusiveFact } from './volume.ts';
 
 interface CreateOptions extends CommonOptions {
   path: string;
@@ -20,6 +21,11 @@ interface CreateOptions extends CommonOptions {
 export const POOL_COLUMNS: readonly Column<PoolInfo>[] = [
   { title: 'NAME', value: ({ name }) => name },
   { title: 'STATE', value: ({ state }) => state },
+  {
+    title: 'FULL',
+    value: ({ fullPercent, level }) => `${Math.round(fullPercent)} %${level === 'ok' ? '' : '!'}`,
+    right: true,
+  },
   { title: 'USED', value: ({ usedBytes }) => formatSize(usedBytes), right: true },
   { title: 'FREE', value: ({ freeBytes }) => formatSize(freeBytes), right: true },
   { title: 'CAPACITY', value: ({ capacityBytes }) => formatSize(capacityBytes), right: true },
@@ -50,7 +56,7 @@ export function poolCommands(program: Command, world: World): void {
   });
 
   leaf(pool, 'show <name>', 'one pool').action(async (name: string, options: CommonOptions) => {
-    const found = await clientOf(options, world).get<PoolInfo>(route('pools', name));
+    const found = await clientOf(options, world).get<PoolInfo>(withQuery(route('pools', name), { account: true }));
     print(world, options, found, () => poolFacts(found));
   });
 
@@ -81,8 +87,13 @@ function poolFacts(pool: PoolInfo): string {
     ['block size', formatSize(pool.blockSize)],
     ['capacity', sizeFact(pool.capacityBytes)],
     ['used', sizeFact(pool.usedBytes)],
+    ['full', `${pool.fullPercent} %${pool.level === 'ok' ? '' : `, ${pool.level}`}`],
     ['free', sizeFact(pool.freeBytes)],
+    ['volumes and snapshots', `${sizeFact(pool.logicalBytes)}, of which mapped ${sizeFact(pool.mappedBytes)}`],
+    ['exclusive', exclusiveFact(pool)],
+    ['shared', pool.sharedBytes === null ? 'being computed' : sizeFact(pool.sharedBytes)],
     ['on its backend', sizeFact(pool.physicalBytes)],
+    ['being freed', `at most ${sizeFact(pool.releasingBytes)}`],
     ['coming back', sizeFact(pool.reclaimingBytes)],
     ['copy of the store', copyFact(pool.copies)],
     ['sealing', pool.seal === null ? '-' : sealLine(pool.seal)],

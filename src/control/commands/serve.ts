@@ -23,6 +23,8 @@ export function serveCommand(program: Command, world: World): void {
     .option('--reactors <n>', `native event loops, 1 to ${REACTORS_MAX}`, countOption(1, REACTORS_MAX))
     .option('--spin-us <n>', 'longest busy poll of a socket, microseconds', countOption(0, SPIN_US_MAX))
     .option('--copy-every <time>', 'oldest copy of the store in a pool, 1s to 24h; 0: none (default 5m)', parseDuration)
+    .option('--pool-warn <percent>', 'warn when a pool is so full, 1 to 100 (default 80)', countOption(1, 100))
+    .option('--pool-critical <percent>', 'and again when it is so full (default 95)', countOption(1, 100))
     .option('--no-io-uring', 'threads instead of io_uring')
     .option('--metrics <address>', 'serve metrics on loopback TCP too, such as 127.0.0.1:9187', parseMetricsAddress)
     .option('--log-json', 'log lines as JSON')

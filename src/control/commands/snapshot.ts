@@ -9,7 +9,7 @@ import { type Column, facts, shortTime, sizeFact, table } from '../output.ts';
 import { formatSize } from '../sizes.ts';
 import { type CommonOptions, clientOf, print, type World } from '../world.ts';
 import { group, leaf } from './context.ts';
-import { madeLine } from './volume.ts';
+import { exclusiveFact, madeLine } from './volume.ts';
 
 const COLUMNS: readonly Column<SnapshotInfo>[] = [
   { title: 'NAME', value: ({ name }) => name },
@@ -57,7 +57,7 @@ export function snapshotCommands(program: Command, world: World): void {
   );
 
   leaf(snapshot, 'show <volume@snapshot>', 'one snapshot').action(async (name: string, options: CommonOptions) => {
-    const found = await clientOf(options, world).get<SnapshotInfo>(snapshotRoute(name));
+    const found = await clientOf(options, world).get<SnapshotInfo>(withQuery(snapshotRoute(name), { account: true }));
     print(world, options, found, () => snapshotFacts(found));
   });
 
@@ -135,6 +135,7 @@ function snapshotFacts(snapshot: SnapshotInfo): string {
     ['id', snapshot.id],
     ['size', sizeFact(snapshot.size)],
     ['mapped', sizeFact(snapshot.mappedBytes)],
+    ['exclusive', exclusiveFact(snapshot)],
     ['pool', snapshot.pool],
     ['block size', formatSize(snapshot.blockSize)],
     ['protected', snapshot.protected ? 'yes' : 'no'],

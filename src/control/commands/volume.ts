@@ -51,7 +51,7 @@ export function volumeCommands(program: Command, world: World): void {
   });
 
   leaf(volume, 'show <name>', 'one volume').action(async (name: string, options: CommonOptions) => {
-    const found = await clientOf(options, world).get<VolumeInfo>(route('volumes', name));
+    const found = await clientOf(options, world).get<VolumeInfo>(withQuery(route('volumes', name), { account: true }));
     print(world, options, found, () => volumeFacts(found));
   });
 
@@ -88,6 +88,11 @@ export function volumeCommands(program: Command, world: World): void {
     });
 }
 
+/** What deleting it would free. */
+export function exclusiveFact({ exclusiveBytes }: { exclusiveBytes: number | null }): string {
+  return exclusiveBytes === null ? 'being computed' : sizeFact(exclusiveBytes);
+}
+
 export function madeLine(volume: VolumeInfo): string {
   return `volume ${volume.name}: ${formatSize(volume.size)} in pool ${volume.pool}\n`;
 }
@@ -98,6 +103,7 @@ function volumeFacts(volume: VolumeInfo): string {
     ['id', volume.id],
     ['size', sizeFact(volume.size)],
     ['mapped', sizeFact(volume.mappedBytes)],
+    ['exclusive', exclusiveFact(volume)],
     ['pool', volume.pool],
     ['block size', formatSize(volume.blockSize)],
     ['snapshots', String(volume.snapshots)],

@@ -24,6 +24,8 @@ export interface ServeOptions extends CommonOptions {
   cache?: number;
   reactors?: number;
   spinUs?: number;
+  poolWarn?: number;
+  poolCritical?: number;
   ioUring: boolean;
   metrics?: TcpAddress;
   /** ms */
@@ -80,6 +82,8 @@ function engineOptions(options: ServeOptions): Omit<EngineOptions, 'home' | 'log
     ...(options.reactors === undefined ? {} : { reactors: options.reactors }),
     ...(options.cache === undefined ? {} : { cacheBytes: options.cache }),
     ...(options.spinUs === undefined ? {} : { spinUs: options.spinUs }),
+    ...(options.poolWarn === undefined ? {} : { poolWarnPercent: options.poolWarn }),
+    ...(options.poolCritical === undefined ? {} : { poolCriticalPercent: options.poolCritical }),
     ...(options.ioUring ? {} : { ioUring: false }),
     ...(options.copyEvery === undefined ? {} : { copyIntervalMs: options.copyEvery }),
   };

@@ -6,7 +6,7 @@
 import { DURATION_BUCKETS, Histogram } from '../histogram.ts';
 import { VolumeRecord } from '../layout.gen.ts';
 import type { Native } from '../native.ts';
-import type { CommitBatch, CommitResult } from '../store/batch.ts';
+import type { CommitBatch, CommitResult, ReleaseRow } from '../store/batch.ts';
 import { emptyBatch } from '../store/batch.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { EIO } from './errors.ts';
@@ -32,6 +32,8 @@ export interface CommitsHost {
   freed(runs: number[]): void;
   /** pages of a batch ([id, base, at, length] quads) are in the store: their bases can be seen there */
   pagesDurable(pages: number[]): void;
+  /** rows of a batch that failed */
+  releasesLost(rows: ReleaseRow[]): void;
   meta(): Record<string, number | string>;
   fatal(reason: string): void;
   /** no batch of the resource is on its way any more */
@@ -120,6 +122,7 @@ export class Commits {
       if (error !== 0) {
         // pages stay where they are, unevictable: reads go on from memory, nothing goes back silently
         if (resource.failed === 0) this.#fail(resource, error);
+        this.host.releasesLost(batch.releases);
       } else {
         for (const frame of frames) this.frames.flying[frame]--;
         if (handle >= 0 && handle === resource.handle)

@@ -79,7 +79,7 @@ interface Grant {
 export interface FaultsHost {
   resourceOf(handle: number): Resource | undefined;
   poolOf(resource: Resource): SlotPool;
-  nextRelease(): number;
+  nextRelease(pool: number, blocks: number): number;
   changed(resource: Resource): void;
   /** asks for a batch of the resource as soon as none is on its way */
   commitSoon(resource: Resource): void;
@@ -428,7 +428,7 @@ export class Faults {
       pool.freeingSlots++;
     } else {
       resource.changes.releases.push({
-        seq: this.host.nextRelease(),
+        seq: this.host.nextRelease(resource.row.pool, 1),
         kind: RELEASE_SLOT,
         id: slot,
         pool: resource.row.pool,

@@ -43,7 +43,7 @@ export interface FoldingHost {
   hasNewChildren(page: number): boolean;
   /** the slot is in quarantine, durably or not yet */
   isBad(pool: number, slot: number): boolean;
-  nextRelease(): number;
+  nextRelease(pool: number, blocks: number): number;
   changed(resource: Resource): void;
   commitSoon(resource: Resource): void;
   commitAll(): void;
@@ -234,7 +234,12 @@ export class Folding {
       frames.set(frame, index, move.to + 1, OWNED);
       into.slotRefs.push(this.#pool, move.to, 1);
       if (owned)
-        into.releases.push({ seq: this.host.nextRelease(), kind: RELEASE_SLOT, id: move.from, pool: this.#pool });
+        into.releases.push({
+          seq: this.host.nextRelease(this.#pool, 1),
+          kind: RELEASE_SLOT,
+          id: move.from,
+          pool: this.#pool,
+        });
       changed = true;
     }
     if (!changed) return 'next';

@@ -4,13 +4,18 @@
  *
  * One group of releases is on its way at a time: what it decided from is what is durable. A group is one batch, of the
  * store's own or of the live resource whose pages it changes.
+ *
+ * It yields: a group is short (GROUP_MS_MAX), and while guests work it takes BUSY_SHARE of the time at most. What is
+ * queued is in the store, so a restart goes on where it was; memory is bounded by the length of the queue, which is kept
+ * short (QUEUE_LONG).
  */
 import { PAGE_ENTRIES } from '../layout.gen.ts';
 import type { Native } from '../native.ts';
 import { type CommitBatch, RELEASE_GHOST, RELEASE_PAGE, RELEASE_SLOT, type ReleaseRow } from '../store/batch.ts';
 import type { StoreReader } from '../store/reader.ts';
+import { type Clock, systemClock } from './clock.ts';
 import type { Commits } from './commits.ts';
-import { BAD, EXCLUSIVE, type Frames, OWNED } from './frames.ts';
+import { BAD, EXCLUSIVE, type Frames, OWNED, VALUE_HI_MASK } from './frames.ts';
 import { Changes, type Resource } from './resource.ts';
 import type { SlotPool } from './slots.ts';
 import { BROKEN, type Tree } from './tree.ts';
@@ -18,12 +23,27 @@ import { BROKEN, type Tree } from './tree.ts';
 /** Rows read from the queue at once. */
 const READ_MAX = 256;
 /** Rows of one group. */
-const GROUP_MAX = 128;
-/** Turns of the mapper with guest faults in them between two groups: freeing yields. */
+export const GROUP_MAX = 128;
+/** A group takes no more rows after this: a guest's map fault waits about so long for it. */
+const GROUP_MS_MAX = 2;
+/** Between two groups, at least. */
 const PAUSE_MS = 1;
+/** Share of the time that groups and their commits take while guests work. */
+const BUSY_SHARE = 0.1;
+const BUSY_PAUSE_MS_MAX = 200;
+/** After a round in which nothing could be done; it doubles as long as nothing can. */
+const FRUITLESS_MS = 20;
+const FRUITLESS_MS_MAX = 1000;
+/** From this many rows on the newest go first: those of pages further down, which add fewer rows than they take. */
+export const QUEUE_LONG = 65536;
+/** Rows looked at per turn after a start, to know how much there is to free. */
+const SURVEY_MAX = 128;
+/** Bytes 36–43 of a page's blob: blocks mapped below it. */
+const MAPPED_AT = 36;
 
 export interface FreeingHost {
-  nextRelease(): number;
+  /** @param blocks mapped below what loses a reference: at most so many become free */
+  nextRelease(pool: number, blocks: number): number;
   /** the live resource whose page in place this is, if its record still says so */
   ownerOf(resourceId: number, generation: number): Resource | undefined;
   pool(id: number): SlotPool | undefined;
@@ -37,25 +57,45 @@ export interface FreeingHost {
   freed(runs: number[]): void;
   /** the slot is in the index of sealed blocks */
   indexed(pool: number, slot: number): boolean;
+  /** guests sent requests lately */
+  guestsBusy(now: number): boolean;
   /** deltas of page_ref and slot_ref that are in batches of others, not durable yet */
   pendingPageRefs(page: number): number;
   log(level: 'info' | 'warn' | 'error', event: string, fields: Record<string, unknown>): void;
 }
 
 export class Freeing {
-  /** rows waiting in the store, as last counted */
-  queued = 0;
+  /** rows that wait, those that are not durable yet too */
+  queued: number;
   pagesFreed = 0;
   slotsFreed = 0;
+  /** durable rows above it were not read yet */
   #cursor = 0;
+  /** the same from the other end, while the queue is long */
+  #newest = Number.MAX_SAFE_INTEGER;
   #rows: ReleaseRow[] = [];
+  /** `#rows` are the newest, newest first */
+  #backwards = false;
   #busy = false;
   #pausedUntil = 0;
+  #startedAt = 0;
+  #fruitlessMs = FRUITLESS_MS;
+  /** something of this round was done */
+  #fruit = false;
   #more = true;
-  /** in-group deltas, so that one group may name a page or slot twice */
+  /** in-group deltas, so that one group may name a page or slot twice: page → delta, pool → slot → delta */
   #pageDelta = new Map<number, number>();
-  #slotDelta = new Map<string, number>();
+  #slotDelta = new Map<number, Map<number, number>>();
   #deadPages = new Set<number>();
+  /** blocks that a queued row may free: seq → pool, blocks; rows that are not here free none */
+  #weights = new Map<number, { pool: number; blocks: number }>();
+  #blocksLeft = new Map<number, number>();
+  /** rows that were there at the start are weighed before any is worked on */
+  #surveyed = 0;
+  readonly #surveyEnd: number;
+  #toldDamaged = new Set<number>();
+  readonly #entries = new Uint32Array(PAGE_ENTRIES * 2);
+  readonly #header = new Float64Array(8);
 
   constructor(
     readonly frames: Frames,
@@ -64,8 +104,10 @@ export class Freeing {
     readonly commits: Commits,
     readonly native: Native,
     readonly host: FreeingHost,
+    readonly clock: Clock = systemClock,
   ) {
     this.queued = reader.releaseCount();
+    this.#surveyEnd = this.queued === 0 ? 0 : reader.releaseMax();
   }
 
   /** a group is on its way */
@@ -78,27 +120,95 @@ export class Freeing {
     this.#more = true;
   }
 
-  get idle(): boolean {
-    return !this.#busy && !this.#more && this.#rows.length === 0;
+  /** Milliseconds until it wants a turn; what it waits for otherwise wakes the mapper. */
+  waitMs(now: number): number {
+    if (this.#surveyed < this.#surveyEnd) return 0;
+    if (this.#busy || (!this.#more && this.#rows.length === 0)) return Number.POSITIVE_INFINITY;
+    return Math.max(0, this.#pausedUntil - now);
+  }
+
+  /** Queued work will give the pool slots back before long: it is not stuck on pages that cannot be read. */
+  comes(pool: number): boolean {
+    return this.blocksLeft(pool) > 0 && this.#fruitlessMs < FRUITLESS_MS_MAX;
+  }
+
+  /** Blocks of a pool that are still to be released: at most so many become free. */
+  blocksLeft(pool: number): number {
+    return this.#blocksLeft.get(pool) ?? 0;
+  }
+
+  /** A row was made that will come through the store. */
+  made(seq: number, pool: number, blocks: number): void {
+    this.queued++;
+    if (blocks > 0) this.#weigh(seq, pool, blocks);
+  }
+
+  #weigh(seq: number, pool: number, blocks: number): void {
+    this.#weights.set(seq, { pool, blocks });
+    this.#blocksLeft.set(pool, this.blocksLeft(pool) + blocks);
+  }
+
+  #forget(seq: number): void {
+    this.queued--;
+    const weight = this.#weights.get(seq);
+    if (weight === undefined) return;
+    this.#weights.delete(seq);
+    this.#blocksLeft.set(weight.pool, this.blocksLeft(weight.pool) - weight.blocks);
+  }
+
+  /** Rows that were made and will not come: the batch they were in failed. */
+  lost(rows: readonly ReleaseRow[]): void {
+    for (const { seq } of rows) this.#forget(seq);
   }
 
   /** One group, when none is on its way. Called every turn of the mapper. */
   turn(now: number): void {
+    if (this.#surveyed < this.#surveyEnd) {
+      this.#survey();
+      return;
+    }
     if (this.#busy || now < this.#pausedUntil) return;
     if (this.#rows.length === 0) {
       if (!this.#more) return;
-      this.#rows = this.reader.releases(this.#cursor, READ_MAX);
+      this.#read();
       if (this.#rows.length === 0) {
-        // rows that were put off stay below the cursor: look at the start again, once
-        if (this.#cursor === 0) this.#more = false;
-        this.#cursor = 0;
-        this.queued = this.reader.releaseCount();
-        if (this.queued === 0) this.#more = false;
-        else this.#pausedUntil = now + 20;
+        this.#roundEnded(now);
         return;
       }
     }
     this.#group(now);
+  }
+
+  #read(): void {
+    this.#backwards = this.queued >= QUEUE_LONG;
+    if (this.#backwards) this.#rows = this.reader.newestReleases(this.#newest, READ_MAX);
+    else this.#rows = this.reader.releases(this.#cursor, READ_MAX);
+  }
+
+  /** All rows were looked at; those that were put off are looked at again. */
+  #roundEnded(now: number): void {
+    if (this.#cursor === 0 && this.#newest === Number.MAX_SAFE_INTEGER) this.#more = false;
+    this.#cursor = 0;
+    this.#newest = Number.MAX_SAFE_INTEGER;
+    if (this.reader.releaseCount() === 0) {
+      this.#more = false;
+      return;
+    }
+    this.#fruitlessMs = this.#fruit ? FRUITLESS_MS : Math.min(this.#fruitlessMs * 2, FRUITLESS_MS_MAX);
+    this.#fruit = false;
+    this.#pausedUntil = now + this.#fruitlessMs;
+  }
+
+  #survey(): void {
+    for (const row of this.reader.releases(this.#surveyed, SURVEY_MAX)) {
+      if (row.seq > this.#surveyEnd) break;
+      this.#surveyed = row.seq;
+      if (row.kind === RELEASE_SLOT) this.#weigh(row.seq, row.pool, 1);
+      if (row.kind !== RELEASE_PAGE) continue;
+      const blob = this.reader.page(row.id);
+      const blocks = blob === undefined || blob.length < MAPPED_AT + 8 ? 0 : Number(blob.readBigUInt64LE(MAPPED_AT));
+      if (blocks > 0) this.#weigh(row.seq, row.pool, blocks);
+    }
   }
 
   #group(now: number): void {
@@ -106,15 +216,19 @@ export class Freeing {
     this.#pageDelta.clear();
     this.#slotDelta.clear();
     this.#deadPages.clear();
+    this.#startedAt = now;
+    const started = this.clock.now();
     let target: Resource | null | undefined;
     const dirty: number[] = [];
     let taken = 0;
     while (this.#rows.length > 0 && taken < GROUP_MAX) {
+      if (this.clock.now() - started > GROUP_MS_MAX) break;
       const row = this.#rows[0];
       const outcome = this.#one(row, changes, target, dirty);
       if (outcome === 'other target') break;
       this.#rows.shift();
-      this.#cursor = Math.max(this.#cursor, row.seq);
+      if (this.#backwards) this.#newest = Math.min(this.#newest, row.seq);
+      else this.#cursor = Math.max(this.#cursor, row.seq);
       if (outcome === 'later') continue;
       taken++;
       if (outcome !== null) target = outcome;
@@ -125,7 +239,7 @@ export class Freeing {
       return;
     }
     this.#busy = true;
-    this.#pausedUntil = now + PAUSE_MS;
+    this.#fruit = true;
     if (target) this.#sendWith(target, changes, dirty);
     else this.#send(changes, dirty);
   }
@@ -170,13 +284,22 @@ export class Freeing {
 
   #landed(error: number, changes: Changes): void {
     this.#busy = false;
+    const now = this.clock.now();
+    const took = now - this.#startedAt;
+    const pause = this.host.guestsBusy(now) ? Math.min(BUSY_PAUSE_MS_MAX, took * (1 / BUSY_SHARE - 1)) : 0;
+    this.#pausedUntil = now + Math.max(PAUSE_MS, pause);
     if (error !== 0) return;
+    for (const seq of changes.releasesDone) this.#forget(seq);
     for (const page of changes.pagesDeleted) {
       const frame = this.frames.byPage.get(page);
       if (frame !== undefined) this.frames.discard(frame);
     }
     this.pagesFreed += changes.pagesDeleted.length;
     this.#more = true;
+    if (this.queued < QUEUE_LONG || changes.releases.length === 0) return;
+    // what it queued is newer than anything that was read
+    this.#newest = Number.MAX_SAFE_INTEGER;
+    this.#rows = [];
   }
 
   /**
@@ -190,7 +313,7 @@ export class Freeing {
     dirty: number[],
   ): Resource | null | 'later' | 'other target' {
     if (row.kind === RELEASE_SLOT) {
-      this.#dropSlot(row.pool, row.id, changes);
+      this.#dropRun(row.pool, row.id, 1, changes);
       changes.releasesDone.push(row.seq);
       return null;
     }
@@ -212,7 +335,7 @@ export class Freeing {
     }
     if (this.reader.children(id, 1).length > 0) {
       this.#addPageRef(id, -1, changes);
-      changes.releases.push({ seq: this.host.nextRelease(), kind: RELEASE_GHOST, id, pool: row.pool });
+      changes.releases.push({ seq: this.host.nextRelease(row.pool, 0), kind: RELEASE_GHOST, id, pool: row.pool });
       changes.releasesDone.push(row.seq);
       return null;
     }
@@ -231,34 +354,48 @@ export class Freeing {
     this.#pageDelta.set(id, (this.#pageDelta.get(id) ?? 0) + delta);
   }
 
-  /** The slot loses a reference; the last one frees it. True when it became free. */
-  #dropSlot(pool: number, slot: number, changes: Changes): void {
-    const key = `${pool}/${slot}`;
-    const extra = this.reader.slotExtra(pool, slot) + (this.#slotDelta.get(key) ?? 0);
-    if (extra > 0) {
-      changes.slotRefs.push(pool, slot, -1);
-      this.#slotDelta.set(key, (this.#slotDelta.get(key) ?? 0) - 1);
+  /** Slots lose a reference each; those that lose the last one become free. */
+  #dropRun(pool: number, first: number, count: number, changes: Changes): void {
+    const extras = this.reader.slotExtras(pool, first, count);
+    const delta = this.#slotDelta.get(pool);
+    if (extras.length === 0 && delta === undefined) {
+      this.#freeRun(pool, first, count, changes);
       return;
     }
+    const extraOf = new Map<number, number>();
+    for (const { slot, extra } of extras) extraOf.set(slot, extra);
+    for (let slot = first; slot < first + count; slot++) {
+      if ((extraOf.get(slot) ?? 0) + (delta?.get(slot) ?? 0) > 0) this.#addSlotRef(pool, slot, -1, changes);
+      else this.#freeRun(pool, slot, 1, changes);
+    }
+  }
+
+  #freeRun(pool: number, first: number, count: number, changes: Changes): void {
+    const slots = this.host.pool(pool);
     const freed = changes.freed;
-    const n = freed.length;
-    if (n > 0 && freed[n - 3] === pool && freed[n - 2] + freed[n - 1] === slot && !this.#groupBorder(pool, slot))
-      freed[n - 1]++;
-    else freed.push(pool, slot, 1);
-    const slots = this.host.pool(pool);
-    if (slots !== undefined) slots.freeingSlots++;
-    this.slotsFreed++;
+    let at = first;
+    const end = first + count;
+    while (at < end) {
+      const border = slots === undefined ? at + 1 : (Math.floor(at / slots.groupSlots) + 1) * slots.groupSlots;
+      const length = Math.min(end, border) - at;
+      const n = freed.length;
+      const joins = n > 0 && freed[n - 3] === pool && freed[n - 2] + freed[n - 1] === at;
+      if (joins && slots !== undefined && at % slots.groupSlots !== 0) freed[n - 1] += length;
+      else freed.push(pool, at, length);
+      at += length;
+    }
+    if (slots !== undefined) slots.freeingSlots += count;
+    this.slotsFreed += count;
   }
 
-  #groupBorder(pool: number, slot: number): boolean {
-    const slots = this.host.pool(pool);
-    return slots === undefined || slot % slots.groupSlots === 0;
-  }
-
-  #addSlotRef(pool: number, slot: number, changes: Changes): void {
-    const key = `${pool}/${slot}`;
-    changes.slotRefs.push(pool, slot, 1);
-    this.#slotDelta.set(key, (this.#slotDelta.get(key) ?? 0) + 1);
+  #addSlotRef(pool: number, slot: number, by: number, changes: Changes): void {
+    changes.slotRefs.push(pool, slot, by);
+    let deltas = this.#slotDelta.get(pool);
+    if (deltas === undefined) {
+      deltas = new Map();
+      this.#slotDelta.set(pool, deltas);
+    }
+    deltas.set(slot, (deltas.get(slot) ?? 0) + by);
   }
 
   /** The page of whatever level, loaded. */
@@ -270,30 +407,80 @@ export class Freeing {
     return this.tree.load(id, blob[3]);
   }
 
+  /**
+   * Entries of a page that dies, in `#entries`, its header in `#header`; past the cache, which is the guests'.
+   * False when they cannot be had now.
+   */
+  #open(id: number): boolean {
+    const { frames } = this;
+    const frame = frames.byPage.get(id);
+    if (frame !== undefined) {
+      if (frames.dirty[frame] || frames.flying[frame]) return false;
+      const at = frames.at(frame);
+      this.#entries.set(frames.words.subarray(at, at + PAGE_ENTRIES * 2));
+      this.#header[0] = frames.level[frame];
+      this.#header[2] = frames.base[frame];
+      this.#header[5] = frames.mapped[frame];
+      return true;
+    }
+    const blob = this.reader.page(id);
+    if (blob !== undefined && this.native.decodePageTo(blob, id, this.#entries, this.#header) === 0) return true;
+    if (!this.#toldDamaged.has(id)) {
+      this.#toldDamaged.add(id);
+      this.host.log('warn', 'a damaged page cannot be freed; `atoll check` names it', { page: id });
+    }
+    return false;
+  }
+
   /** A page without parents and children: its references go with it. */
   #kill(id: number, pool: number, changes: Changes): boolean {
-    const frame = this.#load(id);
-    if (frame < 0) {
-      if (frame === BROKEN)
-        this.host.log('warn', 'a damaged page cannot be freed; `atoll check` names it', { page: id });
-      return false;
-    }
-    const { frames } = this;
-    if (frames.dirty[frame] || frames.flying[frame]) return false;
-    const leaf = frames.level[frame] === 0;
-    for (let i = 0; i < PAGE_ENTRIES; i++) {
-      if ((frames.high(frame, i) & OWNED) === 0) continue;
-      const value = frames.value(frame, i);
-      if (leaf) this.#dropSlot(pool, value - 1, changes);
-      else changes.releases.push({ seq: this.host.nextRelease(), kind: RELEASE_PAGE, id: value, pool });
-    }
-    const base = frames.base[frame];
+    if (!this.#open(id)) return false;
+    const base = this.#header[2];
+    if (this.#header[0] === 0) this.#dropEntries(pool, changes);
+    else this.#dropChildren(pool, this.#header[5], changes);
     if (base !== 0 && this.reader.pageExtra(base) === -1) {
-      changes.releases.push({ seq: this.host.nextRelease(), kind: RELEASE_GHOST, id: base, pool });
+      changes.releases.push({ seq: this.host.nextRelease(pool, 0), kind: RELEASE_GHOST, id: base, pool });
     }
     changes.pagesDeleted.push(id);
     this.#deadPages.add(id);
     return true;
+  }
+
+  /** The slots that the opened leaf owns, in runs. */
+  #dropEntries(pool: number, changes: Changes): void {
+    const entries = this.#entries;
+    let first = 0;
+    let count = 0;
+    for (let i = 0; i < PAGE_ENTRIES; i++) {
+      const high = entries[i * 2 + 1];
+      if ((high & OWNED) === 0) continue;
+      const slot = entries[i * 2] + (high & VALUE_HI_MASK) * 2 ** 32 - 1;
+      if (count > 0 && slot === first + count) {
+        count++;
+        continue;
+      }
+      if (count > 0) this.#dropRun(pool, first, count, changes);
+      first = slot;
+      count = 1;
+    }
+    if (count > 0) this.#dropRun(pool, first, count, changes);
+  }
+
+  /** The pages that the opened inner page owns. How much each frees is not known before it is read: an equal share. */
+  #dropChildren(pool: number, mapped: number, changes: Changes): void {
+    const entries = this.#entries;
+    const owned: number[] = [];
+    let present = 0;
+    for (let i = 0; i < PAGE_ENTRIES; i++) {
+      const high = entries[i * 2 + 1];
+      const id = entries[i * 2] + (high & VALUE_HI_MASK) * 2 ** 32;
+      if (id === 0) continue;
+      present++;
+      if ((high & OWNED) !== 0) owned.push(id);
+    }
+    const share = present === 0 ? 0 : Math.floor(mapped / present);
+    for (const id of owned)
+      changes.releases.push({ seq: this.host.nextRelease(pool, share), kind: RELEASE_PAGE, id, pool });
   }
 
   /** One child of a ghost takes over what it borrows. */
@@ -327,6 +514,8 @@ export class Freeing {
     const owner = this.host.ownerOf(frames.owner[child], frames.generation[child]);
     const wanted = owner ?? null;
     if (target !== undefined && target !== wanted) return 'other target';
+    // its batches do not get through any more
+    if (wanted !== null && wanted.failed !== 0) return 'later';
     if (wanted === null && (frames.dirty[child] || frames.flying[child])) return 'later';
     const last = children.length === 1;
     this.#adopt(ghost, child, last, wanted, row.pool, changes);
@@ -336,13 +525,18 @@ export class Freeing {
     if (last) {
       const base = frames.base[ghost];
       if (base !== 0 && this.reader.pageExtra(base) === -1) {
-        changes.releases.push({ seq: this.host.nextRelease(), kind: RELEASE_GHOST, id: base, pool: row.pool });
+        changes.releases.push({
+          seq: this.host.nextRelease(row.pool, 0),
+          kind: RELEASE_GHOST,
+          id: base,
+          pool: row.pool,
+        });
       }
       changes.pagesDeleted.push(id);
       this.#deadPages.add(id);
     } else {
       // the same ghost again, behind what is durable by then
-      changes.releases.push({ seq: this.host.nextRelease(), kind: RELEASE_GHOST, id, pool: row.pool });
+      changes.releases.push({ seq: this.host.nextRelease(row.pool, 0), kind: RELEASE_GHOST, id, pool: row.pool });
     }
     changes.releasesDone.push(row.seq);
     return wanted;
@@ -354,6 +548,7 @@ export class Freeing {
     // A grant that is out copies from what the entry names now: written in place meanwhile, that write would be lost. And
     // a copy of the store may show the slot in a snapshot that is gone since.
     const granted = frames.pins[child] !== 0 || this.host.pool(pool)?.holding.on === true;
+    const share = leaf || !last ? 0 : Math.floor(frames.mapped[ghost] / PAGE_ENTRIES);
     for (let i = 0; i < PAGE_ENTRIES; i++) {
       const ghostHigh = frames.high(ghost, i);
       if ((ghostHigh & OWNED) === 0) continue;
@@ -362,7 +557,7 @@ export class Freeing {
       const borrows = (childHigh & OWNED) === 0 && frames.value(child, i) === value;
       if (borrows) {
         if (!last) {
-          if (leaf) this.#addSlotRef(pool, value - 1, changes);
+          if (leaf) this.#addSlotRef(pool, value - 1, 1, changes);
           else this.#addPageRef(value, 1, changes);
         }
         // nobody else has it: the live page may write it in place again
@@ -373,11 +568,11 @@ export class Freeing {
           !granted &&
           !this.host.indexed(pool, value - 1) &&
           this.reader.slotExtra(pool, value - 1) === 0 &&
-          !this.#slotDelta.has(`${pool}/${value - 1}`);
+          this.#slotDelta.get(pool)?.has(value - 1) !== true;
         frames.set(child, i, value, (alone ? OWNED | EXCLUSIVE : OWNED) | (childHigh & BAD));
       } else if (last) {
-        if (leaf) this.#dropSlot(pool, value - 1, changes);
-        else changes.releases.push({ seq: this.host.nextRelease(), kind: RELEASE_PAGE, id: value, pool });
+        if (leaf) this.#dropRun(pool, value - 1, 1, changes);
+        else changes.releases.push({ seq: this.host.nextRelease(pool, share), kind: RELEASE_PAGE, id: value, pool });
       }
     }
     frames.base[child] = frames.base[ghost];

@@ -23,6 +23,7 @@ interface MapperData {
   copier: MessagePort;
   copyIntervalMs: number;
   homeUuid: string;
+  levels: { warnPercent: number; criticalPercent: number };
 }
 
 const data = workerData as MapperData;
@@ -39,6 +40,7 @@ const mapper = new Mapper(
     copier: portChannel(data.copier),
     copyIntervalMs: data.copyIntervalMs,
     homeUuid: data.homeUuid,
+    levels: data.levels,
   },
   (level, event, fields) => data.port.postMessage({ log: { level, event, fields } }),
   (reason) => {

@@ -18,14 +18,17 @@ import type { HashRequest, HashResult } from '../seal/job.ts';
 import type { CommitBatch, CommitResult, PoolRow } from '../store/batch.ts';
 import type { StoreReader } from '../store/reader.ts';
 import { emptySeal } from '../store/seal-batch.ts';
-import { EngineError, type PoolSettings } from '../types.ts';
+import { EngineError, type PoolSettings, type SealInfo } from '../types.ts';
+import { Accounting, type AccountingTicket } from './accounting.ts';
 import type { Channel } from './channel.ts';
 import type { Clock } from './clock.ts';
 import { Commits } from './commits.ts';
-import { Copies, type Generation } from './copies.ts';
+import { Copies, type CopiesView, type Generation } from './copies.ts';
 import { Faults } from './faults.ts';
 import { Frames } from './frames.ts';
 import { Freeing } from './freeing.ts';
+
+import { Guests } from './guests.ts';
 import { Leftovers } from './leftovers.ts';
 import { Meters } from './meters.ts';
 import { Operations } from './operations.ts';
@@ -55,6 +58,26 @@ const DIRTY_START_SHARE = 0.5;
 /** Fault times kept for percentiles. */
 const FAULT_SAMPLES = 4096;
 
+/** Families of a pool that are accounted at one request. */
+const ACCOUNT_FAMILIES_MAX = 64;
+
+/** What the mapper knows of a pool. */
+export type PoolUsage = ReturnType<SlotPool['usage']> & {
+  id: number;
+  failed: boolean;
+  seal: SealInfo | null;
+  copies: CopiesView | null;
+  releasingBytes: number;
+  logicalBytes: number;
+  mappedBytes: number;
+};
+
+/** Of a pool that is not open. */
+const UNUSABLE: ReturnType<SlotPool['usage']> = {
+  ...{ capacityBytes: 0, usedBytes: 0, freeBytes: 0, physicalBytes: 0, reclaimingBytes: 0 },
+  ...{ fullPercent: 0, level: 'ok' },
+};
+
 /** What a mapper stands on besides the native core. */
 export interface MapperParts {
   core: number;
@@ -73,6 +96,8 @@ export interface MapperParts {
   /** see `Copies` */
   copyIntervalMs?: number;
   homeUuid?: string;
+  /** percent at which a pool is called full; default 80 and 95 */
+  levels?: { warnPercent: number; criticalPercent: number };
 }
 
 export interface ControlRequest {
@@ -106,6 +131,7 @@ export class Mapper {
   #hashing = new Map<number, (result: HashResult | null) => void>();
   #leftovers = new Map<number, Leftovers>();
   readonly copies: Copies;
+  readonly accounting: Accounting;
   #tickets = new Map<number, (error: number) => void>();
   #nextTicket = 1;
   #nextPage: number;
@@ -125,6 +151,7 @@ export class Mapper {
   readonly #meters = new Meters();
   #volumesAt: number;
   #dirtyMax: number;
+  readonly #guests: Guests;
   #stopping = false;
   /** the groups are sealed: nothing is freed any more */
   #sealed = false;
@@ -153,7 +180,10 @@ export class Mapper {
     const recordAt = (handle: number) => this.#volumesAt + handle * (VolumeRecord.BYTES / 4);
     const logLine = this.log;
     const ticket = (done: (error: number) => void) => this.#ticket(done);
-    const nextRelease = () => this.#nextRelease++;
+    const nextRelease = (pool: number, blocks: number) => {
+      this.freeing.made(this.#nextRelease, pool, blocks);
+      return this.#nextRelease++;
+    };
     const changed = (r: Resource) => this.#changed(r);
     const commitSoon = (r: Resource) => void this.#wanted.add(r);
     const commitAll = () => {
@@ -161,11 +191,15 @@ export class Mapper {
     };
     const whenFrames = (run: () => void) => void this.#framesWaiters.push(run);
     const nextTurn = (run: () => void) => void this.#turnWaiters.push(run);
+    this.accounting = new Accounting({ resources: () => this.registry.all(), commitSoon, nextTurn });
     this.tree = new Tree(this.frames, this.reader, native, core, {
       nextPage: () => this.#nextPage++,
       nextRelease,
       baseAdded: (page, base) => this.#baseAdded(page, base),
-      changed,
+      changed: (r) => {
+        this.accounting.changed(r.row);
+        this.#changed(r);
+      },
       log: logLine,
     });
     this.commits = new Commits(
@@ -184,6 +218,7 @@ export class Mapper {
         },
         freed: (runs) => this.#freed(runs),
         pagesDurable: (pages) => this.#pagesDurable(pages),
+        releasesLost: (rows) => this.freeing.lost(rows),
         meta: () => ({
           next_page: this.#nextPage,
           next_resource: this.#nextResource,
@@ -222,19 +257,29 @@ export class Mapper {
       TAKE_MAX,
       this.clock,
     );
-    this.freeing = new Freeing(this.frames, this.tree, this.reader, this.commits, native, {
-      nextRelease,
-      ownerOf: (id, generation) => this.#ownerOf(id, generation),
-      pool: (id) => this.pools.get(id),
-      changed,
-      commitSoon,
-      hasNewChildren: (page) => this.#hasNewChildren(page),
-      held: (page) => this.sealer.held(page),
-      freed: (runs) => this.#freed(runs),
-      indexed: (pool, slot) => this.sealer.indexed(pool, slot),
-      pendingPageRefs: (page) => this.#pendingPageRefs.get(page) ?? 0,
-      log: logLine,
-    });
+    this.#guests = new Guests(native, core);
+    this.freeing = new Freeing(
+      this.frames,
+      this.tree,
+      this.reader,
+      this.commits,
+      native,
+      {
+        nextRelease,
+        ownerOf: (id, generation) => this.#ownerOf(id, generation),
+        pool: (id) => this.pools.get(id),
+        changed,
+        commitSoon,
+        hasNewChildren: (page) => this.#hasNewChildren(page),
+        held: (page) => this.sealer.held(page),
+        freed: (runs) => this.#freed(runs),
+        indexed: (pool, slot) => this.sealer.indexed(pool, slot),
+        guestsBusy: (now) => this.#guestsBusy(now),
+        pendingPageRefs: (page) => this.#pendingPageRefs.get(page) ?? 0,
+        log: logLine,
+      },
+      this.clock,
+    );
     this.operations = new Operations(this.registry, this.frames, this.tree, this.faults, native, core, recordAt, {
       pools: this.pools,
       poolRow: (id) => this.poolRows.get(id),
@@ -259,6 +304,8 @@ export class Mapper {
       },
       poke: () => this.freeing.poke(),
       isBad: (pool, slot) => this.quarantine.has(pool, slot),
+      accountChanged: (row) => this.accounting.changed(row),
+      exclusiveBlocks: (row) => this.accounting.exclusiveBlocks(row),
       ticket,
       date: () => this.clock.date(),
     });
@@ -282,7 +329,10 @@ export class Mapper {
       changed,
       commitSoon,
       commitAll,
-      poke: () => this.freeing.poke(),
+      poke: () => {
+        this.accounting.allChanged();
+        this.freeing.poke();
+      },
       log: logLine,
     });
     this.quarantine = new Quarantine(this.frames, this.reader, (handle) => this.operations.resourceOf(handle));
@@ -308,6 +358,12 @@ export class Mapper {
     }
   }
 
+  /** Guests work, and none of them waits for what freeing gives back. */
+  #guestsBusy(now: number): boolean {
+    for (const pool of this.pools.values()) if (pool.wanted) return false;
+    return this.#guests.busy(now);
+  }
+
   addPool(row: PoolRow, handle: number, copies: Generation[] = []): SlotPool {
     const host: PoolHost = {
       activate: (_pool, change, ensure, done) => {
@@ -325,9 +381,20 @@ export class Mapper {
         });
       },
       ticket: (done) => this.#ticket(done),
+      guestsBusy: (now) => this.#guests.busy(now),
+      comes: () => this.freeing.comes(row.id),
       log: this.log,
     };
-    const pool = new SlotPool(row, handle, this.native, this.parts.core, this.reader, host, this.clock);
+    const pool = new SlotPool(
+      row,
+      handle,
+      this.native,
+      this.parts.core,
+      this.reader,
+      host,
+      this.clock,
+      this.parts.levels,
+    );
     this.pools.set(row.id, pool);
     this.sealer.settings(row.id);
     this.quarantine.addPool(row.id);
@@ -352,10 +419,7 @@ export class Mapper {
   /** Takes what the rings have (or waits for it), lets everything go on that may, and answers. */
   turn(): void {
     const quiet = this.#turnWaiters.length === 0 && this.#wanted.size === 0 && !this.#wantAll;
-    const background = !this.freeing.idle || this.#backlog() || this.#framesWaiters.length > 0;
-    const timed = this.#dirty.size > 0 || this.copies.waitedFor;
-    const sleep = background ? SLEEP_BACKGROUND_MS : timed ? SLEEP_DIRTY_MS_MAX : SLEEP_MS_MAX;
-    const timeout = quiet ? Math.min(sleep, this.sealer.dueIn(), this.scrubber.dueIn()) : 0;
+    const timeout = quiet ? this.#sleepMs() : 0;
     const taken = this.native.take(this.parts.core, this.faults.staging, TAKE_MAX, timeout);
     const now = this.clock.now();
     if (taken > 0) {
@@ -372,7 +436,10 @@ export class Mapper {
       });
     }
     this.copies.turn(now);
-    for (const pool of this.pools.values()) pool.turn();
+    for (const pool of this.pools.values()) {
+      pool.turn();
+      pool.watch(now);
+    }
     if (!this.#stopping) {
       this.sealer.turn(now);
       this.scrubber.turn(now);
@@ -384,9 +451,14 @@ export class Mapper {
     this.#meters.busyMs += this.clock.now() - now;
   }
 
-  #backlog(): boolean {
-    for (const pool of this.pools.values()) if (pool.backlog) return true;
-    return false;
+  /** How long nothing is to be done; at least SLEEP_BACKGROUND_MS, as nothing in the background is urgent. */
+  #sleepMs(): number {
+    if (this.#framesWaiters.length > 0) return 1;
+    const now = this.clock.now();
+    const idle = this.#dirty.size > 0 || this.copies.waitedFor ? SLEEP_DIRTY_MS_MAX : SLEEP_MS_MAX;
+    let ms = Math.min(idle, this.freeing.waitMs(now), this.sealer.dueIn(), this.scrubber.dueIn());
+    for (const pool of this.pools.values()) ms = Math.min(ms, pool.waitMs(now));
+    return Math.max(SLEEP_BACKGROUND_MS, Math.ceil(ms));
   }
 
   #runAll(list: (() => void)[], replace: (next: (() => void)[]) => void): void {
@@ -553,16 +625,7 @@ export class Mapper {
       case 'insertPool':
         return this.#insertPool(a[0], a[1], done);
       case 'poolUsage':
-        return done(
-          null,
-          [...this.pools.values()].map((p) => ({
-            ...p.usage(),
-            id: p.id,
-            failed: p.failed,
-            seal: this.sealer.info(p),
-            copies: this.copies.view(p),
-          })),
-        );
+        return done(null, this.#poolUsage());
       case 'setPool':
         return this.#setPool(a[0], a[1], done);
       case 'hashed': {
@@ -572,6 +635,13 @@ export class Mapper {
         end?.(result);
         return done(null);
       }
+      case 'poolAccount':
+        return done(null, this.#poolAccount(a[0]));
+      case 'accountBegin':
+        return this.accounting.begin(o.need(a[0]).row, (ticket) => done(null, ticket));
+      case 'accountEnd':
+        this.accounting.end(a[0] as AccountingTicket, a[1]);
+        return done(null);
       case 'growPool':
         return this.#growPool(a[0], a[1], done);
       case 'createVolume':
@@ -682,13 +752,74 @@ export class Mapper {
     });
   }
 
+  #poolUsage(): PoolUsage[] {
+    const sums = this.#resourceSums();
+    const none = { logicalBytes: 0, mappedBlocks: 0 };
+    return [...this.poolRows.values()].map((row) => {
+      const blockSize = 2 ** row.block_shift;
+      const pool = this.pools.get(row.id);
+      const { logicalBytes, mappedBlocks } = sums.get(row.id) ?? none;
+      return {
+        ...(pool?.usage() ?? UNUSABLE),
+        id: row.id,
+        failed: pool?.failed ?? false,
+        seal: pool === undefined ? null : this.sealer.info(pool),
+        copies: pool === undefined ? null : this.copies.view(pool),
+        releasingBytes: this.freeing.blocksLeft(row.id) * blockSize,
+        logicalBytes,
+        mappedBytes: mappedBlocks * blockSize,
+      };
+    });
+  }
+
+  /** Of each pool, as the store has them, and as memory has those that changed. */
+  #resourceSums(): Map<number, { logicalBytes: number; mappedBlocks: number }> {
+    const sums = new Map<number, { logicalBytes: number; mappedBlocks: number }>();
+    const add = (pool: number, size: number, mapped: number) => {
+      const sum = sums.get(pool) ?? { logicalBytes: 0, mappedBlocks: 0 };
+      sums.set(pool, { logicalBytes: sum.logicalBytes + size, mappedBlocks: sum.mappedBlocks + mapped });
+    };
+    for (const { pool, size, mapped } of this.reader.resourceSums()) add(pool, size, mapped);
+    for (const r of this.registry.all()) {
+      if (r.clean) continue;
+      const stored = this.reader.resource(r.id);
+      if (stored !== undefined) add(stored.pool, -stored.size, -stored.mapped);
+      add(r.row.pool, r.row.size, this.operations.mapped(r));
+    }
+    return sums;
+  }
+
+  /** What resources of a pool have alone, or who is to be accounted first: one of each family, at most so many. */
+  #poolAccount(id: number): { exclusiveBytes: number; sharedBytes: number } | { missing: string[] } {
+    const pool = this.pools.get(id);
+    if (pool === undefined) return { missing: [] };
+    let blocks = 0;
+    const missing = new Map<number, string>();
+    for (const resourceId of this.reader.resourceIdsOf(id)) {
+      const r = this.registry.get(resourceId);
+      if (r === undefined) continue;
+      const exclusive = this.accounting.exclusiveBlocks(r.row);
+      if (exclusive !== null) blocks += exclusive;
+      else if (missing.size < ACCOUNT_FAMILIES_MAX) missing.set(r.row.grp, this.registry.fullName(r));
+    }
+    // while something is on its way, what is used is not all somebody's
+    const settled = this.freeing.queued === 0 && pool.freeingSlots === 0 && this.#dirty.size === 0;
+    if (missing.size > 0 || !settled) return { missing: [...missing.values()] };
+    const exclusiveBytes = blocks * pool.blockSize;
+    return { exclusiveBytes, sharedBytes: pool.usedSlots * pool.blockSize - exclusiveBytes };
+  }
+
   #status(): unknown {
     const samples = [...this.#samples.slice(0, Math.min(this.#sampleCount, FAULT_SAMPLES))].sort((x, y) => x - y);
     const at = (list: number[], p: number) =>
       list.length === 0 ? 0 : list[Math.min(list.length - 1, Math.floor(list.length * p))];
     const times = this.commits.lastTimes();
     let zeroQueue = 0;
-    for (const pool of this.pools.values()) zeroQueue += pool.reclaimingSlots * pool.blockSize;
+    let freeQueue = 0;
+    for (const pool of this.pools.values()) {
+      zeroQueue += pool.reclaimingSlots * pool.blockSize;
+      freeQueue += this.freeing.blocksLeft(pool.id) * pool.blockSize;
+    }
     return {
       volumes: this.reader.resourceCount(1),
       snapshots: this.reader.resourceCount(2),
@@ -709,7 +840,12 @@ export class Mapper {
         p99Ms: at(times, 0.99),
         logBytes: this.commits.logBytes,
       },
-      background: { dropQueue: this.freeing.queued, dissolveQueue: 0, zeroQueueBytes: zeroQueue },
+      background: {
+        dropQueue: this.freeing.queued,
+        dissolveQueue: 0,
+        freeQueueBytes: freeQueue,
+        zeroQueueBytes: zeroQueue,
+      },
     };
   }
 

@@ -7,7 +7,14 @@ import { randomUUID } from 'node:crypto';
 import type { OpenActivity } from '../activity.ts';
 import { VOLUME_FREE, VOLUME_OPEN, VOLUME_READ_ONLY, VOLUMES_MAX, VolumeRecord } from '../layout.gen.ts';
 import type { Native } from '../native.ts';
-import { KIND_SNAPSHOT, KIND_VOLUME, type PoolRow, RELEASE_PAGE, type ResourceRow } from '../store/batch.ts';
+import {
+  KIND_SNAPSHOT,
+  KIND_VOLUME,
+  type PoolRow,
+  RELEASE_PAGE,
+  type ReleaseRow,
+  type ResourceRow,
+} from '../store/batch.ts';
 import { EngineError, type ExtentInfo, type OpenHandle, type SnapshotInfo, type VolumeInfo } from '../types.ts';
 import { Walk } from './extents.ts';
 import type { Faults } from './faults.ts';
@@ -32,7 +39,7 @@ export interface OperationsHost {
   /** of any pool, open or not */
   poolRow(id: number): PoolRow | undefined;
   nextResource(): number;
-  nextRelease(): number;
+  nextRelease(pool: number, blocks: number): number;
   nextPage(): number;
   changed(resource: Resource): void;
   commitSoon(resource: Resource): void;
@@ -49,6 +56,10 @@ export interface OperationsHost {
   poke(): void;
   /** the slot is in quarantine */
   isBad(pool: number, slot: number): boolean;
+  /** its map, or who shares it, changed */
+  accountChanged(row: ResourceRow): void;
+  /** blocks that only it has; null: not known now */
+  exclusiveBlocks(row: ResourceRow): number | null;
   ticket(done: (error: number) => void): number;
   /** Unix milliseconds */
   date(): number;
@@ -101,6 +112,7 @@ export class Operations {
 
   volumeInfo(r: Resource): VolumeInfo {
     const blockSize = this.#blockSize(r);
+    const blocks = this.mapped(r);
     return {
       id: r.row.uuid,
       name: r.row.name,
@@ -108,7 +120,8 @@ export class Operations {
       size: r.row.size,
       blockSize,
       pool: this.#poolName(r),
-      mappedBytes: this.#mapped(r) * blockSize,
+      mappedBytes: blocks * blockSize,
+      ...this.#shares(r, blocks, blockSize),
       createdAt: new Date(r.row.created_at).toISOString(),
       snapshots: this.registry.snapshotsOf(r).length,
       protected: r.row.protected !== 0,
@@ -130,6 +143,7 @@ export class Operations {
       blockSize,
       pool: this.#poolName(r),
       mappedBytes: r.row.mapped * blockSize,
+      ...this.#shares(r, r.row.mapped, blockSize),
       createdAt: new Date(r.row.created_at).toISOString(),
       protected: r.row.protected !== 0,
       openCount: r.openCount,
@@ -137,8 +151,14 @@ export class Operations {
     };
   }
 
+  #shares(r: Resource, blocks: number, blockSize: number): Pick<VolumeInfo, 'exclusiveBytes' | 'sharedBytes'> {
+    const exclusive = this.host.exclusiveBlocks(r.row);
+    if (exclusive === null) return { exclusiveBytes: null, sharedBytes: null };
+    return { exclusiveBytes: exclusive * blockSize, sharedBytes: (blocks - exclusive) * blockSize };
+  }
+
   /** Blocks with a slot, changes of this moment included. */
-  #mapped(r: Resource): number {
+  mapped(r: Resource): number {
     let blocks = r.row.mapped;
     const root = r.row.root === 0 ? undefined : this.frames.byPage.get(r.row.root);
     if (root !== undefined) blocks = this.frames.mapped[root];
@@ -262,6 +282,7 @@ export class Operations {
       if (this.#nameWaits(spec.name, () => this.createVolume(spec, done))) return;
       const pool = this.#poolNamed(spec.pool);
       const row = this.#newRow(spec.name, KIND_VOLUME, 0, pool.id, spec.size, heightFor(spec.size, pool.blockSize));
+      row.grp = row.id;
       const r = this.registry.add(row);
       const made = { ...row };
       r.changes.row = true;
@@ -313,6 +334,8 @@ export class Operations {
         row.root = source.row.root;
         row.mapped = source.row.mapped;
         row.cloned_from = from;
+        row.grp = source.row.grp;
+        this.host.accountChanged(row);
         if (size !== undefined) {
           this.#checkSize(size);
           if (size < source.row.size)
@@ -391,10 +414,12 @@ export class Operations {
           throw new EngineError('EXISTS', `a snapshot named ${volume}@${name} exists`);
         if (r.failed !== 0) throw new EngineError('POOL_FAILED', `${volume} has failed; see the log`);
         this.#freeze(r, () => {
-          const blocks = this.#mapped(r);
+          const blocks = this.mapped(r);
           const row = this.#newRow(name, KIND_SNAPSHOT, r.id, r.row.pool, r.row.size, r.row.height);
           row.root = r.row.root;
           row.mapped = blocks;
+          row.grp = r.row.grp;
+          this.host.accountChanged(row);
           const snapshot = this.registry.add(row);
           r.changes.row = true;
           r.changes.syncData = true;
@@ -471,14 +496,20 @@ export class Operations {
     );
   }
 
+  /** The row that gives back what a resource's root reaches. */
+  #release(r: Resource): ReleaseRow {
+    const { root, pool } = r.row;
+    return { seq: this.host.nextRelease(pool, this.mapped(r)), kind: RELEASE_PAGE, id: root, pool };
+  }
+
   /** The record goes with `carrier`'s batch; its root is released. */
   #bury(r: Resource, carrier: Resource): void {
     if (r !== carrier) this.#closeHandle(r);
     const changes = carrier.changes;
     if (r === carrier) changes.deleted = true;
     else changes.rowsDeleted.push(r.id);
-    if (r.row.root !== 0)
-      changes.releases.push({ seq: this.host.nextRelease(), kind: RELEASE_PAGE, id: r.row.root, pool: r.row.pool });
+    if (r.row.root !== 0) changes.releases.push(this.#release(r));
+    this.host.accountChanged(r.row);
     this.registry.unname(r.row);
     this.registry.kill(r);
     if (r === carrier) {
@@ -518,6 +549,8 @@ export class Operations {
         this.registry.name(r.row, r.id);
         r.changes.row = true;
         this.#durable(r, (error) => {
+          // the store still has the old one
+          if (error !== null) r.row.name = old.name;
           this.registry.settleName(old, 0);
           this.registry.settleName({ ...old, name: to }, r.id);
           this.#answer(finish, error, () => this.volumeInfo(r));
@@ -532,9 +565,13 @@ export class Operations {
       done,
       (finish) => {
         const r = this.need(name);
+        const before = r.row.protected;
         r.row.protected = on ? 1 : 0;
         r.changes.row = true;
-        this.#durable(r, finish);
+        this.#durable(r, (error) => {
+          if (error !== null) r.row.protected = before;
+          finish(error);
+        });
       },
     );
   }
@@ -721,8 +758,10 @@ export class Operations {
     this.#closeHandle(r);
     // what it changed goes first, with its data, in a batch of its own; the move is one batch
     this.host.cut(r);
-    if (r.row.root !== 0)
-      r.changes.releases.push({ seq: this.host.nextRelease(), kind: RELEASE_PAGE, id: r.row.root, pool: r.row.pool });
+    if (r.row.root !== 0) r.changes.releases.push(this.#release(r));
+    this.host.accountChanged(r.row);
+    r.row.grp = other.grp;
+    this.host.accountChanged(r.row);
     r.row.generation++;
     r.row.root = other.root;
     r.row.height = other.height;

@@ -10,7 +10,9 @@ import type { GroupChange, PoolRow } from '../store/batch.ts';
 import { GROUP_ACTIVE, GROUP_SEALED } from '../store/batch.ts';
 import { bitCount, bitFill, bitGet, findClearRun } from '../store/bitmap.ts';
 import type { StoreReader } from '../store/reader.ts';
+import type { PoolLevel } from '../types.ts';
 import { type Clock, systemClock } from './clock.ts';
+import { CRITICAL_PERCENT_DEFAULT, Fullness, fullPercent, WARN_PERCENT_DEFAULT } from './fullness.ts';
 import { Holding } from './holding.ts';
 import { Zeroing, type ZeroingHost } from './zeroing.ts';
 
@@ -26,6 +28,10 @@ const PREPARE_RETRY_MS = 1000;
 const ZEROING_SLOTS_MAX = 65536;
 /** Groups that could not be prepared, at most, before they are tried again instead of others. */
 const FAILED_GROUPS_MAX = 16;
+
+/** Between two looks at how full the pool is, while it changes and while it does not. */
+const WATCH_MS = 1000;
+const WATCH_IDLE_MS = 30_000;
 
 export interface Group {
   grp: number;
@@ -57,6 +63,9 @@ export interface PoolHost {
   /** makes a group active in the store (its file first); `done(false)` when it could not be */
   activate(pool: number, change: GroupChange, ensure: number[], done: (ok: boolean) => void): void;
   ticket(done: (error: number) => void): number;
+  guestsBusy(now: number): boolean;
+  /** what was deleted gives slots back before long */
+  comes(): boolean;
   log(level: 'info' | 'warn' | 'error', event: string, fields: Record<string, unknown>): void;
 }
 
@@ -89,6 +98,9 @@ export class SlotPool {
   oldCopies = false;
   /** somebody waits for slots, and there is nothing but what is held */
   pressed = false;
+  readonly #fullness: Fullness;
+  #lookedAt = Number.NEGATIVE_INFINITY;
+  #lookedUsed = -1;
   /** somebody was told to wait since space came back */
   #wanted = false;
   #usageAt = 0;
@@ -102,7 +114,9 @@ export class SlotPool {
     readonly reader: StoreReader,
     readonly host: PoolHost,
     readonly clock: Clock = systemClock,
+    levels = { warnPercent: WARN_PERCENT_DEFAULT, criticalPercent: CRITICAL_PERCENT_DEFAULT },
   ) {
+    this.#fullness = new Fullness(levels.warnPercent, levels.criticalPercent);
     this.blockSize = 2 ** row.block_shift;
     this.groupSlots = row.group_slots;
     const zeroing: ZeroingHost = {
@@ -112,6 +126,7 @@ export class SlotPool {
       lost: (slots, errno) =>
         host.log('error', 'zeroing freed slots failed; they stay out of use', { pool: row.name, slots, errno }),
       ended: () => this.wake(),
+      guestsBusy: host.guestsBusy,
     };
     this.#zeroing = new Zeroing(native, core, handle, this.blockSize, this.groupSlots, zeroing, clock);
     this.holding = new Holding(this.groupSlots);
@@ -166,19 +181,44 @@ export class SlotPool {
     freeBytes: number;
     physicalBytes: number;
     reclaimingBytes: number;
+    fullPercent: number;
+    level: PoolLevel;
   } {
     const native = this.native.poolUsage(this.core, this.handle);
     this.#takeUsage(native);
+    this.#lookedAt = this.clock.now();
+    this.#lookedUsed = this.usedSlots;
     const used = (this.usedSlots - this.freeingSlots) * this.blockSize;
     const thinFree = Math.max(0, this.#fsFree - THIN_RESERVE_BYTES);
     const capacity = this.row.size > 0 ? this.slotLimit * this.blockSize : used + thinFree;
+    const percent = fullPercent(used, capacity);
+    this.#tellLevel(percent, capacity - used);
     return {
+      fullPercent: Math.round(percent * 10) / 10,
+      level: this.#fullness.level,
       capacityBytes: capacity,
       usedBytes: used,
       freeBytes: Math.max(0, capacity - used),
       physicalBytes: native.physicalBytes,
       reclaimingBytes: (this.reclaimingSlots + this.heldSlots + this.freeingSlots + this.lostSlots) * this.blockSize,
     };
+  }
+
+  /** Once per crossing. */
+  #tellLevel(percent: number, freeBytes: number): void {
+    const before = this.#fullness.look(percent);
+    if (before === null) return;
+    const { level } = this.#fullness;
+    const event = level === 'ok' ? 'a pool has room again' : 'a pool is running full';
+    const fields = { pool: this.row.name, level, before, usedPercent: Math.round(percent * 10) / 10, freeBytes };
+    this.host.log(level === 'ok' ? 'info' : 'warn', event, fields);
+  }
+
+  /** Looks whether it is running full: soon after it was written to, else now and then (others fill file systems too). */
+  watch(now: number): void {
+    const age = now - this.#lookedAt;
+    if (age < WATCH_MS || (age < WATCH_IDLE_MS && this.usedSlots === this.#lookedUsed)) return;
+    this.usage();
   }
 
   #takeUsage(usage: { capacityBytes: number; physicalBytes: number; failed: boolean }): void {
@@ -246,7 +286,7 @@ export class SlotPool {
 
   /** No group can be made ready: is space on its way back? */
   #outlook(): 'wait' | 'full' {
-    if (this.#preparing > 0 || this.reclaimingSlots > 0 || this.freeingSlots > 0) return 'wait';
+    if (this.#preparing > 0 || this.reclaimingSlots > 0 || this.freeingSlots > 0 || this.host.comes()) return 'wait';
     return this.#held();
   }
 
@@ -446,8 +486,10 @@ export class SlotPool {
     group.zeroed = true;
   }
 
-  get backlog(): boolean {
-    return !this.failed && (this.#zeroing.backlog || this.holding.ready > 0);
+  /** Milliseconds until it wants a turn. */
+  waitMs(now: number): number {
+    if (!this.failed && this.holding.ready > 0) return 0;
+    return this.failed ? Number.POSITIVE_INFINITY : this.#zeroing.waitMs(now);
   }
 
   /** Starts zeroing what is due. Called every turn of the mapper. */
@@ -456,6 +498,13 @@ export class SlotPool {
     if (this.holding.ready > 0 && this.#zeroing.waitingSlots < ZEROING_SLOTS_MAX)
       this.#queue(this.holding.take(ZEROING_SLOTS_MAX));
     this.#zeroing.turn(this.#wanted);
+    // what they wait for may have come to nothing
+    if (this.wanted && this.#outlook() === 'full') this.#wake();
+  }
+
+  /** Somebody waits for slots. */
+  get wanted(): boolean {
+    return this.#wanted && this.waiters.length > 0;
   }
 
   /** Copies have let slots go, or never will: who waits looks again. */

@@ -37,7 +37,8 @@ export function heightFor(size: number, blockSize: number): number {
 
 export interface TreeHost {
   nextPage(): number;
-  nextRelease(): number;
+  /** @param blocks of a pool that the released page maps: at most so many become free */
+  nextRelease(pool: number, blocks: number): number;
   /** a new page has this base, in memory and not yet in the store */
   baseAdded(page: number, base: number): void;
   changed(resource: Resource): void;
@@ -159,11 +160,11 @@ export class Tree {
       const newId = frames.pageId[frame];
       if (newId !== id) {
         if (parent === 0) {
-          if (id !== 0) this.#loseParent(resource, id);
+          if (id !== 0) this.#loseParent(resource, id, 0);
           row.root = newId;
           resource.changes.row = true;
         } else {
-          if (id !== 0 && (frames.high(parent, parentIndex) & OWNED) !== 0) this.#loseParent(resource, id);
+          if (id !== 0 && (frames.high(parent, parentIndex) & OWNED) !== 0) this.#loseParent(resource, id, 0);
           frames.set(parent, parentIndex, newId, OWNED);
           this.touch(resource, parent);
         }
@@ -251,9 +252,10 @@ export class Tree {
     return frame;
   }
 
-  #loseParent(resource: Resource, page: number): void {
+  /** @param blocks mapped below it, as far as nobody else has them */
+  #loseParent(resource: Resource, page: number, blocks: number): void {
     resource.changes.releases.push({
-      seq: this.host.nextRelease(),
+      seq: this.host.nextRelease(resource.row.pool, blocks),
       kind: RELEASE_PAGE,
       id: page,
       pool: resource.row.pool,
@@ -310,8 +312,9 @@ export class Tree {
         break;
       }
       // a damaged child goes like any other
-      if (child > 0) blocks += frames.mapped[child];
-      if ((frames.high(frame, i) & OWNED) !== 0) this.#loseParent(resource, id);
+      const below = child > 0 ? frames.mapped[child] : 0;
+      blocks += below;
+      if ((frames.high(frame, i) & OWNED) !== 0) this.#loseParent(resource, id, below);
       frames.set(frame, i, 0, 0);
       this.touch(resource, frame);
     }

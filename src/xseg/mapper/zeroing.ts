@@ -13,6 +13,12 @@ import { type Clock, systemClock } from './clock.ts';
 const ZERO_RUNS_MAX = 1024;
 const ZERO_BYTES_MAX = 64 * 1024 * 1024;
 const ZERO_JOBS_MAX = 2;
+/** While guests work and nobody waits for slots: one job at a time, and this share of the time. */
+const BUSY_SHARE = 0.1;
+const BUSY_PAUSE_MS_MAX = 1000;
+/** Looked at again after this, when something collects or waits for reactors. */
+const COLLECT_LOOK_MS = 20;
+const HELD_LOOK_MS = 1;
 /** A group is zeroed when nothing was freed in it for so long… */
 export const COLLECT_QUIET_MS = 500;
 /** …or when something waits for so long. */
@@ -45,6 +51,7 @@ export interface ZeroingHost {
   lost(slots: number, error: number): void;
   /** a job ended, well or not */
   ended(): void;
+  guestsBusy(now: number): boolean;
 }
 
 export class Zeroing {
@@ -58,6 +65,7 @@ export class Zeroing {
   /** runs of `lostSlots`, oldest first, and when to try again */
   #lost: { at: number; runs: number[] }[] = [];
   #jobs = 0;
+  #pausedUntil = 0;
 
   constructor(
     readonly native: Native,
@@ -70,8 +78,11 @@ export class Zeroing {
     readonly clock: Clock = systemClock,
   ) {}
 
-  get backlog(): boolean {
-    return this.waitingSlots > 0;
+  /** Milliseconds until it wants a turn; a job that ends wakes the mapper. */
+  waitMs(now: number): number {
+    if (this.#held.length > 0) return HELD_LOOK_MS;
+    if (this.waitingSlots > 0 && this.#jobs === 0) return Math.max(COLLECT_LOOK_MS, this.#pausedUntil - now);
+    return this.#lost.length > 0 ? Math.max(0, this.#lost[0].at - now) : Number.POSITIVE_INFINITY;
   }
 
   /** Slots of a group that are on their way, 1 = yes; undefined when there are none. */
@@ -110,11 +121,12 @@ export class Zeroing {
     this.#release();
     if (this.#jobs >= ZERO_JOBS_MAX) return;
     const now = this.clock.now();
+    if (!hurry && (now < this.#pausedUntil || (this.#jobs > 0 && this.host.guestsBusy(now)))) return;
     for (const [grp, group] of this.#groups) {
       if (group.dueCount === 0) continue;
       if (!hurry && !this.#ripe(grp, group, now)) continue;
       this.#start(grp, group);
-      if (this.#jobs >= ZERO_JOBS_MAX) return;
+      if (this.#jobs >= ZERO_JOBS_MAX || (!hurry && this.host.guestsBusy(now))) return;
     }
   }
 
@@ -165,8 +177,12 @@ export class Zeroing {
     if (group.dueCount > 0) group.since = Number.NEGATIVE_INFINITY;
     const list = Float64Array.from(runs, (slots) => slots * this.blockSize);
     this.#jobs++;
+    const started = this.clock.now();
     const ticket = this.host.ticket((error) => {
       this.#jobs--;
+      const now = this.clock.now();
+      if (this.host.guestsBusy(now))
+        this.#pausedUntil = now + Math.min(BUSY_PAUSE_MS_MAX, (now - started) * (1 / BUSY_SHARE - 1));
       if (error !== 0) this.#lose(runs, error);
       else this.#done(grp, runs);
       this.host.ended();

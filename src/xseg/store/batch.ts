@@ -23,7 +23,7 @@ export interface ResourceRow {
   /** Unix milliseconds */
   created_at: number;
   cloned_from: string | null;
-  /** group it allocates from; −1 none yet */
+  /** family: id of the volume that its line of snapshots and clones began with; −1 made before families were noted */
   grp: number;
   /** blocks that have a slot */
   mapped: number;

@@ -25,7 +25,7 @@ export class StoreReader {
       page: p('SELECT data FROM page WHERE id = ?').pluck(),
       pageRef: p('SELECT extra FROM page_ref WHERE id = ?').pluck(),
       slotRef: p('SELECT extra FROM slot_ref WHERE pool = ? AND slot = ?').pluck(),
-      anySlotRef: p('SELECT 1 FROM slot_ref LIMIT 1').pluck(),
+      slotRefs: p('SELECT slot, extra FROM slot_ref WHERE pool = ? AND slot >= ? AND slot < ?'),
       children: p('SELECT id FROM page WHERE base = ? LIMIT ?').pluck(),
       childrenAfter: p('SELECT id FROM page WHERE base = ? AND id > ? ORDER BY id LIMIT ?').pluck(),
       group: p('SELECT grp, used, state, bitmap, dirty FROM slot_group WHERE pool = ? AND grp = ?'),
@@ -34,8 +34,11 @@ export class StoreReader {
       byName: p('SELECT id FROM resource WHERE kind = ? AND volume = ? AND name = ?').pluck(),
       byKind: p('SELECT id FROM resource WHERE kind = ? ORDER BY name').pluck(),
       snapshotsOf: p('SELECT id FROM resource WHERE volume = ? AND kind = 2 ORDER BY id').pluck(),
+      idsOf: p('SELECT id FROM resource WHERE pool = ?').pluck(),
+      sums: p('SELECT pool, sum(size) AS size, sum(mapped) AS mapped FROM resource GROUP BY pool'),
       countOf: p('SELECT count(*) FROM resource WHERE kind = ?').pluck(),
       releases: p('SELECT seq, kind, id, pool FROM release WHERE seq > ? ORDER BY seq LIMIT ?'),
+      newestReleases: p('SELECT seq, kind, id, pool FROM release WHERE seq < ? ORDER BY seq DESC LIMIT ?'),
       releaseCount: p('SELECT count(*) FROM release').pluck(),
       releaseMax: p('SELECT max(seq) FROM release').pluck(),
       pools: p('SELECT * FROM pool ORDER BY id'),
@@ -53,8 +56,9 @@ export class StoreReader {
   slotExtra(pool: number, slot: number): number {
     return (this.#statements.slotRef.get(pool, slot) as number | undefined) ?? 0;
   }
-  anySlotRef(): boolean {
-    return this.#statements.anySlotRef.get() !== undefined;
+  /** of slots [first, first + count), those that have a row */
+  slotExtras(pool: number, first: number, count: number): { slot: number; extra: number }[] {
+    return this.#statements.slotRefs.all(pool, first, first + count) as { slot: number; extra: number }[];
   }
   /** pages that have `id` as base, at most `max` */
   children(id: number, max: number): number[] {
@@ -83,11 +87,22 @@ export class StoreReader {
   snapshotIds(volume: number): number[] {
     return this.#statements.snapshotsOf.all(volume) as number[];
   }
+  resourceIdsOf(pool: number): number[] {
+    return this.#statements.idsOf.all(pool) as number[];
+  }
+  /** bytes and mapped blocks of each pool's resources */
+  resourceSums(): { pool: number; size: number; mapped: number }[] {
+    return this.#statements.sums.all() as { pool: number; size: number; mapped: number }[];
+  }
   resourceCount(kind: number): number {
     return this.#statements.countOf.get(kind) as number;
   }
   releases(after: number, max: number): ReleaseRow[] {
     return this.#statements.releases.all(after, max) as ReleaseRow[];
+  }
+  /** the same from the end, newest first */
+  newestReleases(before: number, max: number): ReleaseRow[] {
+    return this.#statements.newestReleases.all(before, max) as ReleaseRow[];
   }
   releaseCount(): number {
     return this.#statements.releaseCount.get() as number;

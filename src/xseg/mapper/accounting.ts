@@ -1,0 +1,88 @@
+/**
+ * What is known of how much of each resource nobody else has. Counting is done elsewhere, per family and on what is durable
+ * (exclusive.ts); here is whether a count still holds: it does until a map of the family changes.
+ */
+import type { Resource } from './resource.ts';
+
+/** Members' changes are made durable so often before a family is left for later: it changes all the time. */
+const SETTLE_TRIES = 3;
+
+export interface AccountingHost {
+  /** in memory: others are as the store has them */
+  resources(): Iterable<Resource>;
+  commitSoon(resource: Resource): void;
+  nextTurn(run: () => void): void;
+}
+
+export interface AccountingTicket {
+  pool: number;
+  /** value of `resource.grp` */
+  family: number;
+  version: number;
+  epoch: number;
+}
+
+export class Accounting {
+  #epoch = 0;
+  #versions = new Map<string, number>();
+  #known = new Map<string, Map<number, number>>();
+
+  constructor(readonly host: AccountingHost) {}
+
+  #key(row: { pool: number; grp: number }): string {
+    return `${row.pool}/${row.grp}`;
+  }
+
+  /** The resource's map, or who shares it, changed. */
+  changed(row: { pool: number; grp: number }): void {
+    const key = this.#key(row);
+    this.#versions.set(key, (this.#versions.get(key) ?? 0) + 1);
+    this.#known.delete(key);
+  }
+
+  /** Slots were folded together, or apart: that crosses families. */
+  allChanged(): void {
+    this.#epoch++;
+    this.#known.clear();
+  }
+
+  /** Blocks that only this resource has; null: not known now. */
+  exclusiveBlocks(row: { id: number; pool: number; grp: number; root: number }): number | null {
+    if (row.root === 0) return 0;
+    return this.#known.get(this.#key(row))?.get(row.id) ?? null;
+  }
+
+  /** Makes the family durable, so that it can be counted; `done(null)` when it fails or changes all the time. */
+  begin(row: { pool: number; grp: number }, done: (ticket: AccountingTicket | null) => void): void {
+    const key = this.#key(row);
+    let tries = 0;
+    const settle = () => {
+      const open: Resource[] = [];
+      for (const r of this.host.resources()) if (this.#key(r.row) === key && !r.clean) open.push(r);
+      if (open.length === 0) {
+        const version = this.#versions.get(key) ?? 0;
+        done({ pool: row.pool, family: row.grp, version, epoch: this.#epoch });
+        return;
+      }
+      if (tries++ >= SETTLE_TRIES || open.some((r) => r.failed !== 0)) {
+        done(null);
+        return;
+      }
+      let left = open.length;
+      for (const r of open) {
+        r.changes.waiters.push(() => {
+          if (--left === 0) this.host.nextTurn(settle);
+        });
+        this.host.commitSoon(r);
+      }
+    };
+    settle();
+  }
+
+  /** The count of a family; forgotten when something changed since `begin`. */
+  end(ticket: AccountingTicket, blocks: [number, number][]): void {
+    const key = `${ticket.pool}/${ticket.family}`;
+    if (ticket.epoch === this.#epoch && ticket.version === (this.#versions.get(key) ?? 0))
+      this.#known.set(key, new Map(blocks));
+  }
+}
