@@ -60,6 +60,8 @@ export const COPY_INTERVAL_MS_MIN = 1000;
 export const COPY_INTERVAL_MS_MAX = 24 * 3600_000;
 /** How long a forced delete waits for its connections to end. */
 const FORCE_WAIT_MS = 5000;
+/** How long the end of the copier may be that of another thread. */
+const COPIER_END_MS = 500;
 
 interface PoolOpen {
   row: PoolRow;
@@ -142,7 +144,9 @@ class EngineImpl implements Engine {
       ['copier', this.#copier],
     ] as const) {
       thread.on('error', (error) => this.#died(`${name} failed: ${error.stack ?? error.message}`));
-      thread.on('exit', () => this.#died(`${name} ended`));
+      // The copier ends when the mapper has, whose end is the one to tell of.
+      const wait = name === 'copier' ? COPIER_END_MS : 0;
+      thread.on('exit', () => setTimeout(() => this.#died(`${name} ended`), wait));
     }
     this.exports = new Exports(native, core, this, options.log);
     this.accountant = new Accountant(home.storePath, (op, ...args) => this.call(op, ...args), options.log);
