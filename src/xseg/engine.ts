@@ -15,7 +15,8 @@ import { type Home, makeFolder, openHome } from './home.ts';
 import { FRAME_BYTES } from './layout.gen.ts';
 import { Copies, type Generation } from './mapper/copies.ts';
 import { CRITICAL_PERCENT_DEFAULT, WARN_PERCENT_DEFAULT } from './mapper/fullness.ts';
-import type { ControlReply, PoolUsage } from './mapper/mapper.ts';
+import type { ControlReply } from './mapper/mapper.ts';
+import type { PoolUsage } from './mapper/reports.ts';
 import { checkName } from './names.ts';
 import { loadNative, type Native } from './native.ts';
 import { runCheckThread } from './offline.ts';
@@ -62,6 +63,8 @@ export const COPY_INTERVAL_MS_MAX = 24 * 3600_000;
 const FORCE_WAIT_MS = 5000;
 /** How long the end of the copier may be that of another thread. */
 const COPIER_END_MS = 500;
+/** Nobody waits for the copier: its thread starts when the daemon has. */
+const COPIER_START_MS = 1000;
 
 interface PoolOpen {
   row: PoolRow;
@@ -84,7 +87,10 @@ class EngineImpl implements Engine {
   #poolChanges: Promise<unknown> = Promise.resolve();
   #mapper: Worker;
   #committer: Worker;
-  #copier: Worker;
+  #copier: Worker | null = null;
+  /** the copier's end of its channel, until it has started; what is sent meanwhile waits in it */
+  readonly #copierPort: MessagePort;
+  readonly #copierTimer: NodeJS.Timeout;
   #port: MessagePort;
   #hashing = new Hashing();
 
@@ -102,11 +108,9 @@ class EngineImpl implements Engine {
     const toCopier = new MessageChannel();
     this.#port = toMapper.port1;
     this.#port.on('message', (m: MapperMessage) => this.#message(m));
-    const worker = (file: string, data: object, transfer: MessagePort[]) =>
-      new Worker(new URL(file, import.meta.url), { workerData: data, transferList: transfer });
-    const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
-    this.#committer = worker(
-      `store/committer-worker.${extension}`,
+    this.#committer = this.#thread(
+      'committer',
+      'store/committer-worker',
       { storePath: home.storePath, core, port: toCommitter.port2 },
       [toCommitter.port2],
     );
@@ -114,16 +118,12 @@ class EngineImpl implements Engine {
       warnPercent: options.poolWarnPercent ?? WARN_PERCENT_DEFAULT,
       criticalPercent: options.poolCriticalPercent ?? CRITICAL_PERCENT_DEFAULT,
     };
-    this.#copier = worker(
-      `copies/copier-worker.${extension}`,
-      { storePath: home.storePath, core, port: toCopier.port2 },
-      [toCopier.port2],
-    );
     const open = [...pools.values()]
       .filter((p) => p.handle >= 0)
       .map(({ row, handle, copies }) => ({ row, handle, copies }));
-    this.#mapper = worker(
-      `mapper/mapper-worker.${extension}`,
+    this.#mapper = this.#thread(
+      'mapper',
+      'mapper/mapper-worker',
       {
         core,
         storePath: home.storePath,
@@ -138,18 +138,32 @@ class EngineImpl implements Engine {
       },
       [toMapper.port2, toCommitter.port1, toCopier.port1],
     );
-    for (const [name, thread] of [
-      ['mapper', this.#mapper],
-      ['committer', this.#committer],
-      ['copier', this.#copier],
-    ] as const) {
-      thread.on('error', (error) => this.#died(`${name} failed: ${error.stack ?? error.message}`));
-      // The copier ends when the mapper has, whose end is the one to tell of.
-      const wait = name === 'copier' ? COPIER_END_MS : 0;
-      thread.on('exit', () => setTimeout(() => this.#died(`${name} ended`), wait));
-    }
+    this.#copierPort = toCopier.port2;
+    this.#copierTimer = setTimeout(() => this.#startCopier(), COPIER_START_MS).unref();
     this.exports = new Exports(native, core, this, options.log);
     this.accountant = new Accountant(home.storePath, (op, ...args) => this.call(op, ...args), options.log);
+  }
+
+  #thread(name: string, file: string, data: object, transfer: MessagePort[]): Worker {
+    const thread = new Worker(moduleUrl(file), { workerData: data, transferList: transfer });
+    thread.on('error', (error) => this.#died(`${name} failed: ${error.stack ?? error.message}`));
+    thread.on('exit', () => {
+      // The copier ends when the mapper has, whose end is the one to tell of.
+      if (name === 'copier') setTimeout(() => this.#died(`${name} ended`), COPIER_END_MS);
+      else this.#died(`${name} ended`);
+    });
+    return thread;
+  }
+
+  #startCopier(): Worker {
+    clearTimeout(this.#copierTimer);
+    this.#copier ??= this.#thread(
+      'copier',
+      'copies/copier-worker',
+      { storePath: this.home.storePath, core: this.core, port: this.#copierPort },
+      [this.#copierPort],
+    );
+    return this.#copier;
   }
 
   #died(reason: string): void {
@@ -233,9 +247,8 @@ class EngineImpl implements Engine {
   async backup(path: string): Promise<BackupReport> {
     // says which copies it is younger than
     await this.call('commitMeta');
-    const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
     return new Promise((resolve, reject) => {
-      const thread = new Worker(new URL(`backup-worker.${extension}`, import.meta.url), {
+      const thread = new Worker(moduleUrl('backup-worker'), {
         workerData: { storePath: this.home.storePath, path },
       });
       thread.on('message', (m: { report: BackupReport } | { error: { code: string; message: string } }) => {
@@ -429,7 +442,8 @@ class EngineImpl implements Engine {
   async close(): Promise<void> {
     if (this.#closing) return;
     await this.exports.close();
-    const copierDone = new Promise((resolve) => this.#copier.once('exit', resolve));
+    const copier = this.#startCopier();
+    const copierDone = new Promise((resolve) => copier.once('exit', resolve));
     await this.accountant.close();
     const committerDone = new Promise((resolve) => this.#committer.once('exit', resolve));
     const mapperDone = new Promise((resolve) => this.#mapper.once('exit', resolve));
@@ -442,6 +456,11 @@ class EngineImpl implements Engine {
     this.native.destroyCore(this.core);
     this.home.unlock();
   }
+}
+
+/** Of a module of the engine, without its ending: a thread runs what this one runs, sources or what was built. */
+function moduleUrl(module: string): URL {
+  return new URL(`${module}${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url);
 }
 
 function fileBytes(path: string): number {

@@ -44,7 +44,7 @@ export const MUTANTS: Mutant[] = [
   {
     name: 'a map that was published is not called dirty',
     invariant: 1,
-    file: 'mapper/faults.ts',
+    file: 'mapper/entries.ts',
     find: 'resource.mapDirty = (resource.mapDirty + 1) >>> 0;',
     replace: '',
   },
@@ -93,7 +93,7 @@ export const MUTANTS: Mutant[] = [
   {
     name: 'blocks that get a slot are not counted',
     invariant: 6,
-    file: 'mapper/faults.ts',
+    file: 'mapper/entries.ts',
     find: 'this.frames.delta[frame] += fresh;',
     replace: '',
   },

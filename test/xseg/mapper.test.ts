@@ -54,7 +54,7 @@ describe('publishing', () => {
     const { faults, words } = faultsOn({
       native: { publishRun: () => void seen.push(Atomics.load(words, VolumeRecord.mapDirty / 4)) },
     });
-    faults.replaceBlock(resource(0), FRAME, 7, 1);
+    faults.entries.publish({ resource: resource(0), frame: FRAME, block: 7, count: 1, slot: 1 });
     expect(seen).toEqual([1]);
   });
 });
@@ -80,7 +80,7 @@ describe('an unmapping', () => {
       },
     });
     let ended = -1;
-    faults.unmapRange(resource(1), 0, PAGE_ENTRIES, false, (error) => {
+    faults.unmapping.range(resource(1), 0, PAGE_ENTRIES, false, (error) => {
       ended = error;
     });
     again();

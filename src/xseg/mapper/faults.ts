@@ -23,17 +23,18 @@ import {
   SCRATCH_EXTENTS,
   SCRATCH_SLOTS,
   SLOT_NONE,
-  VolumeRecord,
 } from '../layout.gen.ts';
 import type { Native } from '../native.ts';
-import { KIND_SNAPSHOT, RELEASE_SLOT } from '../store/batch.ts';
+import { KIND_SNAPSHOT } from '../store/batch.ts';
 import { type Clock, systemClock } from './clock.ts';
+import { Entries, type EntriesHost, type Run } from './entries.ts';
 import { EINVAL, EIO, ENOSPC, EROFS, ESHUTDOWN } from './errors.ts';
 import { Walk } from './extents.ts';
-import { BAD, EXCLUSIVE, type Frames, OWNED } from './frames.ts';
+import { BAD, EXCLUSIVE, type Frames } from './frames.ts';
 import type { Resource } from './resource.ts';
 import type { SlotPool } from './slots.ts';
 import { BROKEN, EMPTY, type Tree, WAIT } from './tree.ts';
+import { Unmapping, type UnmappingHost } from './unmapping.ts';
 
 /** Leaves made resident by one load fault. */
 const LOAD_LEAVES_MAX = 64;
@@ -41,8 +42,6 @@ const LOAD_LEAVES_MAX = 64;
 const GRANT_BLOCKS_MAX = 128;
 /** Grants out at once; a reactor has at most a few hundred faults on its way. */
 const GRANTS_MAX = 65536;
-/** Pages an unmapping touches before others get a turn. */
-const UNMAP_PAGES_PER_TURN = 64;
 const TWO32 = 2 ** 32;
 const LOCK_BLOCKS = 2 ** 39;
 const REPLY_WORDS = RECORD_BYTES / 4;
@@ -64,33 +63,17 @@ interface Fault {
   at: number;
 }
 
-interface Grant {
-  resource: Resource;
+interface Grant extends Run {
   handle: number;
-  block: number;
-  count: number;
-  slot: number;
-  frame: number;
   /** pages above it, pinned like it: the count of what is published goes to them */
   above: number[];
   at: number;
 }
 
-export interface FaultsHost {
+export interface FaultsHost extends EntriesHost, UnmappingHost {
   resourceOf(handle: number): Resource | undefined;
-  poolOf(resource: Resource): SlotPool;
-  nextRelease(pool: number, blocks: number): number;
-  changed(resource: Resource): void;
   /** asks for a batch of the resource as soon as none is on its way */
   commitSoon(resource: Resource): void;
-  /** asks for batches of all that is dirty: frames or slots ran out */
-  commitAll(): void;
-  /** true when so much is dirty that new changes must wait */
-  tooDirty(): boolean;
-  /** runs again when frames may be had, or less is dirty */
-  whenFrames(run: () => void): void;
-  /** runs again next turn */
-  nextTurn(run: () => void): void;
   /** a fault was served, microseconds after it was taken */
   sampleFault(op: number, us: number): void;
   /** a fault failed with this errno */
@@ -108,6 +91,8 @@ export class Faults {
   #grants: (Grant | undefined)[] = [];
   #grantFree: number[] = [];
   #scratchAt: number;
+  readonly entries: Entries;
+  readonly unmapping: Unmapping;
 
   constructor(
     readonly frames: Frames,
@@ -125,6 +110,8 @@ export class Faults {
     this.replies = new Uint8Array(batchMax * RECORD_BYTES);
     this.#out = new Uint32Array(this.replies.buffer);
     this.#scratchAt = scratchOffset / 4;
+    this.entries = new Entries(frames, tree, native, core, recordAt, host);
+    this.unmapping = new Unmapping(frames, tree, this.entries, native, core, host);
   }
 
   /** Serves record `i` of the staging area. */
@@ -375,7 +362,7 @@ export class Faults {
       pool.abandon(grant.slot, grant.count);
       this.#fail(f, error);
     } else {
-      this.#publish(grant, pool);
+      this.entries.publish(grant);
       this.#reply(f);
       this.#served(OP_MAP_WRITE, grant.at);
     }
@@ -393,54 +380,6 @@ export class Faults {
       resource.drained = [];
       for (const run of drained) run();
     }
-  }
-
-  #publish(grant: Grant, pool: SlotPool): void {
-    const { resource, frame } = grant;
-    const index = grant.block % PAGE_ENTRIES;
-    let fresh = 0;
-    for (let i = 0; i < grant.count; i++) {
-      const old = this.frames.value(frame, index + i);
-      if (old === 0) fresh++;
-      else this.#dropSlot(resource, pool, old - 1, this.frames.high(frame, index + i));
-    }
-    // First: from the moment the entries are there others write in place, and their flush must find the map changed.
-    this.#mapChanged(resource);
-    this.native.publishRun(this.core, frame, index, grant.count, grant.slot, OWNED | EXCLUSIVE);
-    this.frames.delta[frame] += fresh;
-    resource.changes.taken.push(resource.row.pool, grant.slot, grant.count);
-    this.tree.touch(resource, frame);
-  }
-
-  /** Puts another slot in the place of a block's, under a barrier; what it had goes. */
-  replaceBlock(resource: Resource, frame: number, block: number, slot: number): void {
-    this.#publish(
-      { resource, handle: resource.handle, block, count: 1, slot, frame, above: [], at: 0 },
-      this.host.poolOf(resource),
-    );
-  }
-
-  /** A leaf entry of the resource's own page goes: its slot is free at once when nobody else can have it. */
-  #dropSlot(resource: Resource, pool: SlotPool, slot: number, high: number): void {
-    if ((high & OWNED) === 0) return;
-    if ((high & EXCLUSIVE) !== 0) {
-      resource.changes.freed.push(resource.row.pool, slot, 1);
-      pool.freeingSlots++;
-    } else {
-      resource.changes.releases.push({
-        seq: this.host.nextRelease(resource.row.pool, 1),
-        kind: RELEASE_SLOT,
-        id: slot,
-        pool: resource.row.pool,
-      });
-    }
-  }
-
-  #mapChanged(resource: Resource): void {
-    resource.mapDirty = (resource.mapDirty + 1) >>> 0;
-    if (resource.handle >= 0)
-      Atomics.store(this.frames.words, this.recordAt(resource.handle) + VolumeRecord.mapDirty / 4, resource.mapDirty);
-    this.host.changed(resource);
   }
 
   // ---- unmapping
@@ -467,117 +406,12 @@ export class Faults {
     const allocate = (f.flags & FLAG_ALLOCATE) !== 0;
     this.barrier(resource, (release) => {
       const end = Math.min(f.block + f.count, Math.ceil(resource.row.size / pool.blockSize));
-      this.unmapRange(resource, f.block, end, allocate, (error) => {
+      this.unmapping.range(resource, f.block, end, allocate, (error) => {
         release();
         if (error !== 0) this.#fail(f, error);
         else this.#ok(f);
       });
     });
-  }
-
-  /** Unmaps (or gives fresh zero slots to) blocks [from, to) in slices; under a barrier. */
-  unmapRange(resource: Resource, from: number, until: number, allocate: boolean, done: (error: number) => void): void {
-    const pool = this.host.poolOf(resource);
-    let at = from;
-    const turn = () => {
-      // The volume may become smaller while this waits.
-      const to = allocate ? Math.min(until, Math.ceil(resource.row.size / pool.blockSize)) : until;
-      // Every time: barriers do not exclude each other, and what another unmapping cleared meanwhile may be unlinked here.
-      this.tree.settle(resource);
-      for (let pages = 0; at < to; pages++) {
-        if (pages >= UNMAP_PAGES_PER_TURN) {
-          this.host.nextTurn(turn);
-          return;
-        }
-        if (this.host.tooDirty()) {
-          this.host.commitAll();
-          this.host.whenFrames(turn);
-          return;
-        }
-        const next = allocate ? this.#allocateSlice(resource, at, to, turn) : this.#unmapSlice(resource, at, to);
-        if (next === WAIT) {
-          this.host.commitAll();
-          this.host.whenFrames(turn);
-          return;
-        }
-        if (next === PARKED) return;
-        if (next < 0) {
-          done(next === BROKEN ? EIO : ENOSPC);
-          return;
-        }
-        at = next;
-      }
-      done(0);
-    };
-    turn();
-  }
-
-  /** One page's worth of unmapping from block `at`; returns the next block, WAIT or BROKEN. */
-  #unmapSlice(resource: Resource, at: number, to: number): number {
-    const { tree, frames } = this;
-    const height = resource.row.height;
-    if (at >= PAGE_ENTRIES ** (height + 1)) return to;
-    let level = 0;
-    while (level < height && at % PAGE_ENTRIES ** (level + 1) === 0 && at + PAGE_ENTRIES ** (level + 1) <= to) level++;
-    const leaf = Math.floor(at / PAGE_ENTRIES);
-    const span = PAGE_ENTRIES ** level;
-    // an empty place high up is skipped whole, without making pages for it
-    for (let l = height; l >= level; l--) {
-      const frame = tree.find(resource, leaf, l);
-      if (frame === EMPTY) {
-        const skipped = PAGE_ENTRIES ** (l + 1);
-        return Math.min(to, (Math.floor(at / skipped) + 1) * skipped);
-      }
-      if (frame < 0 && l === level) {
-        if (frame === WAIT) return WAIT;
-        return BROKEN;
-      }
-    }
-    const frame = tree.writable(resource, leaf, level);
-    if (frame < 0) return frame;
-    const index = Math.floor(at / span) % PAGE_ENTRIES;
-    const count = Math.min(PAGE_ENTRIES - index, Math.floor((to - at) / span));
-    if (level === 0) {
-      const pool = this.host.poolOf(resource);
-      const present = tree.clear(resource, frame, index, index + count, (value, exclusive) =>
-        this.#dropSlot(resource, pool, value - 1, exclusive ? OWNED | EXCLUSIVE : OWNED),
-      );
-      frames.delta[frame] -= present;
-      if (present > 0) tree.touch(resource, frame);
-    } else {
-      const leaves = span / PAGE_ENTRIES;
-      const firstLeaf = Math.floor(at / PAGE_ENTRIES);
-      if (resource.handle >= 0) frames.unhashRange(resource.handle, firstLeaf, firstLeaf + count * leaves);
-      if (tree.unlink(resource, frame, index, index + count) === WAIT) return WAIT;
-    }
-    this.#mapChanged(resource);
-    return at + count * span;
-  }
-
-  /** NO_HOLE: fresh zero slots for blocks of one leaf from `at`. Returns the next block, WAIT, BROKEN, PARKED or NO_SLOTS. */
-  #allocateSlice(resource: Resource, at: number, to: number, again: () => void): number {
-    const { frames } = this;
-    const frame = this.tree.writable(resource, Math.floor(at / PAGE_ENTRIES));
-    if (frame < 0) return frame;
-    const index = at % PAGE_ENTRIES;
-    const pool = this.host.poolOf(resource);
-    const run = pool.allocate(resource, Math.min(PAGE_ENTRIES - index, to - at));
-    if (run === 'full') return NO_SLOTS;
-    if (run === 'failed') return BROKEN;
-    if (run === 'wait') {
-      if (pool.freeingSlots > 0) this.host.commitAll();
-      pool.waiters.push(again);
-      return PARKED;
-    }
-    // its zeroes may be a hole that is not durable yet
-    this.native.markFile(this.core, resource.handle, pool.fileOf(run.slot));
-    frames.pins[frame]++;
-    this.#publish(
-      { resource, handle: resource.handle, block: at, count: run.count, slot: run.slot, frame, above: [], at: 0 },
-      pool,
-    );
-    frames.pins[frame]--;
-    return at + run.count;
   }
 
   // ---- flush
@@ -656,7 +490,3 @@ export class Faults {
     this.#served(f.op, f.at);
   }
 }
-
-/** unmapRange: the slice waits for slots and will run again by itself */
-const PARKED = -3;
-const NO_SLOTS = -4;

@@ -2,7 +2,6 @@
  * The mapper peer: one turn after another it takes a batch of map faults, decides, answers, and lets commits, freeing and
  * control messages go on. Runs in a worker thread (`mapper-worker.ts`) that blocks in the addon, never in the event loop.
  */
-import type { MapperActivity } from '../activity.ts';
 import type { CopierAnswer, CopierRequest } from '../copies/requests.ts';
 import {
   OP_SYNC_DONE,
@@ -18,22 +17,24 @@ import type { HashRequest, HashResult } from '../seal/job.ts';
 import type { CommitBatch, CommitResult, PoolRow } from '../store/batch.ts';
 import type { StoreReader } from '../store/reader.ts';
 import { emptySeal } from '../store/seal-batch.ts';
-import { EngineError, type PoolSettings, type SealInfo } from '../types.ts';
+import { EngineError, type PoolSettings } from '../types.ts';
 import { Accounting, type AccountingTicket } from './accounting.ts';
 import type { Channel } from './channel.ts';
 import type { Clock } from './clock.ts';
 import { Commits } from './commits.ts';
-import { Copies, type CopiesView, type Generation } from './copies.ts';
+import { Copies, type Generation } from './copies.ts';
 import { Faults } from './faults.ts';
 import { Frames } from './frames.ts';
 import { Freeing } from './freeing.ts';
 
 import { Guests } from './guests.ts';
+import { Handles } from './handles.ts';
 import { Leftovers } from './leftovers.ts';
 import { Meters } from './meters.ts';
 import { Operations } from './operations.ts';
 import { Quarantine } from './quarantine.ts';
 import { Registry } from './registry.ts';
+import { Reports, type ReportsHost } from './reports.ts';
 import type { Resource } from './resource.ts';
 import { Scrubber } from './scrubber.ts';
 import { Sealer, type SealerHost } from './sealer.ts';
@@ -55,28 +56,6 @@ const DIRTY_SHARE_MAX = 0.4;
 const DIRTY_PAGES_MAX = 8192;
 /** Dirty pages at which a commit starts although nobody asked. */
 const DIRTY_START_SHARE = 0.5;
-/** Fault times kept for percentiles. */
-const FAULT_SAMPLES = 4096;
-
-/** Families of a pool that are accounted at one request. */
-const ACCOUNT_FAMILIES_MAX = 64;
-
-/** What the mapper knows of a pool. */
-export type PoolUsage = ReturnType<SlotPool['usage']> & {
-  id: number;
-  failed: boolean;
-  seal: SealInfo | null;
-  copies: CopiesView | null;
-  releasingBytes: number;
-  logicalBytes: number;
-  mappedBytes: number;
-};
-
-/** Of a pool that is not open. */
-const UNUSABLE: ReturnType<SlotPool['usage']> = {
-  ...{ capacityBytes: 0, usedBytes: 0, freeBytes: 0, physicalBytes: 0, reclaimingBytes: 0 },
-  ...{ fullPercent: 0, level: 'ok' },
-};
 
 /** What a mapper stands on besides the native core. */
 export interface MapperParts {
@@ -112,7 +91,7 @@ export interface ControlReply {
   value?: unknown;
 }
 
-export class Mapper {
+export class Mapper implements ReportsHost {
   readonly pools = new Map<number, SlotPool>();
   /** of all pools of the home, open or not */
   readonly poolRows = new Map<number, PoolRow>();
@@ -127,6 +106,7 @@ export class Mapper {
   readonly sealer: Sealer;
   readonly quarantine: Quarantine;
   readonly scrubber: Scrubber;
+  readonly handles: Handles;
   readonly operations: Operations;
   #hashing = new Map<number, (result: HashResult | null) => void>();
   #leftovers = new Map<number, Leftovers>();
@@ -146,9 +126,8 @@ export class Mapper {
   #newChildren = new Map<number, number>();
   #newPages = new Map<number, number>();
   #pendingPageRefs = new Map<number, number>();
-  #samples = new Float64Array(FAULT_SAMPLES);
-  #sampleCount = 0;
-  readonly #meters = new Meters();
+  readonly meters = new Meters();
+  readonly #reports: Reports = new Reports(this);
   #volumesAt: number;
   #dirtyMax: number;
   readonly #guests: Guests;
@@ -239,7 +218,7 @@ export class Mapper {
       recordAt,
       Number(view.getBigUint64(SegmentHeader.scratchOffset, true)),
       {
-        resourceOf: (handle) => this.operations.resourceOf(handle),
+        resourceOf: (handle) => this.handles.resourceOf(handle),
         poolOf: (r) => this.pools.get(r.row.pool) as SlotPool,
         nextRelease,
         changed,
@@ -248,11 +227,8 @@ export class Mapper {
         tooDirty: () => this.frames.dirtyCount >= this.#dirtyMax,
         whenFrames,
         nextTurn,
-        sampleFault: (op, us) => {
-          this.#samples[this.#sampleCount++ % FAULT_SAMPLES] = us;
-          this.#meters.faultServed(op, us);
-        },
-        faultFailed: (error) => this.#meters.faultFailed(error),
+        sampleFault: (op, us) => this.meters.faultServed(op, us),
+        faultFailed: (error) => this.meters.faultFailed(error),
       },
       TAKE_MAX,
       this.clock,
@@ -280,7 +256,18 @@ export class Mapper {
       },
       this.clock,
     );
-    this.operations = new Operations(this.registry, this.frames, this.tree, this.faults, native, core, recordAt, {
+    const cut = (r: Resource) => {
+      this.commits.cut(r);
+      if (r.changes.empty) this.#dirty.delete(r);
+    };
+    this.handles = new Handles(this.registry, this.frames, this.tree, native, core, recordAt, {
+      pools: this.pools,
+      changed,
+      commitSoon,
+      cut,
+      settled: (pool) => this.#leftovers.get(pool)?.done ?? true,
+    });
+    this.operations = new Operations(this.registry, this.frames, this.tree, this.faults, this.handles, native, core, {
       pools: this.pools,
       poolRow: (id) => this.poolRows.get(id),
       nextResource: () => this.#nextResource++,
@@ -289,13 +276,9 @@ export class Mapper {
       changed,
       commitSoon,
       commitAll,
-      cut: (r) => {
-        this.commits.cut(r);
-        if (r.changes.empty) this.#dirty.delete(r);
-      },
+      cut,
       nextTurn,
       whenFrames,
-      settled: (pool) => this.#leftovers.get(pool)?.done ?? true,
       pageRefAdded: (page) => void this.#pendingPageRefs.set(page, (this.#pendingPageRefs.get(page) ?? 0) + 1),
       pageRefDurable: (page) => {
         const left = (this.#pendingPageRefs.get(page) ?? 0) - 1;
@@ -335,7 +318,7 @@ export class Mapper {
       },
       log: logLine,
     });
-    this.quarantine = new Quarantine(this.frames, this.reader, (handle) => this.operations.resourceOf(handle));
+    this.quarantine = new Quarantine(this.frames, this.reader, (handle) => this.handles.resourceOf(handle));
     this.tree.shown = (pool, frame) => this.quarantine.mark(pool, frame);
     this.scrubber = new Scrubber(this.sealer, this.quarantine, this.reader, this.commits, native, core, this.clock, {
       hash,
@@ -403,6 +386,10 @@ export class Mapper {
     return pool;
   }
 
+  waiting(): { dirty: number; frames: number; turns: number } {
+    return { dirty: this.#dirty.size, frames: this.#framesWaiters.length, turns: this.#turnWaiters.length };
+  }
+
   // ---- the loop
 
   /** Runs until the engine closes. */
@@ -423,7 +410,7 @@ export class Mapper {
     const taken = this.native.take(this.parts.core, this.faults.staging, TAKE_MAX, timeout);
     const now = this.clock.now();
     if (taken > 0) {
-      this.#meters.batches.observe(taken);
+      this.meters.batches.observe(taken);
       this.#serve(taken, now);
     }
     this.#messages();
@@ -447,8 +434,8 @@ export class Mapper {
     if (!this.#sealed && !this.sealer.locked) this.freeing.turn(now);
     this.#commit(now);
     this.faults.flushReplies();
-    this.#meters.turns++;
-    this.#meters.busyMs += this.clock.now() - now;
+    this.meters.turns++;
+    this.meters.busyMs += this.clock.now() - now;
   }
 
   /** How long nothing is to be done; at least SLEEP_BACKGROUND_MS, as nothing in the background is urgent. */
@@ -525,7 +512,7 @@ export class Mapper {
   }
 
   #landed(r: Resource): void {
-    this.operations.landed(r);
+    this.handles.landed(r);
     // what it was to free will not come: who waits for it must hear of that
     if (r.failed !== 0) this.pools.get(r.row.pool)?.wake();
     if (r.changes.waiters.length > 0 || r.changes.syncData) this.#wanted.add(r);
@@ -619,13 +606,13 @@ export class Mapper {
     const a = request.args as never[];
     switch (request.op) {
       case 'status':
-        return done(null, this.#status());
+        return done(null, this.#reports.status());
       case 'activity':
-        return done(null, this.#activity());
+        return done(null, this.#reports.activity());
       case 'insertPool':
         return this.#insertPool(a[0], a[1], done);
       case 'poolUsage':
-        return done(null, this.#poolUsage());
+        return done(null, this.#reports.poolUsage());
       case 'setPool':
         return this.#setPool(a[0], a[1], done);
       case 'hashed': {
@@ -636,7 +623,7 @@ export class Mapper {
         return done(null);
       }
       case 'poolAccount':
-        return done(null, this.#poolAccount(a[0]));
+        return done(null, this.#reports.poolAccount(a[0]));
       case 'accountBegin':
         return this.accounting.begin(o.need(a[0]).row, (ticket) => done(null, ticket));
       case 'accountEnd':
@@ -649,10 +636,10 @@ export class Mapper {
       case 'listVolumes':
         return done(
           null,
-          this.#list(1).map((r) => o.volumeInfo(r)),
+          this.#list(1).map((r) => o.views.volume(r)),
         );
       case 'showVolume':
-        return done(null, o.volumeInfo(o.needVolume(a[0])));
+        return done(null, o.views.volume(o.needVolume(a[0])));
       case 'resizeVolume':
         return o.resize(a[0], a[1], done);
       case 'renameVolume':
@@ -667,11 +654,11 @@ export class Mapper {
         return done(
           null,
           (a[0] === undefined ? this.#list(2) : this.registry.snapshotsOf(o.needVolume(a[0]))).map((r) =>
-            o.snapshotInfo(r),
+            o.views.snapshot(r),
           ),
         );
       case 'showSnapshot':
-        return done(null, o.snapshotInfo(o.needSnapshot(a[0])));
+        return done(null, o.views.snapshot(o.needSnapshot(a[0])));
       case 'deleteSnapshot':
         return o.deleteSnapshot(a[0], done);
       case 'clone':
@@ -685,7 +672,7 @@ export class Mapper {
       case 'open':
         return o.open(a[0], done);
       case 'release':
-        o.release(a[0]);
+        this.handles.release(a[0]);
         return done(null);
       case 'handleOf': {
         const r = this.registry.byFullName(a[0]);
@@ -750,145 +737,6 @@ export class Mapper {
       if (error === null) pool.resized(size);
       done(error === null ? null : new EngineError('IO', error.message));
     });
-  }
-
-  #poolUsage(): PoolUsage[] {
-    const sums = this.#resourceSums();
-    const none = { logicalBytes: 0, mappedBlocks: 0 };
-    return [...this.poolRows.values()].map((row) => {
-      const blockSize = 2 ** row.block_shift;
-      const pool = this.pools.get(row.id);
-      const { logicalBytes, mappedBlocks } = sums.get(row.id) ?? none;
-      return {
-        ...(pool?.usage() ?? UNUSABLE),
-        id: row.id,
-        failed: pool?.failed ?? false,
-        seal: pool === undefined ? null : this.sealer.info(pool),
-        copies: pool === undefined ? null : this.copies.view(pool),
-        releasingBytes: this.freeing.blocksLeft(row.id) * blockSize,
-        logicalBytes,
-        mappedBytes: mappedBlocks * blockSize,
-      };
-    });
-  }
-
-  /** Of each pool, as the store has them, and as memory has those that changed. */
-  #resourceSums(): Map<number, { logicalBytes: number; mappedBlocks: number }> {
-    const sums = new Map<number, { logicalBytes: number; mappedBlocks: number }>();
-    const add = (pool: number, size: number, mapped: number) => {
-      const sum = sums.get(pool) ?? { logicalBytes: 0, mappedBlocks: 0 };
-      sums.set(pool, { logicalBytes: sum.logicalBytes + size, mappedBlocks: sum.mappedBlocks + mapped });
-    };
-    for (const { pool, size, mapped } of this.reader.resourceSums()) add(pool, size, mapped);
-    for (const r of this.registry.all()) {
-      if (r.clean) continue;
-      const stored = this.reader.resource(r.id);
-      if (stored !== undefined) add(stored.pool, -stored.size, -stored.mapped);
-      add(r.row.pool, r.row.size, this.operations.mapped(r));
-    }
-    return sums;
-  }
-
-  /** What resources of a pool have alone, or who is to be accounted first: one of each family, at most so many. */
-  #poolAccount(id: number): { exclusiveBytes: number; sharedBytes: number } | { missing: string[] } {
-    const pool = this.pools.get(id);
-    if (pool === undefined) return { missing: [] };
-    let blocks = 0;
-    const missing = new Map<number, string>();
-    for (const resourceId of this.reader.resourceIdsOf(id)) {
-      const r = this.registry.get(resourceId);
-      if (r === undefined) continue;
-      const exclusive = this.accounting.exclusiveBlocks(r.row);
-      if (exclusive !== null) blocks += exclusive;
-      else if (missing.size < ACCOUNT_FAMILIES_MAX) missing.set(r.row.grp, this.registry.fullName(r));
-    }
-    // while something is on its way, what is used is not all somebody's
-    const settled = this.freeing.queued === 0 && pool.freeingSlots === 0 && this.#dirty.size === 0;
-    if (missing.size > 0 || !settled) return { missing: [...missing.values()] };
-    const exclusiveBytes = blocks * pool.blockSize;
-    return { exclusiveBytes, sharedBytes: pool.usedSlots * pool.blockSize - exclusiveBytes };
-  }
-
-  #status(): unknown {
-    const samples = [...this.#samples.slice(0, Math.min(this.#sampleCount, FAULT_SAMPLES))].sort((x, y) => x - y);
-    const at = (list: number[], p: number) =>
-      list.length === 0 ? 0 : list[Math.min(list.length - 1, Math.floor(list.length * p))];
-    const times = this.commits.lastTimes();
-    let zeroQueue = 0;
-    let freeQueue = 0;
-    for (const pool of this.pools.values()) {
-      zeroQueue += pool.reclaimingSlots * pool.blockSize;
-      freeQueue += this.freeing.blocksLeft(pool.id) * pool.blockSize;
-    }
-    return {
-      volumes: this.reader.resourceCount(1),
-      snapshots: this.reader.resourceCount(2),
-      map: {
-        cacheBytes: this.frames.count * 4096,
-        residentPages: this.frames.resident,
-        dirtyPages: this.frames.dirtyCount,
-        faults: this.faults.count,
-        faultP50Us: at(samples, 0.5),
-        faultP99Us: at(samples, 0.99),
-        loads: this.tree.loads,
-        evictions: this.frames.evictions,
-      },
-      commits: {
-        count: this.commits.count,
-        pages: this.commits.pages,
-        p50Ms: at(times, 0.5),
-        p99Ms: at(times, 0.99),
-        logBytes: this.commits.logBytes,
-      },
-      background: {
-        dropQueue: this.freeing.queued,
-        dissolveQueue: 0,
-        freeQueueBytes: freeQueue,
-        zeroQueueBytes: zeroQueue,
-      },
-    };
-  }
-
-  #activity(): MapperActivity {
-    const { commits, faults, operations } = this;
-    let barriers = 0;
-    let volumesFailed = 0;
-    for (const r of this.registry.all()) {
-      barriers += r.parked.length;
-      if (r.failed !== 0) volumesFailed++;
-    }
-    let slots = 0;
-    for (const pool of this.pools.values()) slots += pool.waiters.length;
-    return {
-      ...this.#meters.read(),
-      queues: {
-        grants: faults.grantsOut,
-        locks: faults.lockWaiters,
-        barriers,
-        frames: this.#framesWaiters.length,
-        slots,
-        turns: this.#turnWaiters.length,
-        batches: commits.inFlight,
-        releases: this.freeing.queued,
-      },
-      commits: { times: commits.times.read(), pages: commits.batchPages.read() },
-      store: {
-        transactions: commits.transactionTimes.read(),
-        syncs: commits.syncTimes.read(),
-        batches: commits.transactionBatches.read(),
-      },
-      freeing: { pages: this.freeing.pagesFreed },
-      pools: [...this.pools.values()].map((pool) => ({
-        name: pool.row.name,
-        slotsTaken: pool.slotsTaken,
-        slotsFreed: pool.slotsFreed,
-        slotsZeroed: pool.slotsZeroed,
-        slotsReclaiming: pool.reclaimingSlots + pool.freeingSlots + pool.lostSlots,
-        slotsLost: pool.lostSlots,
-      })),
-      volumesFailed,
-      open: operations.opened(),
-    };
   }
 
   /** Everything acknowledged becomes durable. */

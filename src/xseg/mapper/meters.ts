@@ -14,6 +14,9 @@ import { EINVAL, EIO, ENOSPC, EROFS, ESHUTDOWN } from './errors.ts';
 /** Records taken in one turn: 1, 2, 4 … 256. */
 const TAKE_BUCKETS = 10;
 
+/** Fault times kept for percentiles. */
+const FAULT_SAMPLES = 4096;
+
 const OPS: Readonly<Record<FaultKind, number>> = {
   load: OP_LOAD,
   write: OP_MAP_WRITE,
@@ -36,6 +39,9 @@ export class Meters {
   readonly batches = new Histogram(TAKE_BUCKETS);
   /** by OP_*, microseconds */
   readonly #faults: Histogram[] = [];
+  /** the last times, microseconds */
+  readonly #samples = new Float64Array(FAULT_SAMPLES);
+  #sampled = 0;
   readonly #errors = new Map<FaultError, number>();
 
   constructor() {
@@ -45,6 +51,12 @@ export class Meters {
   /** @param op one of the five that ask something */
   faultServed(op: number, us: number): void {
     this.#faults[op].observe(us);
+    this.#samples[this.#sampled++ % FAULT_SAMPLES] = us;
+  }
+
+  /** Microseconds, of the last faults, ascending. */
+  lastFaultTimes(): Float64Array {
+    return this.#samples.slice(0, Math.min(this.#sampled, FAULT_SAMPLES)).sort();
   }
 
   faultFailed(errno: number): void {

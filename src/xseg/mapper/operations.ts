@@ -4,25 +4,19 @@
  * durable.
  */
 import { randomUUID } from 'node:crypto';
-import type { OpenActivity } from '../activity.ts';
-import { VOLUME_FREE, VOLUME_OPEN, VOLUME_READ_ONLY, VOLUMES_MAX, VolumeRecord } from '../layout.gen.ts';
 import type { Native } from '../native.ts';
-import {
-  KIND_SNAPSHOT,
-  KIND_VOLUME,
-  type PoolRow,
-  RELEASE_PAGE,
-  type ReleaseRow,
-  type ResourceRow,
-} from '../store/batch.ts';
+import { KIND_SNAPSHOT, KIND_VOLUME, RELEASE_PAGE, type ReleaseRow, type ResourceRow } from '../store/batch.ts';
 import { EngineError, type ExtentInfo, type OpenHandle, type SnapshotInfo, type VolumeInfo } from '../types.ts';
 import { Walk } from './extents.ts';
 import type { Faults } from './faults.ts';
 import type { Frames } from './frames.ts';
+import type { Handles } from './handles.ts';
 import type { Registry } from './registry.ts';
+import { Resizing } from './resizing.ts';
 import { Changes, Resource } from './resource.ts';
 import type { SlotPool } from './slots.ts';
 import { BROKEN, heightFor, type Tree, WAIT } from './tree.ts';
+import { Views, type ViewsHost } from './views.ts';
 
 /** Largest resource: 1 PiB. */
 export const SIZE_MAX = 2 ** 50;
@@ -33,11 +27,9 @@ const DIFF_EXTENTS_MAX = 65536;
 
 export type Done<T> = (error: EngineError | null, value?: T) => void;
 
-export interface OperationsHost {
+export interface OperationsHost extends ViewsHost {
   /** those that are open */
   pools: Map<number, SlotPool>;
-  /** of any pool, open or not */
-  poolRow(id: number): PoolRow | undefined;
   nextResource(): number;
   nextRelease(pool: number, blocks: number): number;
   nextPage(): number;
@@ -48,8 +40,6 @@ export interface OperationsHost {
   cut(resource: Resource): void;
   nextTurn(run: () => void): void;
   whenFrames(run: () => void): void;
-  /** false: what an earlier life of the daemon wrote to the pool may not be durable yet */
-  settled(pool: number): boolean;
   /** counts +1 of page_ref in batches that are not durable */
   pageRefAdded(page: number): void;
   pageRefDurable(page: number): void;
@@ -58,122 +48,39 @@ export interface OperationsHost {
   isBad(pool: number, slot: number): boolean;
   /** its map, or who shares it, changed */
   accountChanged(row: ResourceRow): void;
-  /** blocks that only it has; null: not known now */
-  exclusiveBlocks(row: ResourceRow): number | null;
   ticket(done: (error: number) => void): number;
   /** Unix milliseconds */
   date(): number;
 }
 
 export class Operations {
-  #handles: (Resource | undefined)[] = [];
-  #freeHandles: number[] = [];
-  #retired: { epoch: number; handle: number }[] = [];
+  readonly views: Views;
+  readonly #resizing: Resizing;
 
   constructor(
     readonly registry: Registry,
     readonly frames: Frames,
     readonly tree: Tree,
     readonly faults: Faults,
+    readonly handles: Handles,
     readonly native: Native,
     readonly core: number,
-    readonly recordAt: (handle: number) => number,
     readonly host: OperationsHost,
   ) {
-    for (let h = VOLUMES_MAX - 1; h >= 0; h--) this.#freeHandles.push(h);
+    this.views = new Views(registry, frames, host);
+    this.#resizing = new Resizing(frames, tree, faults, handles, native, core, {
+      pool: (r) => this.#pool(r),
+      blockSize: (r) => this.views.blockSize(r),
+      freeze: (r, work) => this.#freeze(r, work),
+      durable: (r, end) => this.#durable(r, end),
+      commitAll: () => host.commitAll(),
+      whenFrames: (run) => host.whenFrames(run),
+      isBad: (pool, slot) => host.isBad(pool, slot),
+      ticket: (done) => host.ticket(done),
+    });
   }
 
-  resourceOf(handle: number): Resource | undefined {
-    return this.#handles[handle];
-  }
-
-  // ---- views
-
-  /** What is open, and what its record counts since it was given its handle. */
-  opened(): OpenActivity[] {
-    const { longs } = this.frames;
-    const found: OpenActivity[] = [];
-    for (const r of this.#handles) {
-      if (r === undefined || r.openCount === 0) continue;
-      const at = this.recordAt(r.handle) / 2;
-      const count = (offset: number) => Number(longs[at + offset / 8]);
-      found.push({
-        name: this.registry.fullName(r),
-        openCount: r.openCount,
-        reads: count(VolumeRecord.reads),
-        writes: count(VolumeRecord.writes),
-        readBytes: count(VolumeRecord.readBytes),
-        writeBytes: count(VolumeRecord.writeBytes),
-        faults: count(VolumeRecord.faults),
-      });
-    }
-    return found;
-  }
-
-  volumeInfo(r: Resource): VolumeInfo {
-    const blockSize = this.#blockSize(r);
-    const blocks = this.mapped(r);
-    return {
-      id: r.row.uuid,
-      name: r.row.name,
-      kind: 'volume',
-      size: r.row.size,
-      blockSize,
-      pool: this.#poolName(r),
-      mappedBytes: blocks * blockSize,
-      ...this.#shares(r, blocks, blockSize),
-      createdAt: new Date(r.row.created_at).toISOString(),
-      snapshots: this.registry.snapshotsOf(r).length,
-      protected: r.row.protected !== 0,
-      openCount: r.openCount,
-      clonedFrom: r.row.cloned_from,
-    };
-  }
-
-  snapshotInfo(r: Resource): SnapshotInfo {
-    const blockSize = this.#blockSize(r);
-    const volume = this.registry.get(r.row.volume);
-    return {
-      id: r.row.uuid,
-      name: this.registry.fullName(r),
-      kind: 'snapshot',
-      volume: volume?.row.name ?? '?',
-      snapshot: r.row.name,
-      size: r.row.size,
-      blockSize,
-      pool: this.#poolName(r),
-      mappedBytes: r.row.mapped * blockSize,
-      ...this.#shares(r, r.row.mapped, blockSize),
-      createdAt: new Date(r.row.created_at).toISOString(),
-      protected: r.row.protected !== 0,
-      openCount: r.openCount,
-      hash: this.registry.reader.seal.resource(r.id)?.toString('hex') ?? null,
-    };
-  }
-
-  #shares(r: Resource, blocks: number, blockSize: number): Pick<VolumeInfo, 'exclusiveBytes' | 'sharedBytes'> {
-    const exclusive = this.host.exclusiveBlocks(r.row);
-    if (exclusive === null) return { exclusiveBytes: null, sharedBytes: null };
-    return { exclusiveBytes: exclusive * blockSize, sharedBytes: (blocks - exclusive) * blockSize };
-  }
-
-  /** Blocks with a slot, changes of this moment included. */
-  mapped(r: Resource): number {
-    let blocks = r.row.mapped;
-    const root = r.row.root === 0 ? undefined : this.frames.byPage.get(r.row.root);
-    if (root !== undefined) blocks = this.frames.mapped[root];
-    else if (r.row.root === 0) blocks = 0;
-    for (const frame of r.changes.frames) blocks += this.frames.delta[frame];
-    return blocks;
-  }
-
-  #blockSize(r: Resource): number {
-    return 2 ** (this.host.poolRow(r.row.pool)?.block_shift ?? 0);
-  }
-
-  #poolName(r: Resource): string {
-    return this.host.poolRow(r.row.pool)?.name ?? '?';
-  }
+  // ---- finding
 
   #pool(r: Resource): SlotPool {
     const pool = this.host.pools.get(r.row.pool);
@@ -288,7 +195,7 @@ export class Operations {
       r.changes.row = true;
       this.#durable(r, (error) => {
         if (error === null) this.registry.settleName(made, row.id);
-        this.#answer(done, error, () => this.volumeInfo(r));
+        this.#answer(done, error, () => this.views.volume(r));
       });
     });
   }
@@ -355,7 +262,7 @@ export class Operations {
         if (source.row.root !== 0) this.#addPageRef(r, source.row.root);
         this.#durable(r, (error) => {
           if (error === null) this.registry.settleName(made, row.id);
-          this.#answer(finish, error, () => this.volumeInfo(r));
+          this.#answer(finish, error, () => this.views.volume(r));
         });
       });
     this.#holding<VolumeInfo>(() => [this.needSnapshot(from)], done, work);
@@ -364,7 +271,7 @@ export class Operations {
   /** Grows a resource that nobody knows of yet; where that stops (WAIT, BROKEN) nothing is left of it. */
   #growNew(r: Resource, size: number): number {
     r.row.size = size;
-    const wanted = heightFor(size, this.#blockSize(r));
+    const wanted = heightFor(size, this.views.blockSize(r));
     while (r.row.height < wanted) {
       const result = this.tree.grow(r);
       if (result === 0) continue;
@@ -414,7 +321,7 @@ export class Operations {
           throw new EngineError('EXISTS', `a snapshot named ${volume}@${name} exists`);
         if (r.failed !== 0) throw new EngineError('POOL_FAILED', `${volume} has failed; see the log`);
         this.#freeze(r, () => {
-          const blocks = this.mapped(r);
+          const blocks = this.views.mapped(r);
           const row = this.#newRow(name, KIND_SNAPSHOT, r.id, r.row.pool, r.row.size, r.row.height);
           row.root = r.row.root;
           row.mapped = blocks;
@@ -431,7 +338,7 @@ export class Operations {
             synced?.();
             if (error === null) this.registry.settleName(row, row.id);
             else this.registry.kill(snapshot);
-            this.#answer(finish, error, () => this.snapshotInfo(snapshot));
+            this.#answer(finish, error, () => this.views.snapshot(snapshot));
           });
         });
       },
@@ -499,12 +406,12 @@ export class Operations {
   /** The row that gives back what a resource's root reaches. */
   #release(r: Resource): ReleaseRow {
     const { root, pool } = r.row;
-    return { seq: this.host.nextRelease(pool, this.mapped(r)), kind: RELEASE_PAGE, id: root, pool };
+    return { seq: this.host.nextRelease(pool, this.views.mapped(r)), kind: RELEASE_PAGE, id: root, pool };
   }
 
   /** The record goes with `carrier`'s batch; its root is released. */
   #bury(r: Resource, carrier: Resource): void {
-    if (r !== carrier) this.#closeHandle(r);
+    if (r !== carrier) this.handles.close(r);
     const changes = carrier.changes;
     if (r === carrier) changes.deleted = true;
     else changes.rowsDeleted.push(r.id);
@@ -516,7 +423,7 @@ export class Operations {
       // its last batch has pages and its end in one: nobody ever sees them, so their data need not be durable
       changes.syncData = false;
       this.host.cut(r);
-      this.#closeHandle(r);
+      this.handles.close(r);
     }
   }
 
@@ -539,7 +446,7 @@ export class Operations {
       this.#guard(finish, () => {
         const r = this.needVolume(name);
         if (name === to) {
-          finish(null, this.volumeInfo(r));
+          finish(null, this.views.volume(r));
           return;
         }
         if (this.#nameWaits(to, () => work(finish))) return;
@@ -553,7 +460,7 @@ export class Operations {
           if (error !== null) r.row.name = old.name;
           this.registry.settleName(old, 0);
           this.registry.settleName({ ...old, name: to }, r.id);
-          this.#answer(finish, error, () => this.volumeInfo(r));
+          this.#answer(finish, error, () => this.views.volume(r));
         });
       });
     this.#holding<VolumeInfo>(() => [this.needVolume(name)], done, work);
@@ -584,7 +491,7 @@ export class Operations {
         this.#checkSize(size);
         const r = this.needVolume(name);
         if (r.failed !== 0) throw new EngineError('POOL_FAILED', `${name} has failed; see the log`);
-        const end = (error: EngineError | null) => this.#answer(finish, error, () => this.volumeInfo(r));
+        const end = (error: EngineError | null) => this.#answer(finish, error, () => this.views.volume(r));
         if (size < r.row.size) {
           for (const s of this.registry.snapshotsOf(r)) {
             if (s.row.size > size) {
@@ -594,139 +501,11 @@ export class Operations {
               );
             }
           }
-          this.#shrink(r, size, end);
+          this.#resizing.shrink(r, size, end);
         } else {
-          this.#grow(r, size, end);
+          this.#resizing.grow(r, size, end);
         }
       },
-    );
-  }
-
-  #grow(r: Resource, size: number, end: (error: EngineError | null) => void): void {
-    const wanted = heightFor(size, this.#blockSize(r));
-    // no grant is out: each holds the pages that lead to its leaf, the root too
-    this.faults.barrier(r, (release) => {
-      const step = () => {
-        while (r.row.height < wanted) {
-          const result = this.tree.grow(r);
-          if (result === WAIT) {
-            this.host.commitAll();
-            this.host.whenFrames(step);
-            return;
-          }
-          if (result === BROKEN) {
-            release();
-            end(new EngineError('CORRUPT', `the root page of ${r.row.name} is damaged`));
-            return;
-          }
-        }
-        this.#setSize(r, size);
-        release();
-        this.#durable(r, end);
-      };
-      step();
-    });
-  }
-
-  #setSize(r: Resource, size: number): void {
-    r.row.size = size;
-    r.changes.row = true;
-    if (r.handle >= 0) this.#publishSize(r);
-  }
-
-  /** In one store: reactors hold requests against it at any time. */
-  #publishSize(r: Resource): void {
-    Atomics.store(this.frames.longs, (this.recordAt(r.handle) + VolumeRecord.size / 4) / 2, BigInt(r.row.size));
-  }
-
-  /** Beyond the new end everything is unmapped; the last block's tail becomes zeroes (invariant 12: shrink, then grow). */
-  #shrink(r: Resource, size: number, end: (error: EngineError | null) => void): void {
-    const pool = this.#pool(r);
-    const oldBlocks = Math.ceil(r.row.size / pool.blockSize);
-    const keep = Math.ceil(size / pool.blockSize);
-    const before = r.row.size;
-    this.#freeze(r, () => {
-      r.sizeInStore = before;
-      this.#setSize(r, size);
-      // From here, so that no write of the old generation is in a slot that goes or is copied.
-      this.faults.barrier(r, (release) => {
-        this.faults.unmapRange(r, keep, oldBlocks, false, (error) => {
-          const tail = size % pool.blockSize;
-          const finish = (tailError: EngineError | null) => {
-            r.sizeInStore = null;
-            // What was unmapped is zeroes now; the volume keeps its size.
-            this.#setSize(r, tailError === null ? size : before);
-            release();
-            this.#durable(r, (error) => end(tailError ?? error));
-          };
-          if (error !== 0) finish(new EngineError('IO', `shrinking stopped: errno ${error}`));
-          else if (tail === 0) finish(null);
-          else this.#zeroTail(r, keep - 1, tail, finish);
-        });
-      });
-    });
-  }
-
-  /** The block's bytes from `tail` on become zeroes in a new slot. */
-  #zeroTail(r: Resource, block: number, tail: number, done: (error: EngineError | null) => void): void {
-    const pool = this.#pool(r);
-    const frame = this.tree.writable(r, Math.floor(block / 512));
-    const retry = () => this.#zeroTail(r, block, tail, done);
-    if (frame === WAIT) {
-      this.host.commitAll();
-      this.host.whenFrames(retry);
-      return;
-    }
-    if (frame === BROKEN) {
-      done(new EngineError('CORRUPT', 'a map page of the last block is damaged'));
-      return;
-    }
-    const old = this.frames.value(frame, block % 512);
-    if (old === 0) {
-      done(null);
-      return;
-    }
-    if (this.host.isBad(pool.id, old - 1)) {
-      done(new EngineError('CORRUPT', 'the last block does not hold what it should'));
-      return;
-    }
-    const run = pool.allocate(r, 1);
-    if (run === 'wait') {
-      this.host.commitAll();
-      pool.waiters.push(retry);
-      return;
-    }
-    if (run === 'full') {
-      done(new EngineError('NO_SPACE', `pool ${pool.row.name} is full`));
-      return;
-    }
-    if (run === 'failed') {
-      done(new EngineError('POOL_FAILED', `pool ${pool.row.name} has failed; see the log`));
-      return;
-    }
-    try {
-      const bytes = new Uint8Array(pool.blockSize);
-      this.native.readNow(this.core, pool.handle, (old - 1) * pool.blockSize, bytes);
-      bytes.fill(0, tail);
-      this.native.writeNow(this.core, pool.handle, run.slot * pool.blockSize, bytes);
-      if (r.handle >= 0) {
-        this.native.markFile(this.core, r.handle, pool.fileOf(run.slot));
-        this.faults.replaceBlock(r, frame, block, run.slot);
-        r.changes.syncData = true;
-        done(null);
-        return;
-      }
-    } catch (error) {
-      pool.abandon(run.slot, run.count);
-      done(new EngineError('IO', (error as Error).message));
-      return;
-    }
-    this.faults.replaceBlock(r, frame, block, run.slot);
-    this.native.syncFile(
-      this.core,
-      pool.handle,
-      pool.fileOf(run.slot),
-      this.host.ticket((error) => done(error === 0 ? null : new EngineError('IO', `data sync failed: errno ${error}`))),
     );
   }
 
@@ -748,14 +527,14 @@ export class Operations {
         if (r.row.protected !== 0) throw new EngineError('PROTECTED', `${r.row.name} is protected`);
         this.#becomes(r, s.row);
         if (s.row.root !== 0) this.#addPageRef(r, s.row.root);
-        this.#durable(r, (error) => this.#answer(finish, error, () => this.volumeInfo(r)));
+        this.#durable(r, (error) => this.#answer(finish, error, () => this.views.volume(r)));
       },
     );
   }
 
   /** The resource gets another's map; what it had is released. The caller accounts for the reference on the new root. */
   #becomes(r: Resource, other: ResourceRow): void {
-    this.#closeHandle(r);
+    this.handles.close(r);
     // what it changed goes first, with its data, in a batch of its own; the move is one batch
     this.host.cut(r);
     if (r.row.root !== 0) r.changes.releases.push(this.#release(r));
@@ -787,12 +566,12 @@ export class Operations {
             finish(error);
             return;
           }
-          this.#closeHandle(staged);
+          this.handles.close(staged);
           this.#becomes(r, staged.row);
           r.changes.rowsDeleted.push(staged.id);
           this.registry.unname(staged.row);
           this.registry.kill(staged);
-          this.#finishBurial(r, [staged], (last) => this.#answer(finish, last, () => this.volumeInfo(r)));
+          this.#finishBurial(r, [staged], (last) => this.#answer(finish, last, () => this.views.volume(r)));
         });
       },
     );
@@ -807,8 +586,7 @@ export class Operations {
       (finish) => {
         const r = this.need(name);
         const pool = this.#pool(r);
-        if (r.handle < 0) this.#openHandle(r, pool);
-        r.openCount++;
+        this.handles.open(r, pool);
         finish(null, {
           handle: r.handle,
           id: r.row.uuid,
@@ -819,90 +597,6 @@ export class Operations {
         });
       },
     );
-  }
-
-  #openHandle(r: Resource, pool: SlotPool): void {
-    this.#collectHandles();
-    let handle = this.#freeHandles.pop();
-    if (handle === undefined) {
-      this.#closeIdle();
-      this.#collectHandles();
-      handle = this.#freeHandles.pop();
-      if (handle === undefined)
-        throw new EngineError('BUSY', `${VOLUMES_MAX} volumes and snapshots are open; disconnect some`);
-    }
-    // what a deleted volume wrote under this handle was never synced, and its files may be another pool's
-    this.native.forgetFiles(this.core, handle);
-    r.handle = handle;
-    this.#handles[handle] = r;
-    const words = this.frames.words;
-    const at = this.recordAt(handle);
-    words.fill(0, at, at + VolumeRecord.BYTES / 4);
-    words[at + VolumeRecord.flags / 4] = r.row.kind === KIND_SNAPSHOT ? VOLUME_READ_ONLY : 0;
-    words[at + VolumeRecord.generation / 4] = r.row.generation;
-    words[at + VolumeRecord.blockShift / 4] = pool.row.block_shift;
-    this.#publishSize(r);
-    words[at + VolumeRecord.pool / 4] = pool.handle;
-    words[at + VolumeRecord.failed / 4] = r.failed;
-    // the first flush comes to the mapper when there is more to it than the volume's own files
-    r.mapDirty = r.clean && this.host.settled(r.row.pool) ? 0 : 1;
-    words[at + VolumeRecord.mapDirty / 4] = r.mapDirty;
-    Atomics.store(words, at + VolumeRecord.state / 4, VOLUME_OPEN);
-  }
-
-  release(handle: number): void {
-    const r = this.#handles[handle];
-    if (r === undefined || r.openCount === 0) return;
-    r.openCount--;
-    if (r.openCount === 0) {
-      // the next one that writes goes on in its group: thousands of clones are not thousands of files
-      this.host.pools.get(r.row.pool)?.releaseOwner(r);
-      r.changes.syncData = true;
-      this.host.changed(r);
-      this.host.commitSoon(r);
-    }
-  }
-
-  /** Handles stay warm after the last release; when they run out, idle ones go. */
-  #closeIdle(): void {
-    for (const r of this.#handles) if (r !== undefined && r.openCount === 0 && r.clean) this.#closeHandle(r);
-  }
-
-  /** Reactors lose sight of the resource. Its openCount is 0: no request is on its way. */
-  #closeHandle(r: Resource): void {
-    const handle = r.handle;
-    if (handle < 0) return;
-    if (!r.dead) this.host.cut(r);
-    const leaves = this.frames.leaves.get(handle);
-    if (leaves !== undefined) {
-      for (const frame of leaves.values())
-        if (frame !== 0 && this.tree.inPlace(r, frame)) this.native.stamp(this.core, frame, 0xffffffff, 0);
-      this.frames.unhashRange(handle, 0, Number.MAX_SAFE_INTEGER);
-      this.frames.leaves.delete(handle);
-    }
-    this.#handles[handle] = undefined;
-    r.handle = -1;
-    this.host.pools.get(r.row.pool)?.releaseOwner(r);
-    // batches on their way sync data through the handle: it lives until they have landed
-    if (r.flying || r.flights.length > 0) r.closing.push(handle);
-    else this.#retire(handle);
-  }
-
-  #retire(handle: number): void {
-    Atomics.store(this.frames.words, this.recordAt(handle) + VolumeRecord.state / 4, VOLUME_FREE);
-    this.#retired.push({ epoch: this.native.epochAdvance(this.core), handle });
-  }
-
-  /** No batch of the resource is on its way any more. */
-  landed(r: Resource): void {
-    for (const handle of r.closing) this.#retire(handle);
-    r.closing = [];
-  }
-
-  #collectHandles(): void {
-    const safe = this.native.epochSafe(this.core);
-    while (this.#retired.length > 0 && this.#retired[0].epoch <= safe)
-      this.#freeHandles.push((this.#retired.shift() as { handle: number }).handle);
   }
 
   // ---- comparing
