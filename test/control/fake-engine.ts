@@ -3,7 +3,7 @@
  * Everything that was asked of it is in `calls`.
  */
 import { LogCounts } from '../../src/control/log.ts';
-import { Metrics } from '../../src/control/metrics/registry.ts';
+import { Metrics } from '../../src/control/metrics/metrics.ts';
 import type { Activity } from '../../src/xseg/activity.ts';
 import {
   type BackupReport,

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { LogCounts, openLog } from '../../src/control/log.ts';
 import { CATALOG, LABELS } from '../../src/control/metrics/catalog.ts';
-import { Metrics } from '../../src/control/metrics/registry.ts';
+import { Metrics } from '../../src/control/metrics/metrics.ts';
 import { addDistributions } from '../../src/control/metrics/sum.ts';
 import { activity, distribution, reactor } from './activity.ts';
 import { FakeEngine } from './fake-engine.ts';
@@ -30,7 +30,7 @@ describe('the page', () => {
   it('is what a scraper takes', async () => {
     metrics.controlRequest('GET /v1/status', 200, 0.002);
     const families = await page();
-    expect(families.size).toBe(CATALOG.length + 2);
+    expect(families.size).toBe(CATALOG.length);
     for (const family of families.values()) {
       expect(family.samples.length, family.name).toBeGreaterThan(0);
       expect(family.name.endsWith('_total'), family.name).toBe(family.type === 'counter');

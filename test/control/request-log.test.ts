@@ -9,7 +9,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { Api } from '../../src/control/api/context.ts';
 import { buildApi } from '../../src/control/api/server.ts';
 import { openLog } from '../../src/control/log.ts';
-import type { Metrics } from '../../src/control/metrics/registry.ts';
+import type { Metrics } from '../../src/control/metrics/metrics.ts';
 import { Transfers } from '../../src/control/transfers.ts';
 import { EngineError } from '../../src/xseg/types.ts';
 import { FakeEngine, metricsOf } from './fake-engine.ts';

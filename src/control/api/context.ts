@@ -9,7 +9,7 @@ import type {
 } from 'fastify';
 import type { Engine } from '../../xseg/types.ts';
 import type { Log } from '../log.ts';
-import type { Metrics } from '../metrics/registry.ts';
+import type { Metrics } from '../metrics/metrics.ts';
 import type { Transfers } from '../transfers.ts';
 
 export interface ApiContext {

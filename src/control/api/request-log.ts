@@ -5,7 +5,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { describeError, type ErrorCode } from '../errors.ts';
 import type { Log } from '../log.ts';
-import type { Metrics } from '../metrics/registry.ts';
+import type { Metrics } from '../metrics/metrics.ts';
 import { REQUEST_ID_HEADER } from '../request-ids.ts';
 
 /** Ours, not the client's: somebody has to look at them. */

@@ -1,4 +1,4 @@
-/** Metrics of the process, and of its log. The control API's own are in registry.ts: they are counted where they are kept. */
+/** Metrics of the process, and of its log. */
 import { counter, countersBy, type Definition, gauge } from './definition.ts';
 
 export const DAEMON: readonly Definition[] = [

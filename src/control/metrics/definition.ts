@@ -13,8 +13,12 @@ export interface Source {
   /** imports and exports under way */
   transfers: number;
   log: LogCounts;
+  control: { requests: ControlRequests; times: Distribution };
   process: ProcessFacts;
 }
+
+/** Requests on the control socket: route → status → how many. */
+export type ControlRequests = Map<string, Map<number, number>>;
 
 export interface ProcessFacts {
   cpuSeconds: number;

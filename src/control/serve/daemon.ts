@@ -126,7 +126,7 @@ export class Daemon {
 }
 
 function loadApi() {
-  return Promise.all([import('../api/server.ts'), import('../metrics/registry.ts'), import('./metrics-listener.ts')]);
+  return Promise.all([import('../api/server.ts'), import('../metrics/metrics.ts'), import('./metrics-listener.ts')]);
 }
 
 /** An errno alone does not say which of the addresses it is about. */

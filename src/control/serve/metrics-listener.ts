@@ -3,7 +3,7 @@ import http from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { ControlError, describeError, ERRORS } from '../errors.ts';
 import type { Log } from '../log.ts';
-import type { Metrics } from '../metrics/registry.ts';
+import type { Metrics } from '../metrics/metrics.ts';
 import type { TcpAddress } from './addresses.ts';
 
 /** whoever scrapes needs one; a slow one is not to take what others need */

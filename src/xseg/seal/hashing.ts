@@ -1,5 +1,5 @@
 /** The hashing pool: jobs of the mapper on piscina's threads. Lives on the main thread, since the mapper's has no events. */
-import { Piscina } from 'piscina';
+import type { Piscina } from 'piscina';
 import type { HashJob, HashResult } from './job.ts';
 
 /** A job that was lost with its thread is run again so often. */
@@ -8,7 +8,8 @@ const TRIES_MAX = 3;
 const IDLE_MS = 30_000;
 
 export class Hashing {
-  #pool: Piscina | null = null;
+  /** its library is loaded for the first job */
+  #pool: Promise<Piscina> | null = null;
   #closing = false;
 
   constructor(readonly threads = 1) {}
@@ -19,14 +20,15 @@ export class Hashing {
       if (this.#closing) throw new Error('closing');
       this.#pool ??= this.#start();
       try {
-        return (await this.#pool.run(job, { name: 'hashSlots' })) as HashResult;
+        return (await (await this.#pool).run(job, { name: 'hashSlots' })) as HashResult;
       } catch (error) {
         if (this.#closing || tries >= TRIES_MAX) throw error;
       }
     }
   }
 
-  #start(): Piscina {
+  async #start(): Promise<Piscina> {
+    const { Piscina } = await import('piscina');
     const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
     return new Piscina({
       filename: new URL(`hash-worker.${extension}`, import.meta.url).href,
@@ -40,6 +42,6 @@ export class Hashing {
 
   async close(): Promise<void> {
     this.#closing = true;
-    await this.#pool?.destroy();
+    await (await this.#pool)?.destroy();
   }
 }

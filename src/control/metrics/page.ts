@@ -12,51 +12,12 @@ import type { Distribution } from '../../xseg/activity.ts';
 import { CATALOG } from './catalog.ts';
 import type { Definition, HistogramMetric, NumberMetric, ProcessFacts, Series, Source } from './definition.ts';
 
-/** requests on the control socket take from a millisecond to the seconds that a slow disk takes */
-const CONTROL_SECONDS = [0.001, 0.004, 0.016, 0.064, 0.25, 1, 4, 16];
-
-export class Metrics {
-  readonly contentType: string;
+export class Page {
   readonly #registry = new Registry();
-  readonly #fill: ((source: Source) => void)[];
-  readonly #requests: Counter<'route' | 'status'>;
-  readonly #seconds: Histogram;
-  #scrape: Promise<string> | null = null;
+  readonly #fill = CATALOG.map((definition) => filler(definition, this.#registry));
 
-  constructor(private readonly read: () => Promise<Omit<Source, 'process'>>) {
-    this.contentType = this.#registry.contentType;
-    const registers = [this.#registry];
-    this.#fill = CATALOG.map((definition) => filler(definition, this.#registry));
-    this.#requests = new Counter({
-      name: 'atoll_control_requests_total',
-      help: 'Requests on the control socket',
-      labelNames: ['route', 'status'],
-      registers,
-    });
-    this.#seconds = new Histogram({
-      name: 'atoll_control_request_seconds',
-      help: 'Requests on the control socket, from their head to the end of the answer',
-      buckets: CONTROL_SECONDS,
-      registers,
-    });
-  }
-
-  /** @param route as it is written down, with its parameters' names: nothing of a user's may be in it */
-  controlRequest(route: string, status: number, seconds: number): void {
-    this.#requests.inc({ route, status: String(status) });
-    this.#seconds.observe(seconds);
-  }
-
-  /** The page. Who asks while one is being made gets that one: however many ask, the engine is asked once. */
-  page(): Promise<string> {
-    this.#scrape ??= this.#make().finally(() => {
-      this.#scrape = null;
-    });
-    return this.#scrape;
-  }
-
-  async #make(): Promise<string> {
-    const source = { ...(await this.read()), process: processFacts() };
+  make(read: Omit<Source, 'process'>): Promise<string> {
+    const source = { ...read, process: processFacts() };
     for (const fill of this.#fill) fill(source);
     return this.#registry.metrics();
   }
