@@ -1,6 +1,8 @@
 /**
  * How long a snapshot and a clone take, of 1 GiB and of 1 TiB of scattered map: by one kept connection to the control
- * socket (warm, and cold right after a start), and by the CLI beside `qemu-img create -b`.
+ * socket, and by the CLI beside `qemu-img create -b`. Warm is a daemon that has run for a while; with a cold cache it was
+ * started anew, so that no page of the map is in memory, has taken one snapshot of another volume, and then the page cache was
+ * dropped. That one, the first of all, is told by itself: it runs code that has not run before.
  *
  * Nothing else runs, but before every snapshot one block is written and flushed, so that it is not the snapshot of
  * what has not changed since the last one.
@@ -13,7 +15,7 @@ import { createImage, createOverlay, qemuNbd } from '../peers/qemu.ts';
 import { dropCaches } from '../proc.ts';
 import { addLatencies, atMost, newRow, type RowResult } from '../result.ts';
 import { random, SCATTER_BYTES, scatter } from '../scatter.ts';
-import { GIB, KIB } from '../size.ts';
+import { GIB, KIB, MIB } from '../size.ts';
 import { median, nearestRank } from '../stats.ts';
 import type { Row } from './row.ts';
 import { BIG, SMALL, scatteredDaemon } from './scattered-daemon.ts';
@@ -23,9 +25,13 @@ const GOAL_P99_MS = 5;
 const GOAL_EQUAL = 1.25;
 
 const WARM = 'atoll, control socket';
-const COLD = 'atoll, control socket, right after a start';
+const COLD = 'atoll, control socket, cold cache';
+const FIRST = 'atoll, control socket, first of all after a start';
 const CLI = 'atoll, CLI';
 const QEMU_IMG = 'qemu-img create -b';
+
+/** whose snapshot is the first of all after a start */
+const OTHER = 'other';
 
 const COUNT = 100;
 const COUNT_QUICK = 10;
@@ -57,6 +63,8 @@ export const cloneTimes: Row = {
     }
     qemu.end();
     const cold = noTimes();
+    const first: Times = { snapshot: [], clone: [] };
+    await daemon.createVolume(OTHER, 64 * MIB);
     let dropped = true;
     for (let i = 0; i < (bench.options.quick ? COLD_COUNT_QUICK : count); i++) {
       await daemon.stop();
@@ -64,6 +72,9 @@ export const cloneTimes: Row = {
       await daemon.restart();
       // Sets the kept connection up, as it was for the warm ones.
       await daemon.status();
+      await touch(daemon, OTHER);
+      await snapshotAndClone(bench, daemon, OTHER, first);
+      dropped = dropCaches() && dropped;
       await once(bench, daemon, cold, i);
     }
     for (const op of ['snapshot', 'clone'] as const) {
@@ -81,22 +92,17 @@ export const cloneTimes: Row = {
         };
         add(WARM, warm[volume][op]);
         add(COLD, cold[volume][op]);
+        add(FIRST, first[op]);
         add(CLI, cli[volume][op]);
         add(QEMU_IMG, qemu.times[volume]);
         atMost(row, `p99 ≤ ${GOAL_P99_MS} ms, warm`, nearestRank(warm[volume][op], 0.99), GOAL_P99_MS, 'ms');
-        atMost(
-          row,
-          `p99 ≤ ${GOAL_P99_MS} ms, right after a start`,
-          nearestRank(cold[volume][op], 0.99),
-          GOAL_P99_MS,
-          'ms',
-        );
+        atMost(row, `p99 ≤ ${GOAL_P99_MS} ms, cold cache`, nearestRank(cold[volume][op], 0.99), GOAL_P99_MS, 'ms');
         if (volume === BIG) {
           const equal = (times: ByVolume): number => median(times[BIG][op]) / median(times[SMALL][op]);
           atMost(row, 'takes what 1 GiB takes, warm', equal(warm), GOAL_EQUAL, '×');
-          atMost(row, 'takes what 1 GiB takes, right after a start', equal(cold), GOAL_EQUAL, '×');
+          atMost(row, 'takes what 1 GiB takes, cold cache', equal(cold), GOAL_EQUAL, '×');
         }
-        if (!dropped) row.notes.push('the page cache was not dropped before the starts: no permission');
+        if (!dropped) row.notes.push('the page cache was not dropped no permission');
         row.notes.push('the CLI is a new Node process each time; qemu-img too is a new process');
         yield row;
       }
@@ -125,12 +131,14 @@ async function touch(daemon: Daemon, volume: string): Promise<void> {
 async function once(bench: Bench, daemon: Daemon, times: ByVolume, turn: number): Promise<void> {
   const volumes = turn % 2 === 0 ? ([SMALL, BIG] as const) : ([BIG, SMALL] as const);
   for (const volume of volumes) await touch(daemon, volume);
-  for (const volume of volumes) {
-    const name = bench.fresh('s');
-    const copy = bench.fresh('c');
-    await timed(times[volume].snapshot, () => daemon.snapshot(volume, name));
-    await timed(times[volume].clone, () => daemon.clone(`${volume}@${name}`, copy));
-  }
+  for (const volume of volumes) await snapshotAndClone(bench, daemon, volume, times[volume]);
+}
+
+async function snapshotAndClone(bench: Bench, daemon: Daemon, volume: string, times: Times): Promise<void> {
+  const name = bench.fresh('s');
+  const copy = bench.fresh('c');
+  await timed(times.snapshot, () => daemon.snapshot(volume, name));
+  await timed(times.clone, () => daemon.clone(`${volume}@${name}`, copy));
 }
 
 async function onceByCli(bench: Bench, daemon: Daemon, times: ByVolume): Promise<void> {
