@@ -2,6 +2,7 @@
 import { chain } from './chain.ts';
 import { cloneTimes } from './clone-times.ts';
 import { direct } from './direct.ts';
+import { freeing } from './freeing.ts';
 import { neighbour } from './neighbour.ts';
 import { resident } from './resident.ts';
 import type { Row } from './row.ts';
@@ -18,6 +19,7 @@ export const ROWS: readonly Row[] = [
   chain,
   snapshotLoad,
   neighbour,
+  freeing,
   direct,
   startup,
   resident,
