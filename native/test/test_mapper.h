@@ -89,6 +89,21 @@ class TestMapper {
     done.wait(lock, [&] { return ended; });
   }
 
+  /// Closes a snapshot that nobody has open any more, and gives back what it names.
+  void drop(uint32_t handle) {
+    control([&, handle] {
+      VolumeRecord& record = core_.segment().volume(handle);
+      store_release(record.state, kVolumeFree);
+      const uint32_t pool = load_relaxed(record.pool);
+      const auto end = leaves_.lower_bound(key_of(handle + 1, 0));
+      for (auto at = leaves_.lower_bound(key_of(handle, 0)); at != end; at = leaves_.erase(at)) {
+        if (at->second.resident) evict(at->first, at->second);
+        for (const uint64_t entry : at->second.entries) unref(entry, pool);
+      }
+      volumes_.erase(handle);
+    });
+  }
+
   /// Slots that entries name, each once.
   uint64_t slots_used() {
     uint64_t used = 0;
