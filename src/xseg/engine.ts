@@ -10,10 +10,11 @@ import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { Accountant } from './accountant.ts';
 import type { Activity, MapperActivity } from './activity.ts';
 import { findCopies, markServing, removeCopies } from './copies/files.ts';
+import type { CopyPlace } from './copies/place.ts';
 import { Exports } from './exports.ts';
 import { type Home, makeFolder, openHome } from './home.ts';
 import { FRAME_BYTES } from './layout.gen.ts';
-import { Copies, type Generation } from './mapper/copies.ts';
+import type { Generation } from './mapper/copies.ts';
 import { CRITICAL_PERCENT_DEFAULT, WARN_PERCENT_DEFAULT } from './mapper/fullness.ts';
 import type { ControlReply } from './mapper/mapper.ts';
 import type { PoolUsage } from './mapper/reports.ts';
@@ -71,7 +72,9 @@ interface PoolOpen {
   /** native handle, −1 when it could not be opened */
   handle: number;
   reason: string | null;
-  /** copies of the store that its folder had at the start */
+  /** of its copies of the store; null: it has none */
+  place: CopyPlace | null;
+  /** those that it had at the start */
   copies: Generation[];
 }
 
@@ -120,7 +123,7 @@ class EngineImpl implements Engine {
     };
     const open = [...pools.values()]
       .filter((p) => p.handle >= 0)
-      .map(({ row, handle, copies }) => ({ row, handle, copies }));
+      .map(({ row, handle, place, copies }) => ({ row, handle, place, copies }));
     this.#mapper = this.#thread(
       'mapper',
       'mapper/mapper-worker',
@@ -277,17 +280,18 @@ class EngineImpl implements Engine {
     checkName('pool', spec.name);
     if (this.pools.has(spec.name)) throw new EngineError('EXISTS', `a pool named ${spec.name} exists`);
     const id = Math.max(0, ...[...this.pools.values()].map((p) => p.row.id)) + 1;
-    const row = planPool(spec, id);
-    formatPool(row, this.homeUuid, this.native);
-    const handle = openPool(row, this.homeUuid, this.native, this.core, this.options.poolFaults?.[row.name]);
+    const plan = planPool(spec, id);
+    formatPool(plan, this.homeUuid, this.native);
+    const { row } = plan;
+    const { handle, place } = openPool(row, this.homeUuid, this.native, this.core, this.options.poolFaults?.[row.name]);
     try {
-      prepareCopies(row, this.native, this.options);
-      await this.call('insertPool', row, handle);
+      prepareCopies(place, this.native, this.options);
+      await this.call('insertPool', row, handle, place);
     } catch (error) {
       this.native.closePool(this.core, handle);
       throw error;
     }
-    this.pools.set(row.name, { row, handle, reason: null, copies: [] });
+    this.pools.set(row.name, { row, handle, reason: null, place, copies: [] });
     return this.showPool(row.name);
   }
 
@@ -319,7 +323,7 @@ class EngineImpl implements Engine {
   async #growPool(name: string, size?: number): Promise<PoolInfo> {
     const pool = this.pools.get(name);
     if (pool === undefined) throw new EngineError('NOT_FOUND', `there is no pool named ${name}`);
-    const wanted = plannedGrowth(pool.row, size);
+    const wanted = plannedGrowth(pool.row, size, pool.place);
     await this.call('growPool', pool.row.id, wanted);
     pool.row.size = wanted;
     return this.showPool(name);
@@ -523,14 +527,14 @@ function copyInterval(options: EngineOptions): number {
  * Before a pool is written: what copies of the store it has, and the mark that it may become newer than they are. Where copies are
  * switched off those that are there go, since nothing keeps their slots any more.
  */
-function prepareCopies(row: PoolRow, native: Native, options: EngineOptions): Generation[] {
-  if (!Copies.carries(row)) return [];
-  markServing(row.path);
-  const found = findCopies(row.path, crcOf(native));
+function prepareCopies(place: CopyPlace | null, native: Native, options: EngineOptions): Generation[] {
+  if (place === null) return [];
+  markServing(place);
+  const found = findCopies(place, crcOf(native));
   if (copyInterval(options) === 0) {
     if (found.length > 0) {
       const names = found.map(({ name }) => name);
-      removeCopies(row.path, names);
+      removeCopies(place, names);
     }
     return [];
   }
@@ -561,16 +565,16 @@ function prepareStore(home: Home, native: Native): { uuid: string; pools: PoolRo
       const path = join(home.path, 'pools', 'local');
       makeFolder(join(home.path, 'pools'));
       makeFolder(path);
-      const row = planPool({ name: 'local', path: `${path}/` }, 1);
+      const plan = planPool({ name: 'local', path: `${path}/` }, 1);
       // a first start that was killed here left a superblock of a home that never was: the store decides
-      formatPool(row, uuid, native, true);
+      formatPool(plan, uuid, native, true);
       db.transaction(() => {
         const put = db.prepare('INSERT INTO meta (key, value) VALUES (?, ?)');
         put.run('home_uuid', uuid);
         put.run('created_at', Date.now());
         db.prepare(`INSERT INTO pool (id, uuid, name, driver, kind, path, block_shift, group_slots, size, direct, preallocate, created_at)
           VALUES (@id, @uuid, @name, @driver, @kind, @path, @block_shift, @group_slots, @size, @direct, @preallocate, @created_at)`).run(
-          row,
+          plan.row,
         );
       })();
     }
@@ -609,15 +613,16 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
     for (const row of rows) {
       let handle = -1;
       try {
-        handle = openPool(row, uuid, native, core, options.poolFaults?.[row.name]);
-        pools.set(row.name, { row, handle, reason: null, copies: prepareCopies(row, native, options) });
+        const { place, ...opened } = openPool(row, uuid, native, core, options.poolFaults?.[row.name]);
+        handle = opened.handle;
+        pools.set(row.name, { row, handle, reason: null, place, copies: prepareCopies(place, native, options) });
       } catch (error) {
         if (handle >= 0) native.closePool(core, handle);
         options.log('error', 'a pool could not be opened; its volumes cannot be used', {
           pool: row.name,
           reason: (error as Error).message,
         });
-        pools.set(row.name, { row, handle: -1, reason: (error as Error).message, copies: [] });
+        pools.set(row.name, { row, handle: -1, reason: (error as Error).message, place: null, copies: [] });
       }
     }
     const engine = new EngineImpl(options, home, uuid, native, core, pools, clean);

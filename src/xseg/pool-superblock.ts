@@ -3,10 +3,13 @@ import { closeSync, constants, fstatSync, fsyncSync, openSync, readSync, writeSy
 import { EngineError } from './types.ts';
 
 export const SUPERBLOCK_BYTES = 4096;
-/** Slot space of file and device pools starts here. */
+/** Slot space of file and device pools starts here, or behind their areas for copies of the store, which do. */
 export const POOL_DATA_OFFSET = 1024 * 1024;
 const MAGIC = Buffer.from('ATOLLPL1', 'latin1');
-const VERSION = 1;
+/** of those without areas for copies */
+const VERSION_PLAIN = 1;
+const VERSION = 2;
+const AREA_MULTIPLE = 1024 * 1024;
 const KINDS = ['directory', 'file', 'device'] as const;
 
 export type PoolKind = (typeof KINDS)[number];
@@ -21,6 +24,13 @@ export interface Superblock {
   size: number;
   /** Unix ms */
   createdAt: number;
+  /** bytes of each of the two areas for copies of the store, of a file or device; 0: it has none */
+  copyArea: number;
+}
+
+/** First byte of slot space. */
+export function dataOffsetOf({ kind, copyArea }: Pick<Superblock, 'kind' | 'copyArea'>): number {
+  return kind === 'directory' ? 0 : POOL_DATA_OFFSET + 2 * copyArea;
 }
 
 const uuidBytes = (uuid: string) => Buffer.from(uuid.replaceAll('-', ''), 'hex');
@@ -29,7 +39,7 @@ const uuidText = (b: Buffer) => b.toString('hex').replace(/^(.{8})(.{4})(.{4})(.
 export function encodeSuperblock(s: Superblock, crc32c: (bytes: Uint8Array) => number): Buffer {
   const b = Buffer.alloc(SUPERBLOCK_BYTES);
   MAGIC.copy(b, 0);
-  b.writeUInt32LE(VERSION, 8);
+  b.writeUInt32LE(s.copyArea > 0 ? VERSION : VERSION_PLAIN, 8);
   b.writeUInt32LE(s.blockShift, 12);
   b.writeUInt32LE(KINDS.indexOf(s.kind), 16);
   uuidBytes(s.poolUuid).copy(b, 24);
@@ -37,6 +47,7 @@ export function encodeSuperblock(s: Superblock, crc32c: (bytes: Uint8Array) => n
   b.writeBigUInt64LE(BigInt(s.groupSlots), 56);
   b.writeBigUInt64LE(BigInt(s.size), 64);
   b.writeBigUInt64LE(BigInt(s.createdAt), 72);
+  b.writeBigUInt64LE(BigInt(s.copyArea), 80);
   b.writeUInt32LE(crc32c(b.subarray(0, SUPERBLOCK_BYTES - 4)), SUPERBLOCK_BYTES - 4);
   return b;
 }
@@ -55,6 +66,9 @@ export function decodeSuperblock(b: Buffer, path: string, crc32c: (bytes: Uint8A
   if (b.readUInt32LE(SUPERBLOCK_BYTES - 4) !== crc32c(b.subarray(0, SUPERBLOCK_BYTES - 4))) {
     throw new EngineError('CORRUPT', `the superblock of ${path} is damaged`);
   }
+  const copyArea = b.readUInt32LE(8) === VERSION_PLAIN ? 0 : Number(b.readBigUInt64LE(80));
+  if (copyArea % AREA_MULTIPLE !== 0 || copyArea > 2 ** 44)
+    throw new EngineError('CORRUPT', `the superblock of ${path} makes no sense`);
   return {
     blockShift: b.readUInt32LE(12),
     kind: KINDS[b.readUInt32LE(16)] ?? 'file',
@@ -63,6 +77,7 @@ export function decodeSuperblock(b: Buffer, path: string, crc32c: (bytes: Uint8A
     groupSlots: Number(b.readBigUInt64LE(56)),
     size: Number(b.readBigUInt64LE(64)),
     createdAt: Number(b.readBigUInt64LE(72)),
+    copyArea,
   };
 }
 

@@ -12,10 +12,12 @@ import {
   statSync,
 } from 'node:fs';
 import { isAbsolute, join, resolve } from 'node:path';
+import { areaFor, type CopyPlace } from './copies/place.ts';
 import { makeFolder } from './home.ts';
 import { FILES_MAX } from './layout.gen.ts';
 import type { FaultSpec, Native, PoolSpec } from './native.ts';
 import {
+  dataOffsetOf,
   decodeSuperblock,
   encodeSuperblock,
   POOL_DATA_OFFSET,
@@ -71,8 +73,15 @@ function kindOf(path: string, spec: PoolSpecInput): PoolKind {
   throw new EngineError('INVALID', `${path} is neither a file, a folder nor a block device`);
 }
 
+/** A pool that is to be made. */
+export interface PoolPlan {
+  row: PoolRow;
+  /** bytes of each area for a copy of the store; 0: a folder, or too small for them */
+  copyArea: number;
+}
+
 /** Checks a wish for a pool completely, before anything is made. */
-export function planPool(spec: PoolSpecInput, id: number): PoolRow {
+export function planPool(spec: PoolSpecInput, id: number): PoolPlan {
   const blockSize = spec.blockSize ?? BLOCK_SIZE_DEFAULT;
   if (!Number.isInteger(Math.log2(blockSize)) || blockSize < BLOCK_SIZE_MIN || blockSize > BLOCK_SIZE_MAX) {
     throw new EngineError('INVALID', 'a block size is a power of two from 4K to 4M');
@@ -96,17 +105,18 @@ export function planPool(spec: PoolSpecInput, id: number): PoolRow {
     preallocate: spec.preallocate ? 1 : 0,
     created_at: Date.now(),
   };
-  if (kind === 'device') row.size = usable(deviceBytes(path), size, path);
-  if (kind === 'file' && size === 0) {
-    const existing = statSync(path, { throwIfNoEntry: false })?.size ?? 0;
-    if (existing > 0) row.size = usable(existing, 0, path);
-  }
+  let bytes = kind === 'device' ? deviceBytes(path) : 0;
+  if (kind === 'file' && size === 0) bytes = statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+  let copyArea = kind === 'directory' ? 0 : areaFor(size > 0 ? size : Math.max(0, bytes - POOL_DATA_OFFSET));
+  // better no copies than no pool
+  if (bytes > 0 && bytes < dataOffsetOf({ kind, copyArea }) + Math.max(size, POOL_SIZE_MIN)) copyArea = 0;
+  if (bytes > 0) row.size = usable(bytes, size, path, dataOffsetOf({ kind, copyArea }));
   if (spec.preallocate && row.size === 0) throw new EngineError('INVALID', 'a preallocated pool needs --size');
-  return row;
+  return { row, copyArea };
 }
 
-function usable(bytes: number, wanted: number, path: string): number {
-  const room = bytes - POOL_DATA_OFFSET;
+function usable(bytes: number, wanted: number, path: string, dataOffset: number): number {
+  const room = bytes - dataOffset;
   if (wanted > 0 && wanted > room)
     throw new EngineError('INVALID', `${path} has room for ${Math.max(0, room)} bytes, less than --size`);
   if (room < POOL_SIZE_MIN) throw new EngineError('INVALID', `${path} is smaller than 64M`);
@@ -127,7 +137,7 @@ export function deviceBytes(path: string): number {
 }
 
 /** Writes the superblock where nobody's data is. @throws NOT_OURS, EXISTS */
-export function formatPool(row: PoolRow, homeUuid: string, native: Native, firstStart = false): void {
+export function formatPool({ row, copyArea }: PoolPlan, homeUuid: string, native: Native, firstStart = false): void {
   const crc = crcOf(native);
   try {
     const at = superblockPath(row);
@@ -158,6 +168,7 @@ export function formatPool(row: PoolRow, homeUuid: string, native: Native, first
       groupSlots: row.group_slots,
       size: row.size,
       createdAt: row.created_at,
+      copyArea,
     };
     writeSuperblock(at, encodeSuperblock(superblock, crc), row.kind !== 'device');
     if (row.kind === 'directory') syncFolder(row.path);
@@ -185,34 +196,51 @@ function superblockPath(row: PoolRow): string {
   return row.kind === 'directory' ? join(row.path, 'superblock') : row.path;
 }
 
-/** Checks that what lies there is this pool, and opens its driver. Returns the native handle. */
+/** An open pool. */
+export interface PoolOpened {
+  /** native */
+  handle: number;
+  /** of its copies of the store; null: it has none */
+  place: CopyPlace | null;
+}
+
+/** Checks that what lies there is this pool, and opens its driver. */
 export function openPool(
   row: PoolRow,
   homeUuid: string,
   native: Native,
   core: number,
   faults: FaultSpec[] = [],
-): number {
+): PoolOpened {
   try {
+    let found: Superblock | null = null;
     if (row.driver === 'local') {
       const at = superblockPath(row);
-      const found = decodeSuperblock(readSuperblockBytes(at), at, crcOf(native));
+      found = decodeSuperblock(readSuperblockBytes(at), at, crcOf(native));
       if (found === null || found.poolUuid !== row.uuid || found.homeUuid !== homeUuid) {
         throw new EngineError('NOT_OURS', `${at} is not pool ${row.name} of this home any more`);
       }
     }
-    return native.openPool(core, { ...poolSpec(row), faults });
+    const dataOffset = found === null ? POOL_DATA_OFFSET : dataOffsetOf(found);
+    const handle = native.openPool(core, { ...poolSpec(row, dataOffset), faults });
+    return { handle, place: found === null ? null : placeOf(row.path, found) };
   } catch (error) {
     fail(error, `pool ${row.name}`);
   }
 }
 
-export function poolSpec(row: PoolRow): PoolSpec {
+/** Of the copies of the store that a pool carries; null: it has no place for them. */
+export function placeOf(path: string, superblock: Superblock): CopyPlace | null {
+  const { kind, copyArea } = superblock;
+  return kind === 'directory' || copyArea > 0 ? { path, area: copyArea } : null;
+}
+
+export function poolSpec(row: PoolRow, dataOffset: number): PoolSpec {
   return {
     driver: row.driver as PoolSpec['driver'],
     path: row.path,
     kind: row.kind as PoolKind,
-    dataOffset: row.kind === 'directory' ? 0 : POOL_DATA_OFFSET,
+    dataOffset,
     fileSpan: row.kind === 'directory' ? row.group_slots * 2 ** row.block_shift : ONE_SPAN,
     capacityBytes: row.size,
     direct: row.direct !== 0,
@@ -220,11 +248,15 @@ export function poolSpec(row: PoolRow): PoolSpec {
   };
 }
 
-/** The size a pool can be grown to. `size` undefined: what the device or file has. */
-export function plannedGrowth(row: PoolRow, size: number | undefined): number {
+/**
+ * The size a pool can be grown to. The areas for copies of the store stay as they are.
+ * @param size undefined: what the device or file has
+ */
+export function plannedGrowth(row: PoolRow, size: number | undefined, place: CopyPlace | null): number {
   if (row.size === 0) throw new EngineError('INVALID', `pool ${row.name} is thin: it has what its file system has`);
   let wanted = size;
-  if (row.kind === 'device') wanted = usable(deviceBytes(row.path), size ?? 0, row.path);
+  const dataOffset = dataOffsetOf({ kind: row.kind as PoolKind, copyArea: place?.area ?? 0 });
+  if (row.kind === 'device') wanted = usable(deviceBytes(row.path), size ?? 0, row.path, dataOffset);
   if (wanted === undefined) throw new EngineError('INVALID', 'say how large: --size');
   if (wanted < row.size)
     throw new EngineError('INVALID', `pool ${row.name} has ${row.size} bytes; pools do not shrink`);

@@ -17,7 +17,7 @@ import { LONG } from '../e2e/lib/long.ts';
 import { type DiskModel, Sequence } from '../e2e/lib/model.ts';
 import { verifyDisk, Writer } from '../e2e/lib/writer.ts';
 
-const ROUNDS = LONG ? 300 : 10;
+const ROUNDS = Number(process.env.ATOLL_ROUNDS ?? (LONG ? 300 : 10));
 const ROUND_MS_MAX = 20_000;
 const SIZE = 32 * MIB;
 const CONNECTIONS = 2;
@@ -27,6 +27,8 @@ const LIFE_MS = 600;
 const KEPT = 3;
 /** A volume that is filled, copied and deleted again and again, so that kills meet freeing too. */
 const CHURN_BYTES = 4 * MIB;
+/** In a file; every other volume of that kind is there. */
+const OTHER_POOL = 'file';
 /** A slow machine gets that far now and then. */
 const CHURN_MS_MAX = 10_000;
 const POLL_MS = 5;
@@ -52,9 +54,11 @@ describe('kill -9', () => {
 
   it(`loses nothing that was flushed, ${ROUNDS} times (seed ${seed})`, { timeout: ROUNDS * ROUND_MS_MAX }, async () => {
     console.log(`seed ${seed}`);
-    const daemon = await world.start();
-    // sealing and scrubbing are under way all the time
-    await daemon.cli('pool', 'set', 'local', '--seal', 'on', '--scrub-rate', '1G');
+    // copies of the store are made, sealing and scrubbing are under way all the time
+    const daemon = await world.start(['--copy-every', '1s']);
+    await daemon.cli('pool', 'create', OTHER_POOL, '--path', world.file('pool'), '--size', '256M');
+    for (const pool of ['local', OTHER_POOL])
+      await daemon.cli('pool', 'set', pool, '--seal', 'on', '--scrub-rate', '1G');
     const sequence = new Sequence();
     await daemon.createVolume('disk', SIZE);
     const disk = new Writer(await Writer.model(daemon.nbdSocket, 'disk', sequence), next);
@@ -154,7 +158,7 @@ async function churn(daemon: Daemon, round: number, counts: { deleted: number })
     const name = `churn-${round}-${i}`;
     const copy = `${name}-copy`;
     try {
-      await daemon.createVolume(name, CHURN_BYTES);
+      await daemon.createVolume(name, CHURN_BYTES, i % 2 === 0 ? 'local' : OTHER_POOL);
       const client = await NbdClient.connect(daemon.nbdSocket, name);
       await client.write(0, Buffer.alloc(CHURN_BYTES, 1 + (i % 255)));
       if (next() < 0.5) await client.flush();

@@ -1,5 +1,6 @@
 /** When copies of the store are made and removed, against a pool and a copier that do what the test says. */
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import type { CopyPlace } from '../../src/xseg/copies/place.ts';
 import type { CopierAnswer, CopierRequest } from '../../src/xseg/copies/requests.ts';
 import { systemClock } from '../../src/xseg/mapper/clock.ts';
 import { Copies, type Generation, HELD_MS, PRESSED_MS_MAX } from '../../src/xseg/mapper/copies.ts';
@@ -26,7 +27,7 @@ class Bench {
   woken = 0;
   #sequence = 10;
 
-  constructor(found: Generation[] = [], row = {}) {
+  constructor(found: Generation[] = [], row = {}, place: CopyPlace | null = { path: '/nowhere', area: 0 }) {
     const bench = this;
     this.pool = {
       row: { ...POOL_ROW, ...row },
@@ -51,7 +52,7 @@ class Bench {
       commits: () => this.commits,
       log: (_level, event) => void this.logged.push(event),
     });
-    this.copies.add(this.pool, found);
+    this.copies.add(this.pool, place, found);
   }
 
   /** time passes, and the mapper turns */
@@ -62,7 +63,7 @@ class Bench {
   }
 
   answer(op: 'write' | 'drop', more: Partial<CopierAnswer> = {}): void {
-    this.copies.result({ pool: 1, op, error: null, takenAt: Date.now(), bytes: 4096, ms: 20, ...more });
+    this.copies.result({ pool: 1, op, error: null, takenAt: Date.now(), bytes: 4096, ms: 20, unnamed: false, ...more });
   }
 
   /** two copies are there, and one more slot was freed since */
@@ -143,9 +144,22 @@ describe('a copy', () => {
     expect(t.copies.view(t.pool)).toMatchObject({ state: 'none' });
   });
 
-  it('is not for files and devices, nor where copies are off, and the pool says why', () => {
+  it('that fails when the older one had made room for it lets go what only that one named', () => {
+    const t = new Bench().ready();
+    t.after(HELD_MS);
+    t.answer('write');
+    t.holding.add([6, 1]);
+    t.after(HELD_MS);
+    expect([t.holding.held, t.holding.ready]).toEqual([2, 0]);
+    t.answer('write', { error: { code: 'EIO', message: 'bad' }, unnamed: true });
+    // slot 5 was freed before the newest copy was begun, slot 6 after it
+    expect([t.holding.held, t.holding.ready]).toEqual([1, 1]);
+    expect(t.copies.view(t.pool)).toMatchObject({ state: 'ok', generations: 1 });
+  });
+
+  it('is not for files and devices without a place, nor where copies are off, and the pool says why', () => {
     for (const kind of ['file', 'device']) {
-      const t = new Bench([], { kind });
+      const t = new Bench([], { kind }, null);
       t.commits = 1;
       expect(t.after(INTERVAL_MS)).toEqual([]);
       expect(t.copies.view(t.pool)).toMatchObject({ state: 'unsupported', reason: expect.stringContaining(kind) });
@@ -153,7 +167,7 @@ describe('a copy', () => {
     const host = { send: () => expect.fail('sent'), nextSequence: () => 1, commits: () => 1, log: () => undefined };
     const t = new Bench();
     const off = new Copies(0, 'home', systemClock, host);
-    off.add(t.pool, [named('store-copy.0', 1)]);
+    off.add(t.pool, { path: '/nowhere', area: 0 }, [named('store-copy.0', 1)]);
     off.turn(1e9);
     expect(off.view(t.pool)).toMatchObject({ state: 'off' });
   });

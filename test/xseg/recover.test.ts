@@ -213,10 +213,12 @@ describe('recovering refuses', () => {
     await other.end();
   });
 
-  it('what is no pool, a pool in a file, no pool at all, one twice, and pools of two homes', async () => {
+  it('what is no pool, a pool without a place for copies, no pool at all, one twice, and pools of two homes', async () => {
     const e = await home.open();
     const file = path.join(home.dir, 'file');
-    await e.createPool({ name: 'f', path: file, size: 64 * MIB });
+    fs.writeFileSync(file, '');
+    fs.truncateSync(file, 70 * MIB); // no room for copies
+    await e.createPool({ name: 'f', path: file });
     await home.close();
     const other = new Home();
     await other.open();
@@ -369,10 +371,12 @@ describe('a backup', () => {
     expect(e).toBeDefined();
   });
 
-  it('brings back a pool in a file', async () => {
+  it('brings back a pool in a file that has no place for copies', async () => {
     const e = await home.open();
     const file = path.join(home.dir, 'file');
-    await e.createPool({ name: 'f', path: file, size: 64 * MIB });
+    fs.writeFileSync(file, '');
+    fs.truncateSync(file, 70 * MIB); // no room for copies beside the least of a pool
+    await e.createPool({ name: 'f', path: file });
     expect((await e.showPool('f')).copies).toMatchObject({ state: 'unsupported', takenAt: null });
     await e.createVolume({ name: 'disk', size: SIZE, pool: 'f' });
     await fill(home, 'disk', 0, 5, 8);

@@ -56,6 +56,7 @@ function makeVersion1(): string {
       groupSlots: pool.group_slots,
       size: pool.size,
       createdAt: pool.created_at,
+      copyArea: 0,
     },
     (bytes) => native.crc32c(bytes, 0),
   );

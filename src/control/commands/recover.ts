@@ -30,7 +30,11 @@ export function recoverCommands(program: Command, world: World): void {
     },
   );
 
-  daemonLeaf(program, 'recover <pool...>', 'make a home that lost its store again, from the folders of its pools')
+  daemonLeaf(
+    program,
+    'recover <pool...>',
+    'make a home that lost its store again, from its pools: folders, files, devices',
+  )
     .option('--from <backup>', 'take this backup of the store, not the pools’ own copies')
     .option('--force', 'take the backup although a pool cannot prove that it fits')
     // The other commands have it; this one asks no daemon.

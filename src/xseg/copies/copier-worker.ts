@@ -22,12 +22,15 @@ let closing = false;
 async function doJob(queued: Queued): Promise<CopierAnswer> {
   const { job } = queued;
   const started = performance.now();
-  const answer: CopierAnswer = { pool: job.pool, op: job.op, error: null, takenAt: 0, bytes: 0, ms: 0 };
+  const answer: CopierAnswer = { pool: job.pool, op: job.op, error: null, takenAt: 0, bytes: 0, ms: 0, unnamed: false };
   try {
-    if (job.op === 'drop') removeCopies(job.folder, job.names);
+    if (job.op === 'drop') removeCopies(job.place, job.names);
     else {
       const control = { paced: () => job.paced && !queued.hurry, cancelled: () => queued.cancelled };
-      Object.assign(answer, await writeCopy(storePath, job, native, control));
+      const unnamed = () => {
+        answer.unnamed = true;
+      };
+      Object.assign(answer, await writeCopy(storePath, job, native, control, unnamed));
     }
   } catch (error) {
     const { code, message } = error as { code?: string; message: string };

@@ -1,14 +1,15 @@
-/** The files that a pool's copies of the store are in (docs/format.md, "Copies of the store"): finding, marking, removing. */
-import { closeSync, existsSync, fstatSync, fsyncSync, openSync, readSync, rmSync } from 'node:fs';
+/** The copies of the store that a pool carries (docs/format.md, "Copies of the store"): finding, marking, removing. */
+import { closeSync, existsSync, fstatSync, fsyncSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { EngineError } from '../types.ts';
 import { type CopyFooter, decodeFooter, FOOTER_BYTES, tableBytes } from './footer.ts';
+import { areaAt, COPY_NAMES, type CopyPlace, labelOf, SERVING_AT } from './place.ts';
 
-/** Two generations, by turns. */
-export const COPY_NAMES = ['store-copy.0', 'store-copy.1'] as const;
 export const COPY_NEW = 'store-copy.new';
 /** There while a daemon may have changed the pool since its newest copy. */
 const SERVING = 'serving';
+/** The same in a file or on a device; zeroes when it is not there. */
+const SERVING_MAGIC = Buffer.from('ATOLLSRV', 'latin1');
 
 type Crc = (bytes: Uint8Array) => number;
 
@@ -29,6 +30,17 @@ export function syncFolder(path: string): void {
   }
 }
 
+/** Writes bytes of a file or device and syncs them. */
+function putSynced(path: string, bytes: Buffer, at: number): void {
+  const fd = openSync(path, 'r+');
+  try {
+    for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done, bytes.length - done, at + done);
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
 /** Exactly `length` bytes at `at`. @throws {EngineError} CORRUPT when the file is shorter */
 export function readAt(fd: number, at: number, length: number, path: string): Buffer {
   const b = Buffer.allocUnsafe(length);
@@ -40,57 +52,104 @@ export function readAt(fd: number, at: number, length: number, path: string): Bu
   return b;
 }
 
-/** Reads and checks a copy's footer, and that the file is as long as it says. @throws {EngineError} CORRUPT, FORMAT_NEWER */
-export function readFooter(path: string, crc32c: Crc): CopyFooter {
-  const fd = openSync(path, 'r');
-  try {
-    const size = fstatSync(fd).size;
-    if (size < FOOTER_BYTES) throw new EngineError('CORRUPT', `${path} is cut off`);
-    const footer = decodeFooter(readAt(fd, size - FOOTER_BYTES, FOOTER_BYTES, path), path, crc32c);
-    if (size !== footer.bytes + tableBytes(footer.bytes) + FOOTER_BYTES)
-      throw new EngineError('CORRUPT', `${path} has another length than its footer says`);
-    return footer;
-  } finally {
-    closeSync(fd);
-  }
+/** Where a generation lies, open for reading. */
+export interface CopyReader {
+  fd: number;
+  /** of its first byte */
+  at: number;
+  /** of its footer; −1: it is not named */
+  footerAt: number;
 }
 
-/** The copies that are named in a pool's folder, the newest first, those without a footer last. Looks at footers only. */
-export function findCopies(folder: string, crc32c: Crc): CopyFile[] {
+/** The caller closes it. @returns null when there is no such file */
+export function openCopy(place: CopyPlace, name: string): CopyReader | null {
+  if (place.area === 0) {
+    const path = join(place.path, name);
+    if (!existsSync(path)) return null;
+    const fd = openSync(path, 'r');
+    return { fd, at: 0, footerAt: fstatSync(fd).size - FOOTER_BYTES };
+  }
+  const at = areaAt(place, name);
+  return { fd: openSync(place.path, 'r'), at, footerAt: at + place.area - FOOTER_BYTES };
+}
+
+/**
+ * Reads and checks a copy's footer, and that the copy lies where it says.
+ * @returns null: an area that holds none
+ * @throws {EngineError} CORRUPT, FORMAT_NEWER
+ */
+function readFooter(place: CopyPlace, name: string, { fd, at, footerAt }: CopyReader, crc32c: Crc): CopyFooter | null {
+  const label = labelOf(place, name);
+  if (footerAt < at) throw new EngineError('CORRUPT', `${label} is cut off`);
+  if (place.area > 0 && fstatSync(fd).isFile() && fstatSync(fd).size < footerAt + FOOTER_BYTES) return null;
+  const bytes = readAt(fd, footerAt, FOOTER_BYTES, label);
+  if (place.area > 0 && bytes.every((byte) => byte === 0)) return null;
+  const footer = decodeFooter(bytes, label, crc32c);
+  const end = at + footer.bytes + tableBytes(footer.bytes);
+  if (place.area === 0 ? end !== footerAt : end > footerAt)
+    throw new EngineError('CORRUPT', `${label} has another length than its footer says`);
+  return footer;
+}
+
+/** The copies that a pool carries, the newest first, those without a footer last. Looks at footers only. */
+export function findCopies(place: CopyPlace, crc32c: Crc): CopyFile[] {
   const found: CopyFile[] = [];
   for (const name of COPY_NAMES) {
-    const path = join(folder, name);
-    if (!existsSync(path)) continue;
+    let reader: CopyReader | null = null;
     try {
-      found.push({ name, footer: readFooter(path, crc32c), error: null });
+      reader = openCopy(place, name);
+      const footer = reader === null ? null : readFooter(place, name, reader, crc32c);
+      if (footer !== null) found.push({ name, footer, error: null });
     } catch (error) {
-      const known =
-        error instanceof EngineError ? error : new EngineError('IO', `${path}: ${(error as Error).message}`);
+      const { message } = error as Error;
+      const known = error instanceof EngineError ? error : new EngineError('IO', `${labelOf(place, name)}: ${message}`);
       found.push({ name, footer: null, error: known });
+    } finally {
+      if (reader !== null) closeSync(reader.fd);
     }
   }
   return found.sort((a, b) => (b.footer?.sequence ?? -1) - (a.footer?.sequence ?? -1));
 }
 
-/** Removes copies, durably. */
-export function removeCopies(folder: string, names: readonly string[]): void {
-  for (const name of names) rmSync(join(folder, name), { force: true });
-  syncFolder(folder);
+/** Removes copies, durably. Of those in areas only the footers go. */
+export function removeCopies(place: CopyPlace, names: readonly string[]): void {
+  if (place.area > 0) {
+    for (const name of names)
+      putSynced(place.path, Buffer.alloc(FOOTER_BYTES), areaAt(place, name) + place.area - FOOTER_BYTES);
+    return;
+  }
+  for (const name of names) rmSync(join(place.path, name), { force: true });
+  syncFolder(place.path);
 }
 
 /** From here on the pool may be newer than its copies. Durable when this returns. */
-export function markServing(folder: string): void {
-  if (isServing(folder)) return;
-  closeSync(openSync(join(folder, SERVING), 'a', 0o600));
-  syncFolder(folder);
+export function markServing(place: CopyPlace): void {
+  if (isServing(place)) return;
+  if (place.area > 0) {
+    const block = Buffer.alloc(FOOTER_BYTES);
+    SERVING_MAGIC.copy(block);
+    putSynced(place.path, block, SERVING_AT);
+    return;
+  }
+  closeSync(openSync(join(place.path, SERVING), 'a', 0o600));
+  syncFolder(place.path);
 }
 
 /** The newest copy is all there is. */
-export function unmarkServing(folder: string): void {
-  rmSync(join(folder, SERVING), { force: true });
-  syncFolder(folder);
+export function unmarkServing(place: CopyPlace): void {
+  if (place.area > 0) return putSynced(place.path, Buffer.alloc(FOOTER_BYTES), SERVING_AT);
+  rmSync(join(place.path, SERVING), { force: true });
+  syncFolder(place.path);
 }
 
-export function isServing(folder: string): boolean {
-  return existsSync(join(folder, SERVING));
+export function isServing(place: CopyPlace): boolean {
+  if (place.area === 0) return existsSync(join(place.path, SERVING));
+  const fd = openSync(place.path, 'r');
+  try {
+    const bytes = Buffer.alloc(SERVING_MAGIC.length);
+    readSync(fd, bytes, 0, bytes.length, SERVING_AT);
+    return bytes.some((byte) => byte !== 0);
+  } finally {
+    closeSync(fd);
+  }
 }

@@ -19,21 +19,22 @@ import { basename, join, resolve } from 'node:path';
 import { checkStore } from '../check.ts';
 import { openHome } from '../home.ts';
 import { loadNative, type Native } from '../native.ts';
-import { decodeSuperblock, readSuperblockBytes, type Superblock } from '../pool-superblock.ts';
-import { crcOf, poolSpec } from '../pools.ts';
+import { dataOffsetOf, decodeSuperblock, readSuperblockBytes, type Superblock } from '../pool-superblock.ts';
+import { crcOf, placeOf, poolSpec } from '../pools.ts';
 import { GROUP_ACTIVE, KIND_SNAPSHOT, KIND_VOLUME, type PoolRow } from '../store/batch.ts';
 import { openReader, openWriter, type StoreDatabase } from '../store/schema.ts';
 import { FORMAT_VERSION } from '../store/upgrade.ts';
 import { type CheckReport, EngineError } from '../types.ts';
-import { type CopyFile, findCopies, isServing, readAt, syncFolder } from './files.ts';
+import { type CopyFile, findCopies, isServing, openCopy, readAt, syncFolder } from './files.ts';
 import { COPY_CHUNK_BYTES, type CopyFooter, tableBytes } from './footer.ts';
 import { keepPool, mergeStore } from './parts.ts';
+import { type CopyPlace, labelOf } from './place.ts';
 
 /** Frames of the core that holds the pools meanwhile; nothing is mapped. */
 const FRAMES = 4096;
 
 export interface RecoverOptions {
-  /** folders of pools, of one home */
+  /** folders, files and devices of pools, of one home */
   pools: string[];
   /** folder of the new home, without a store */
   home: string;
@@ -73,8 +74,11 @@ export interface RecoverReport {
 }
 
 interface Source {
+  /** or the file or device */
   folder: string;
   superblock: Superblock;
+  /** null: it carries no copies */
+  place: CopyPlace | null;
 }
 
 /** @throws {EngineError} INVALID, EXISTS, NOT_FOUND, NOT_OURS, HELD, UNSUPPORTED, CORRUPT, FORMAT_NEWER, STALE, NO_SPACE, IO */
@@ -130,12 +134,13 @@ function findSource(path: string, backup: boolean, native: Native): Source {
   if (!existsSync(at)) throw new EngineError('NOT_OURS', `${path} is not a pool: it has no superblock`);
   const superblock = decodeSuperblock(readSuperblockBytes(at), at, crcOf(native));
   if (superblock === null) throw new EngineError('NOT_OURS', `${path} is not a pool: its superblock is empty`);
-  if (!info.isDirectory() && !backup)
+  const place = placeOf(path, superblock);
+  if (place === null && !backup)
     throw new EngineError(
       'UNSUPPORTED',
-      `${path} is a pool in a ${superblock.kind}, which carries no copy of its store; give a backup with --from`,
+      `${path} is a pool in a ${superblock.kind} without a place for copies of its store; give a backup with --from`,
     );
-  return { folder: path, superblock };
+  return { folder: path, superblock, place };
 }
 
 /** A store in which a first start got no further than its tables is none. */
@@ -160,7 +165,7 @@ function holdPool({ folder, superblock }: Source, native: Native, core: number):
   const row = { driver: 'local', kind: superblock.kind, path: folder, size: 0, direct: 0, preallocate: 0 };
   const geometry = { block_shift: superblock.blockShift, group_slots: superblock.groupSlots };
   try {
-    native.openPool(core, poolSpec({ ...row, ...geometry } as PoolRow));
+    native.openPool(core, poolSpec({ ...row, ...geometry } as PoolRow, dataOffsetOf(superblock)));
   } catch (error) {
     const { code, message } = error as { code?: string; message: string };
     throw new EngineError(code === 'EBUSY' ? 'HELD' : 'IO', message);
@@ -220,18 +225,19 @@ type Taken = Omit<RecoveredPool, 'name' | 'path'>;
 /** The newest copy that is whole, put into `file`. */
 function takeCopy(source: Source, file: string, native: Native): Taken {
   const { folder, superblock } = source;
-  const found = findCopies(folder, crcOf(native));
+  const place = source.place as CopyPlace;
+  const found = findCopies(place, crcOf(native));
   const damaged: Taken['damaged'] = [];
   for (const copy of found) {
     try {
-      const footer = wanted(copy, superblock, folder);
-      extract(join(folder, copy.name), footer, file, native);
+      const footer = wanted(copy, superblock, place);
+      extract(place, copy.name, footer, file, native);
       return {
         source: copy.name,
         sequence: footer.sequence,
         takenAt: new Date(footer.takenAt).toISOString(),
         ageSeconds: Math.max(0, (Date.now() - footer.takenAt) / 1000),
-        complete: footer.clean && damaged.length === 0 && found.length > 0 && !isServing(folder),
+        complete: footer.clean && damaged.length === 0 && found.length > 0 && !isServing(place),
         damaged: [...damaged, ...restOf(found, copy)],
       };
     } catch (error) {
@@ -254,29 +260,32 @@ function restOf(found: readonly CopyFile[], taken: CopyFile): Taken['damaged'] {
     .flatMap(({ name, error }) => (error === null ? [] : [{ file: name, reason: error.message }]));
 }
 
-function wanted(copy: CopyFile, superblock: Superblock, folder: string): CopyFooter {
+function wanted(copy: CopyFile, superblock: Superblock, place: CopyPlace): CopyFooter {
   if (copy.footer === null) throw copy.error ?? new EngineError('CORRUPT', `${copy.name} has no footer`);
   const { poolUuid, homeUuid, format } = copy.footer;
   if (poolUuid !== superblock.poolUuid || homeUuid !== superblock.homeUuid)
-    throw new EngineError('NOT_OURS', `${join(folder, copy.name)} is a copy of another pool's store`);
+    throw new EngineError('NOT_OURS', `${labelOf(place, copy.name)} is a copy of another pool's store`);
   if (format > FORMAT_VERSION)
     throw new EngineError(
       'FORMAT_NEWER',
-      `${join(folder, copy.name)} has format ${format}, this Atoll knows ${FORMAT_VERSION}; use the newer Atoll that wrote it`,
+      `${labelOf(place, copy.name)} has format ${format}, this Atoll knows ${FORMAT_VERSION}; use the newer Atoll that wrote it`,
     );
   return copy.footer;
 }
 
 /** Takes the store out of a copy, each piece of it checked. @throws {EngineError} CORRUPT */
-function extract(path: string, footer: CopyFooter, file: string, native: Native): void {
-  const from = openSync(path, 'r');
+function extract(place: CopyPlace, name: string, footer: CopyFooter, file: string, native: Native): void {
+  const path = labelOf(place, name);
+  const reader = openCopy(place, name);
+  if (reader === null) throw new EngineError('CORRUPT', `${path} is gone`);
+  const { fd: from, at: start } = reader;
   const to = openSync(file, 'wx', 0o600);
   try {
-    const table = readAt(from, footer.bytes, tableBytes(footer.bytes), path);
+    const table = readAt(from, start + footer.bytes, tableBytes(footer.bytes), path);
     if (native.crc32c(table, 0) !== footer.tableCrc)
       throw new EngineError('CORRUPT', `the checksums of ${path} are damaged`);
     for (let at = 0, i = 0; at < footer.bytes; at += COPY_CHUNK_BYTES, i++) {
-      const chunk = readAt(from, at, Math.min(COPY_CHUNK_BYTES, footer.bytes - at), path);
+      const chunk = readAt(from, start + at, Math.min(COPY_CHUNK_BYTES, footer.bytes - at), path);
       if (native.crc32c(chunk, 0) !== table.readUInt32LE(i * 4))
         throw new EngineError('CORRUPT', `${path} is damaged at byte ${at}`);
       for (let done = 0; done < chunk.length; ) done += writeSync(to, chunk, done, chunk.length - done, at + done);
@@ -310,7 +319,7 @@ function takeBackup(source: Source, options: RecoverOptions, file: string, nativ
   }
   const next = Number(db.prepare("SELECT value FROM meta WHERE key = 'next_copy'").pluck().get() ?? 0);
   db.close();
-  const copies = findCopies(source.folder, crcOf(native));
+  const copies = source.place === null ? [] : findCopies(source.place, crcOf(native));
   const oldest = copies.length === 0 || copies.some((c) => c.footer === null) ? null : copies[copies.length - 1].footer;
   if (options.force !== true && (oldest === null || next - 1 < oldest.sequence))
     throw new EngineError(

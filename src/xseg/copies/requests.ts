@@ -1,11 +1,11 @@
 /** What the mapper asks of the copier's thread, and what it answers. Crosses a thread: plain data only. */
+import type { CopyPlace } from './place.ts';
 
 export type CopierRequest =
   | {
       op: 'write';
       pool: number;
-      /** the pool's folder */
-      folder: string;
+      place: CopyPlace;
       homeUuid: string;
       poolUuid: string;
       sequence: number;
@@ -15,7 +15,7 @@ export type CopierRequest =
       clean: boolean;
       paced: boolean;
     }
-  | { op: 'drop'; pool: number; folder: string; names: string[] }
+  | { op: 'drop'; pool: number; place: CopyPlace; names: string[] }
   /** the copy of this pool that is being written, or waits, is not paced any more */
   | { op: 'hurry'; pool: number }
   | { op: 'cancel'; pool: number }
@@ -29,4 +29,6 @@ export interface CopierAnswer {
   takenAt: number;
   bytes: number;
   ms: number;
+  /** of a copy that failed: the generation that it was to replace is gone */
+  unnamed: boolean;
 }

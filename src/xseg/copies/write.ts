@@ -1,4 +1,4 @@
-/** Writes one copy of the store into a pool's folder: whole, synced, and only then named. */
+/** Writes one copy of the store into a pool: whole, synced, and only then named. */
 import {
   closeSync,
   fdatasyncSync,
@@ -10,41 +10,95 @@ import {
   statSync,
   writeSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { Native } from '../native.ts';
 import { beginCopyFile, type CopyControl, copyStore, Pace } from '../store/copying.ts';
 import { FORMAT_VERSION } from '../store/upgrade.ts';
 import { EngineError } from '../types.ts';
-import { COPY_NEW, readAt, syncFolder, unmarkServing } from './files.ts';
-import { COPY_CHUNK_BYTES, encodeFooter, tableBytes } from './footer.ts';
+import { COPY_NEW, readAt, removeCopies, syncFolder, unmarkServing } from './files.ts';
+import { COPY_CHUNK_BYTES, encodeFooter, FOOTER_BYTES, tableBytes } from './footer.ts';
+import { areaAt, type CopyPlace } from './place.ts';
 import type { CopierRequest } from './requests.ts';
 
 /** Left free beside a copy: what thin pools leave themselves, twice. */
 export const COPY_RESERVE_BYTES = 128 * 1024 * 1024;
 
+/** Written back this often, so that no sync of a guest's finds all of it before it. */
+const SYNC_EVERY_CHUNKS = 8;
+
 type WriteRequest = Extract<CopierRequest, { op: 'write' }>;
 
-/** @throws {EngineError} NO_SPACE; Cancelled; what the disk says. Nothing is left behind then. */
+/**
+ * A copy for a file or device is made beside the store first: SQLite writes files, and what is in the area is overwritten
+ * only when there is a whole copy to put there.
+ *
+ * @param unnamed is called when the generation that it replaces is gone, before the new one is there
+ * @throws {EngineError} NO_SPACE; Cancelled; what the disk says. Nothing is left behind then.
+ */
 export async function writeCopy(
   storePath: string,
   request: WriteRequest,
   native: Native,
   control: CopyControl,
+  unnamed: () => void,
 ): Promise<{ takenAt: number; bytes: number }> {
-  const { folder } = request;
-  const file = join(folder, COPY_NEW);
+  const { place } = request;
+  const folder = place.area === 0 ? place.path : dirname(storePath);
+  const file = join(folder, place.area === 0 ? COPY_NEW : `${COPY_NEW}.${request.poolUuid}`);
+  if (place.area > 0) wantArea(statSync(storePath).size, place);
   beginCopyFile(file);
   try {
     wantRoom(storePath, folder);
     const takenAt = await copyStore(storePath, file, control);
     const bytes = await finishCopy(file, request, takenAt, native, control);
-    renameSync(file, join(folder, request.name));
-    syncFolder(folder);
-    if (request.clean) unmarkServing(folder);
+    if (place.area > 0) await moveIntoArea(file, bytes, request, control, unnamed);
+    else {
+      renameSync(file, join(folder, request.name));
+      syncFolder(folder);
+    }
+    if (request.clean) unmarkServing(place);
     return { takenAt, bytes };
-  } catch (error) {
+  } finally {
     for (const end of ['', '-journal']) rmSync(`${file}${end}`, { force: true });
-    throw error;
+  }
+}
+
+/** @throws {EngineError} NO_SPACE */
+function wantArea(bytes: number, { path, area }: CopyPlace): void {
+  if (bytes + tableBytes(bytes) + FOOTER_BYTES > area)
+    throw new EngineError('NO_SPACE', `the store has ${bytes} bytes, ${path} keeps ${area} for a copy of it`);
+}
+
+/** The footer last, by itself: it names what is durable before it. */
+async function moveIntoArea(
+  file: string,
+  bytes: number,
+  { place, name }: WriteRequest,
+  control: CopyControl,
+  unnamed: () => void,
+): Promise<void> {
+  wantArea(bytes, place);
+  removeCopies(place, [name]);
+  unnamed();
+  const from = openSync(file, 'r');
+  const to = openSync(place.path, 'r+');
+  try {
+    const start = areaAt(place, name);
+    const end = bytes + tableBytes(bytes);
+    const pace = new Pace(control);
+    for (let at = 0, chunks = 1; at < end; at += COPY_CHUNK_BYTES, chunks++) {
+      const chunk = readAt(from, at, Math.min(COPY_CHUNK_BYTES, end - at), file);
+      writeAll(to, chunk, start + at);
+      if (chunks % SYNC_EVERY_CHUNKS === 0) fdatasyncSync(to);
+      pace.took(chunk.length);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    fdatasyncSync(to);
+    writeAll(to, readAt(from, end, FOOTER_BYTES, file), start + place.area - FOOTER_BYTES);
+    fdatasyncSync(to);
+  } finally {
+    closeSync(to);
+    closeSync(from);
   }
 }
 

@@ -2,9 +2,8 @@
  * When a pool's copies of the store are made, and when they have to go (docs/format.md, "Copies of the store"). The copier's
  * thread writes them; here is decided, for each pool by itself, since what a copy may name binds its pool's freed slots.
  */
-import { COPY_NAMES } from '../copies/files.ts';
+import { COPY_NAMES, type CopyPlace } from '../copies/place.ts';
 import type { CopierAnswer, CopierRequest } from '../copies/requests.ts';
-import type { PoolRow } from '../store/batch.ts';
 import type { Clock } from './clock.ts';
 import type { SlotPool } from './slots.ts';
 
@@ -76,6 +75,7 @@ class PoolCopies {
 
   constructor(
     readonly pool: SlotPool,
+    readonly place: CopyPlace,
     found: Generation[],
   ) {
     this.generations = found;
@@ -87,6 +87,8 @@ class PoolCopies {
 
 export class Copies {
   #pools = new Map<number, PoolCopies>();
+  /** pools that have no place for copies */
+  #without = new Set<number>();
   #started: number;
   #finishing: (() => void) | null = null;
 
@@ -100,20 +102,20 @@ export class Copies {
     this.#started = clock.date();
   }
 
-  static carries(row: PoolRow): boolean {
-    return row.driver === 'local' && row.kind === 'directory';
-  }
-
-  /** @param found the copies that the pool's folder has, the newest first */
-  add(pool: SlotPool, found: Generation[]): void {
-    if (this.intervalMs > 0 && Copies.carries(pool.row)) this.#pools.set(pool.id, new PoolCopies(pool, found));
+  /**
+   * @param place of its copies; null: it has none
+   * @param found the copies that it carries, the newest first
+   */
+  add(pool: SlotPool, place: CopyPlace | null, found: Generation[]): void {
+    if (place === null) this.#without.add(pool.id);
+    else if (this.intervalMs > 0) this.#pools.set(pool.id, new PoolCopies(pool, place, found));
   }
 
   view(pool: SlotPool): CopiesView {
     const heldBytes = pool.heldSlots * pool.blockSize;
     const nothing = { takenAt: 0, bytes: 0, generations: 0, heldBytes };
-    if (!Copies.carries(pool.row)) {
-      const reason = `a ${pool.row.kind} has no place for one beside its slots; use \`atoll backup\``;
+    if (this.#without.has(pool.id)) {
+      const reason = `this ${pool.row.kind} has no place for one: it is too small, or an older Atoll made it; use \`atoll backup\``;
       return { state: 'unsupported', reason, ...nothing };
     }
     const copies = this.#pools.get(pool.id);
@@ -219,7 +221,7 @@ export class Copies {
     this.host.send({
       op: 'write',
       pool: pool.id,
-      folder: pool.row.path,
+      place: copies.place,
       homeUuid: this.homeUuid,
       poolUuid: pool.row.uuid,
       sequence,
@@ -238,7 +240,7 @@ export class Copies {
     }
     copies.busy = 'dropping';
     copies.dropping = names;
-    this.host.send({ op: 'drop', pool: copies.pool.id, folder: copies.pool.row.path, names });
+    this.host.send({ op: 'drop', pool: copies.pool.id, place: copies.place, names });
   }
 
   /** The copier's answer. */
@@ -247,7 +249,7 @@ export class Copies {
     if (copies === undefined) return;
     if (answer.op === 'drop') this.#dropped(copies, answer);
     else if (answer.error === null) this.#written(copies, answer);
-    else this.#failed(copies, answer.error);
+    else this.#failed(copies, answer.error, answer.unnamed);
     copies.busy = 'no';
     copies.writing = null;
   }
@@ -266,9 +268,9 @@ export class Copies {
     if (copies.pool.holding.ready > 0) this.#letGo(copies);
   }
 
-  #failed(copies: PoolCopies, error: { code: string; message: string }): void {
+  #failed(copies: PoolCopies, error: { code: string; message: string }, unnamed: boolean): void {
     const { pool, writing } = copies;
-    const { clean, cancelled } = writing as NonNullable<PoolCopies['writing']>;
+    const { name, clean, cancelled } = writing as NonNullable<PoolCopies['writing']>;
     copies.finished ||= clean;
     copies.commits = -1;
     copies.ended = this.clock.now();
@@ -282,8 +284,14 @@ export class Copies {
         reason: error.message,
       });
     }
-    if (copies.generations.length > 0) return;
-    pool.holding.allGone();
+    if (unnamed) {
+      const older = copies.generations[1]?.name === name;
+      copies.generations = copies.generations.filter((g) => g.name !== name);
+      this.#noLongerOld(copies, [name]);
+      if (older) pool.holding.olderGone();
+    }
+    if (copies.generations.length === 0) pool.holding.allGone();
+    else if (!unnamed) return;
     this.#letGo(copies);
   }
 

@@ -1,5 +1,6 @@
 /** The mapper's thread. It blocks in the addon; messages are looked at once per turn. */
 import { type MessagePort, workerData } from 'node:worker_threads';
+import type { CopyPlace } from '../copies/place.ts';
 import { loadNative } from '../native.ts';
 import type { PoolRow } from '../store/batch.ts';
 import { StoreReader } from '../store/reader.ts';
@@ -18,7 +19,7 @@ interface MapperData {
   /** to the committer */
   committer: MessagePort;
   /** pools that are open: id → native handle */
-  pools: { row: PoolRow; handle: number; copies: Generation[] }[];
+  pools: { row: PoolRow; handle: number; place: CopyPlace | null; copies: Generation[] }[];
   /** to the copier */
   copier: MessagePort;
   copyIntervalMs: number;

@@ -2,6 +2,7 @@
  * The mapper peer: one turn after another it takes a batch of map faults, decides, answers, and lets commits, freeing and
  * control messages go on. Runs in a worker thread (`mapper-worker.ts`) that blocks in the addon, never in the event loop.
  */
+import type { CopyPlace } from '../copies/place.ts';
 import type { CopierAnswer, CopierRequest } from '../copies/requests.ts';
 import {
   OP_SYNC_DONE,
@@ -69,7 +70,7 @@ export interface MapperParts {
   /** to the committer: batches go, results come */
   committer: Channel;
   /** pools that are open: id → native handle, and the copies of the store that they carry */
-  pools: { row: PoolRow; handle: number; copies?: Generation[] }[];
+  pools: { row: PoolRow; handle: number; place?: CopyPlace | null; copies?: Generation[] }[];
   /** to the copier; without it pools carry no copies */
   copier?: Channel;
   /** see `Copies` */
@@ -335,8 +336,8 @@ export class Mapper implements ReportsHost {
       log: logLine,
     });
     for (const row of this.reader.pools()) this.poolRows.set(row.id, row);
-    for (const { row, handle, copies } of parts.pools) {
-      const pool = this.addPool(row, handle, copies);
+    for (const { row, handle, place, copies } of parts.pools) {
+      const pool = this.addPool(row, handle, place, copies);
       if (!parts.clean) this.#leftovers.set(row.id, new Leftovers(native, core, handle, pool.files(), ticket));
     }
   }
@@ -347,7 +348,7 @@ export class Mapper implements ReportsHost {
     return this.#guests.busy(now);
   }
 
-  addPool(row: PoolRow, handle: number, copies: Generation[] = []): SlotPool {
+  addPool(row: PoolRow, handle: number, place: CopyPlace | null = null, copies: Generation[] = []): SlotPool {
     const host: PoolHost = {
       activate: (_pool, change, ensure, done) => {
         const batch = this.commits.newBatch();
@@ -382,7 +383,7 @@ export class Mapper implements ReportsHost {
     this.sealer.settings(row.id);
     this.quarantine.addPool(row.id);
     this.poolRows.set(row.id, row);
-    this.copies.add(pool, copies);
+    this.copies.add(pool, place, copies);
     return pool;
   }
 
@@ -610,7 +611,7 @@ export class Mapper implements ReportsHost {
       case 'activity':
         return done(null, this.#reports.activity());
       case 'insertPool':
-        return this.#insertPool(a[0], a[1], done);
+        return this.#insertPool(a[0], a[1], a[2], done);
       case 'poolUsage':
         return done(null, this.#reports.poolUsage());
       case 'setPool':
@@ -700,11 +701,11 @@ export class Mapper implements ReportsHost {
     return found;
   }
 
-  #insertPool(row: PoolRow, handle: number, done: (error: EngineError | null) => void): void {
+  #insertPool(row: PoolRow, handle: number, place: CopyPlace | null, done: (error: EngineError | null) => void): void {
     const batch = this.commits.newBatch();
     batch.pools.push(row);
     this.commits.sendLoose(batch, (error) => {
-      if (error === null) this.addPool(row, handle);
+      if (error === null) this.addPool(row, handle, place);
       done(error === null ? null : new EngineError('IO', error.message));
     });
   }
