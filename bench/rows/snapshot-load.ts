@@ -3,12 +3,17 @@
  * and the time to the snapshot's answer, which is something else (it waits for durable data, writers do not).
  *
  * fio logs the end of every write with a resolution of a millisecond. The same windows without a snapshot are
- * measured beside, since two cores that five processes share make gaps of their own.
+ * measured beside, since two cores that five processes share make gaps of their own. So are those of a flush under the same
+ * load, of Atoll and of nbdkit's file plugin: before a snapshot is answered, what it holds is durable, and what that costs the
+ * file system's writers it costs any server's.
  */
 import fs from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Bench } from '../bench.ts';
 import type { Daemon } from '../daemon.ts';
+import { createFile, nbdkitFile } from '../peers/nbdkit.ts';
+import { type Export, flush, NBDKIT_FILE } from '../peers/server.ts';
 import { addLatencies, atMost, newRow, type RowResult } from '../result.ts';
 import { MIB } from '../size.ts';
 import { nearestRank } from '../stats.ts';
@@ -48,55 +53,98 @@ export const snapshotLoad: Row = {
     await daemon.createVolume('busy', BYTES);
     const target = bench.exportOf(daemon, 'busy');
     await bench.fill(target, BYTES);
-    const log = bench.file('busy');
-    const seconds = bench.options.quick ? LOAD_SECONDS_QUICK : LOAD_SECONDS;
-    const load = bench.fio(target, {
-      rw: 'randwrite',
-      blockSize: '4k',
-      depth: 16,
-      jobs: 4,
-      runtimeSeconds: seconds,
-      latencyLog: log,
-    });
-    const taking = takeSnapshots(daemon, Date.now() + seconds * 1000 - END_MS);
-    const [result, { during, quiet, answers }] = await Promise.all([load, taking]);
-    if (during.length === 0) throw new Error('no snapshot was answered while the load ran');
-    const ends = readEnds(path.dirname(log), path.basename(log));
-    const gaps = during.map((window) => longestGap(ends, window));
-    const without = quiet.map((window) => longestGap(ends, window));
-    for (const [name, values] of [
-      ['with a snapshot', gaps],
-      ['without', without],
-    ] as const) {
-      row.series.push({ name, samples: values.map((value) => ({ value, cpuPerMillion: null })) });
-    }
-    addLatencies(row, 'longest gap with a snapshot', gaps, 'ms');
-    addLatencies(row, 'longest gap without', without, 'ms');
-    addLatencies(row, 'time to answer', answers, 'ms');
-    row.facts.writes_per_second = result.iops;
-    atMost(row, `longest gap, p99 ≤ ${GOAL_GAP_P99_MS} ms`, nearestRank(gaps, 0.99), GOAL_GAP_P99_MS, 'ms');
-    row.notes.push('gaps have a resolution of 1 ms');
+    const snapshots = await underLoad(bench, target, snapshotOf(daemon));
+    addLatencies(row, 'time to answer', snapshots.answers, 'ms');
+    row.facts.writes_per_second = snapshots.iops;
+    const flushes = await underLoad(bench, target, { act: () => flush(target) });
     await end();
+    const measured: [string, number[]][] = [
+      ['with a snapshot', snapshots.during],
+      ['without', snapshots.quiet],
+      ['with a flush', flushes.during],
+    ];
+    if (bench.wants(NBDKIT_FILE)) {
+      const image = bench.file('busy.raw');
+      createFile(image, BYTES);
+      const server = await nbdkitFile(bench.children, image);
+      await bench.fill(server, BYTES);
+      const peer = await underLoad(bench, server, { act: () => flush(server) });
+      await server.stop();
+      bench.remove(image);
+      measured.push([`${NBDKIT_FILE}, with a flush`, peer.during], [`${NBDKIT_FILE}, without`, peer.quiet]);
+      row.facts.nbdkit_file_writes_per_second = peer.iops;
+    }
+    for (const [name, values] of measured) {
+      row.series.push({ name, samples: values.map((value) => ({ value, cpuPerMillion: null })) });
+      addLatencies(row, `longest gap, ${name}`, values, 'ms');
+    }
+    atMost(row, `longest gap, p99 ≤ ${GOAL_GAP_P99_MS} ms`, nearestRank(snapshots.during, 0.99), GOAL_GAP_P99_MS, 'ms');
+    row.notes.push('gaps have a resolution of 1 ms');
     yield row;
   },
 };
 
-/** @param until Unix milliseconds; a snapshot that is answered later does not count */
-async function takeSnapshots(daemon: Daemon, until: number) {
+/** What disturbs the writers, again and again, and what comes behind its window. */
+interface Disturbance {
+  act: () => Promise<unknown>;
+  after?: () => Promise<unknown>;
+}
+
+interface Gaps {
+  /** ms: the longest gap in each act's window, and in as long a one without */
+  during: number[];
+  quiet: number[];
+  /** ms that each act took */
+  answers: number[];
+  /** writes a second */
+  iops: number;
+}
+
+async function underLoad(bench: Bench, target: Export, disturbance: Disturbance): Promise<Gaps> {
+  const log = bench.file('busy');
+  const seconds = bench.options.quick ? LOAD_SECONDS_QUICK : LOAD_SECONDS;
+  const load = bench.fio(target, {
+    rw: 'randwrite',
+    blockSize: '4k',
+    depth: 16,
+    jobs: 4,
+    runtimeSeconds: seconds,
+    latencyLog: log,
+  });
+  const acting = repeat(disturbance, Date.now() + seconds * 1000 - END_MS);
+  const [result, { during, quiet, answers }] = await Promise.all([load, acting]);
+  if (during.length === 0) throw new Error('nothing was answered while the load ran');
+  const ends = readEnds(path.dirname(log), path.basename(log));
+  const longest = (windows: Window[]) => windows.map((window) => longestGap(ends, window));
+  return { during: longest(during), quiet: longest(quiet), answers, iops: result.iops };
+}
+
+function snapshotOf(daemon: Daemon): Disturbance {
+  const kept: string[] = [];
+  let next = 0;
+  return {
+    act: async () => kept.push(await daemon.snapshot('busy', `s${next++}`)),
+    after: async () => {
+      if (kept.length > KEPT) await daemon.deleteSnapshot(kept.shift()!);
+    },
+  };
+}
+
+/** @param until Unix milliseconds; what is answered later does not count */
+async function repeat({ act, after }: Disturbance, until: number) {
   const during: Window[] = [];
   const quiet: Window[] = [];
   const answers: number[] = [];
-  const kept: string[] = [];
   await sleep(WARM_MS);
-  for (let i = 0; ; i++) {
+  for (;;) {
     await sleep(PAUSE_MS / 2);
-    // As long as a snapshot's own window was, at a moment without one.
+    // As long as an act's own window was, at a moment without one.
     const length = AFTER_MS + (answers.at(-1) ?? 0);
     quiet.push({ from: Date.now(), to: Date.now() + length });
     await sleep(Math.max(PAUSE_MS / 2, length));
     const from = Date.now();
     const started = process.hrtime.bigint();
-    kept.push(await daemon.snapshot('busy', `s${i}`));
+    await act();
     answers.push(Number(process.hrtime.bigint() - started) / 1e6);
     if (Date.now() + AFTER_MS > until) {
       answers.pop();
@@ -104,7 +152,7 @@ async function takeSnapshots(daemon: Daemon, until: number) {
     }
     during.push({ from, to: Date.now() + AFTER_MS });
     await sleep(AFTER_MS);
-    if (kept.length > KEPT) await daemon.deleteSnapshot(kept.shift()!);
+    await after?.();
   }
 }
 
