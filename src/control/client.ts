@@ -7,6 +7,7 @@ import { checkSocketPath } from './home.ts';
 /** an answer that is one document is at most this long: a list of a hundred thousand volumes is 40 MB */
 const ANSWER_BYTES_MAX = 512 << 20;
 const JSON_TYPE = 'application/json';
+const BYTES_TYPE = 'application/octet-stream';
 /** how a message begins that says that nothing listens at all */
 export const NOBODY = 'no daemon at';
 
@@ -45,6 +46,11 @@ export class ControlClient {
     return this.call<T>('POST', target, body);
   }
 
+  /** Bytes, as they are. */
+  upload<T>(target: string, bytes: Uint8Array): Promise<T> {
+    return this.call<T>('POST', target, bytes);
+  }
+
   async delete(target: string): Promise<void> {
     await this.call<null>('DELETE', target);
   }
@@ -79,7 +85,8 @@ export class ControlClient {
   }
 
   private send(method: string, target: string, body?: unknown): Promise<http.IncomingMessage> {
-    const payload = body === undefined ? undefined : JSON.stringify(body);
+    const raw = body instanceof Uint8Array;
+    const payload = body === undefined || raw ? body : JSON.stringify(body);
     return new Promise((resolve, reject) => {
       const request = http.request({
         socketPath: this.options.socket,
@@ -87,7 +94,9 @@ export class ControlClient {
         path: target,
         agent: false,
         headers:
-          payload === undefined ? {} : { 'content-type': JSON_TYPE, 'content-length': Buffer.byteLength(payload) },
+          payload === undefined
+            ? {}
+            : { 'content-type': raw ? BYTES_TYPE : JSON_TYPE, 'content-length': Buffer.byteLength(payload) },
       });
       request.once('response', resolve);
       request.once('error', (error) => reject(this.lost(error)));

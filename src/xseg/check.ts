@@ -8,6 +8,8 @@ import type { Native } from './native.ts';
 import { ENTRIES, EXCLUSIVE_HI, LEVEL_UNKNOWN, OWNED_HI, PageTable, type PageView } from './page-table.ts';
 import { type Live, type SlotWindow, SlotWindows } from './slot-windows.ts';
 import {
+  KIND_INGEST,
+  KIND_SNAPSHOT,
   KIND_VOLUME,
   type PoolRow,
   RELEASE_GHOST,
@@ -325,7 +327,7 @@ export class Check {
     const ids = new Set(this.#resources.map((r) => r.id));
     for (const r of this.#resources) {
       const name = this.#nameOf(r);
-      if (r.kind !== KIND_VOLUME && !ids.has(r.volume)) this.#problem('RESOURCE', `snapshot ${r.name} has no volume`);
+      if (r.kind === KIND_SNAPSHOT && !ids.has(r.volume)) this.#problem('RESOURCE', `snapshot ${r.name} has no volume`);
       if (!this.#pools.some((pool) => pool.id === r.pool)) this.#problem('RESOURCE', `its pool does not exist`, name);
       const index = r.root === 0 ? -1 : table.indexOf(r.root);
       const level = index < 0 ? LEVEL_UNKNOWN : table.level[index];
@@ -345,6 +347,7 @@ export class Check {
   }
 
   #nameOf(r: ResourceRow): string {
+    if (r.kind === KIND_INGEST) return `ingest ${r.id}`;
     if (r.kind === KIND_VOLUME) return r.name;
     return `${this.#resources.find((v) => v.id === r.volume)?.name ?? '?'}@${r.name}`;
   }

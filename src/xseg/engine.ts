@@ -13,6 +13,9 @@ import { findCopies, markServing, removeCopies } from './copies/files.ts';
 import type { CopyPlace } from './copies/place.ts';
 import { Exports } from './exports.ts';
 import { type Home, makeFolder, openHome } from './home.ts';
+import { IngestStream } from './ingest/ingest.ts';
+import { INGESTS_MAX, type IngestBegun } from './ingest/job.ts';
+import { Jobs } from './jobs.ts';
 import { FRAME_BYTES } from './layout.gen.ts';
 import type { Generation } from './mapper/copies.ts';
 import { CRITICAL_PERCENT_DEFAULT, WARN_PERCENT_DEFAULT } from './mapper/fullness.ts';
@@ -22,7 +25,6 @@ import { checkName } from './names.ts';
 import { loadNative, type Native } from './native.ts';
 import { runCheckThread } from './offline.ts';
 import { crcOf, formatPool, openPool, plannedGrowth, planPool } from './pools.ts';
-import { Hashing } from './seal/hashing.ts';
 import type { HashRequest, HashResult } from './seal/job.ts';
 import type { PoolRow } from './store/batch.ts';
 import { openWriter } from './store/schema.ts';
@@ -35,6 +37,8 @@ import {
   type EngineOptions,
   type EngineStatus,
   type ExtentInfo,
+  type Ingest,
+  type IngestSpec,
   type OpenHandle,
   type PoolInfo,
   type PoolSettings,
@@ -60,12 +64,17 @@ const REACTORS_DEFAULT_MAX = 4;
 export const COPY_INTERVAL_MS_DEFAULT = 5 * 60_000;
 export const COPY_INTERVAL_MS_MIN = 1000;
 export const COPY_INTERVAL_MS_MAX = 24 * 3600_000;
+/** Threads that hash and write what is ingested. */
+const INGEST_THREADS = 2;
 /** How long a forced delete waits for its connections to end. */
 const FORCE_WAIT_MS = 5000;
 /** How long the end of the copier may be that of another thread. */
 const COPIER_END_MS = 500;
 /** Nobody waits for the copier: its thread starts when the daemon has. */
 const COPIER_START_MS = 1000;
+
+/** of the files that threads run: compiled, or not */
+const EXTENSION = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
 
 interface PoolOpen {
   row: PoolRow;
@@ -95,7 +104,10 @@ class EngineImpl implements Engine {
   readonly #copierPort: MessagePort;
   readonly #copierTimer: NodeJS.Timeout;
   #port: MessagePort;
-  #hashing = new Hashing();
+  readonly #hashing: Jobs;
+  readonly #ingesting: Jobs;
+  #ingests = new Set<IngestStream>();
+  #ingestsBeginning = 0;
 
   constructor(
     readonly options: EngineOptions,
@@ -143,6 +155,11 @@ class EngineImpl implements Engine {
     );
     this.#copierPort = toCopier.port2;
     this.#copierTimer = setTimeout(() => this.#startCopier(), COPIER_START_MS).unref();
+    const jobs = (file: string, threads: number, nice: number) =>
+      new Jobs(new URL(`${file}.${EXTENSION}`, import.meta.url), threads, nice);
+    // guests come first
+    this.#hashing = jobs('seal/hash-worker', 1, 10);
+    this.#ingesting = jobs('ingest/ingest-worker', INGEST_THREADS, 0);
     this.exports = new Exports(native, core, this, options.log);
     this.accountant = new Accountant(home.storePath, (op, ...args) => this.call(op, ...args), options.log);
   }
@@ -192,7 +209,8 @@ class EngineImpl implements Engine {
   async #hash({ ticket, job }: HashRequest): Promise<void> {
     let result: HashResult | null = null;
     try {
-      result = await this.#hashing.run({ ...job, core: this.core, storePath: this.home.storePath });
+      const whole = { ...job, core: this.core, storePath: this.home.storePath };
+      result = await this.#hashing.run<HashResult>('hashSlots', whole);
     } catch (error) {
       if (!this.#closing) this.options.log('error', 'hashing failed', { reason: (error as Error).message });
     }
@@ -414,6 +432,29 @@ class EngineImpl implements Engine {
   replaceWith(volume: string, staged: string): Promise<VolumeInfo> {
     return this.call('replaceWith', volume, staged);
   }
+  async ingest(spec: IngestSpec): Promise<Ingest> {
+    checkName('volume', spec.volume);
+    checkName('snapshot', spec.snapshot);
+    if (this.#closing) throw new EngineError('SHUTTING_DOWN', 'the daemon is stopping');
+    if (this.#ingests.size + this.#ingestsBeginning >= INGESTS_MAX)
+      throw new EngineError('BUSY', `${INGESTS_MAX} ingests are under way; wait for one to end`);
+    this.#ingestsBeginning++;
+    try {
+      const begun = await this.call<IngestBegun>('ingestBegin', spec);
+      const stream = new IngestStream(begun, spec, {
+        core: this.core,
+        storePath: this.home.storePath,
+        call: (op, ...args) => this.call(op, ...args),
+        run: (name, job) => this.#ingesting.run(name, job),
+        ended: () => void this.#ingests.delete(stream),
+      });
+      this.#ingests.add(stream);
+      return stream;
+    } finally {
+      this.#ingestsBeginning--;
+    }
+  }
+
   open(name: string): Promise<OpenHandle> {
     return this.call('open', name);
   }
@@ -446,6 +487,7 @@ class EngineImpl implements Engine {
   async close(): Promise<void> {
     if (this.#closing) return;
     await this.exports.close();
+    await Promise.all([...this.#ingests].map((stream) => stream.abort().catch(() => undefined)));
     const copier = this.#startCopier();
     const copierDone = new Promise((resolve) => copier.once('exit', resolve));
     await this.accountant.close();
@@ -456,7 +498,7 @@ class EngineImpl implements Engine {
     await closed;
     await Promise.all([committerDone, mapperDone, copierDone]);
     this.#port.close();
-    await this.#hashing.close();
+    await Promise.all([this.#hashing.close(), this.#ingesting.close()]);
     this.native.destroyCore(this.core);
     this.home.unlock();
   }

@@ -262,6 +262,39 @@ export interface RepairReport {
   inDoubt: boolean;
 }
 
+export interface IngestSpec {
+  /** name of the volume that is made, with the snapshot's content */
+  volume: string;
+  /** the snapshot's own name */
+  snapshot: string;
+  /** default: `local` */
+  pool?: string | undefined;
+}
+
+/**
+ * A stream of bytes that becomes a sealed snapshot: hashed before it is stored, and stored only where the pool does not have
+ * the same bytes. One writer, that waits for each call; all reject with EngineError, and after the first failure nothing of
+ * it remains but `abort` to call.
+ */
+export interface Ingest {
+  readonly blockSize: number;
+  /** its name */
+  readonly pool: string;
+  /** bytes that came, holes too */
+  readonly position: number;
+  /** what comes next; `bytes` may be used again when it resolves, which is when there is room for more */
+  write(bytes: Uint8Array): Promise<void>;
+  /** zeroes come next: whole blocks of them take neither time nor space */
+  skip(length: number): Promise<void>;
+  /**
+   * Ends the stream: its size is rounded up to 512 with zeroes. Makes the volume and its snapshot, durable and sealed.
+   * @throws EXISTS when a volume has that name; nothing of the ingest is left then
+   */
+  finish(): Promise<SnapshotInfo>;
+  /** gives it up, durably: no resource and no slot is left */
+  abort(): Promise<void>;
+}
+
 /** What an NBD or FUSE frontend gets when it opens a resource. */
 export interface OpenHandle {
   handle: number;
@@ -337,6 +370,12 @@ export interface Engine {
   ): Promise<{ extents: ExtentInfo[]; next: number | null }>;
   /** atomic: the volume becomes what `staged` (a volume) holds; `staged` goes away. Both closed. For stream imports. */
   replaceWith(volume: string, staged: string): Promise<VolumeInfo>;
+
+  /**
+   * For bytes that arrive (files, images). An ingest that is not finished leaves nothing, whatever ends it.
+   * @throws EXISTS for a volume of that name, NOT_FOUND for a pool, BUSY when too many are under way
+   */
+  ingest(spec: IngestSpec): Promise<Ingest>;
 
   /** for frontends; read-only for snapshots. Every open needs one release. */
   open(name: string): Promise<OpenHandle>;

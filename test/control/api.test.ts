@@ -9,11 +9,13 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { Api } from '../../src/control/api/context.ts';
 import { BODY_BYTES_MAX, buildApi } from '../../src/control/api/server.ts';
 import { ERRORS, isErrorCode } from '../../src/control/errors.ts';
+import { Ingests } from '../../src/control/ingests.ts';
 import { Transfers } from '../../src/control/transfers.ts';
 import { EngineError, type EngineErrorCode } from '../../src/xseg/types.ts';
 import { FakeEngine, metricsOf } from './fake-engine.ts';
 
 /** short, so that a test can wait for it */
+const INGEST_BODY_BYTES = 256 * 1024;
 const REQUEST_MS = 1500;
 
 let folder: string;
@@ -36,8 +38,12 @@ beforeAll(async () => {
   routes = [];
   const sockets = () => ({ control: socket, nbd: ['unix:/fake/nbd.sock'], metrics: null });
   app = buildApi(
-    { engine, transfers, log, metrics: metricsOf(engine), sockets },
-    { onRoute: (method, url) => routes.push(`${method} ${url}`), requestMs: REQUEST_MS },
+    { engine, transfers, ingests: new Ingests(engine), log, metrics: metricsOf(engine), sockets },
+    {
+      onRoute: (method, url) => routes.push(`${method} ${url}`),
+      requestMs: REQUEST_MS,
+      ingestBodyBytesMax: INGEST_BODY_BYTES,
+    },
   );
   await app.listen({ path: socket });
 });
@@ -327,16 +333,35 @@ describe('errors', () => {
   });
 });
 
+/** @returns the answer's document, also of an error */
+function upload(path: string, bytes: Buffer): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    const headers = { 'content-type': 'application/octet-stream', 'content-length': bytes.length };
+    const request = http.request({ socketPath: socket, method: 'POST', path, agent: false, headers });
+    request.on('error', reject);
+    request.once('response', (response) => {
+      let text = '';
+      response.setEncoding('utf8');
+      response.on('data', (chunk) => {
+        text += chunk;
+      });
+      response.on('end', () => resolve(JSON.parse(text)));
+    });
+    request.end(bytes);
+  });
+}
+
 describe('transfers', () => {
   /** Begins a transfer and keeps its answer open. */
   function begin(
     body: unknown,
+    path = '/v1/transfers',
   ): Promise<{ first: Record<string, unknown>; rest: () => string; ended: Promise<void>; leave: () => void }> {
     return new Promise((resolve, reject) => {
       const request = http.request({
         socketPath: socket,
         method: 'POST',
-        path: '/v1/transfers',
+        path,
         agent: false,
         headers: { 'content-type': 'application/json' },
       });
@@ -357,6 +382,43 @@ describe('transfers', () => {
       request.end(JSON.stringify(body));
     });
   }
+
+  it('ingests: bytes at ascending offsets become a snapshot; without its connection nothing is left', async () => {
+    const { first, rest, ended } = await begin({ volume: 'i', snapshot: 's' }, '/v1/ingests');
+    const { id } = first.ingest as { id: string };
+    expect(first.ingest).toMatchObject({ volume: 'i', snapshot: 's', pool: 'local', position: 0 });
+    const put = (offset: number, bytes: Buffer) => upload(`/v1/ingests/${id}/bytes?offset=${offset}`, bytes);
+    expect(await put(0, Buffer.alloc(1000, 1))).toMatchObject({ position: 1000 });
+    expect(await put(4000, Buffer.alloc(24, 1))).toMatchObject({ position: 4024 });
+    expect(await put(4000, Buffer.alloc(24, 1))).toMatchObject({ error: { code: 'INVALID' } });
+    expect((await call('POST', `/v1/ingests/${id}/bytes?offset=4024`, {})).code).toBe('MEDIA_TYPE');
+    expect((await call('POST', `/v1/ingests/${id}/commit`, { size: 4000 })).code).toBe('INVALID');
+    expect((await call('POST', `/v1/ingests/${id}/commit`, { size: 8192 })).body).toMatchObject({ name: 'i@s' });
+    await ended;
+    expect(JSON.parse(rest())).toEqual({ ended: 'committed' });
+    expect(engine.volumes.get('i')?.size).toBe(8192);
+    expect((await call('POST', `/v1/ingests/${id}/commit`, {})).code).toBe('NOT_FOUND');
+
+    const gone = await begin({ volume: 'j', snapshot: 's' }, '/v1/ingests');
+    gone.leave();
+    await until(() => engine.calls.includes('ingest.abort()'));
+    expect((await call('POST', '/v1/ingests', { volume: 'i', snapshot: 's' })).code).toBe('EXISTS');
+    expect((await call('POST', '/v1/ingests', { volume: 'a/b', snapshot: 's' })).code).toBe('INVALID');
+    expect((await call('POST', '/v1/ingests', { volume: 'a' })).code).toBe('INVALID');
+  });
+
+  it('ingests: a request brings so much and no more, which ends it', async () => {
+    const { first } = await begin({ volume: 'i', snapshot: 's' }, '/v1/ingests');
+    const { id } = first.ingest as { id: string };
+    const bytes = Buffer.alloc(INGEST_BODY_BYTES);
+    expect(await upload(`/v1/ingests/${id}/bytes?offset=0`, bytes)).toMatchObject({ position: bytes.length });
+    const more = Buffer.concat([bytes, Buffer.alloc(1)]);
+    expect(await upload(`/v1/ingests/${id}/bytes?offset=${bytes.length}`, more)).toMatchObject({
+      error: { code: 'BODY_TOO_LARGE' },
+    });
+    expect(engine.calls).toContain('ingest.abort()');
+    expect((await call('POST', `/v1/ingests/${id}/commit`, {})).code).toBe('NOT_FOUND');
+  });
 
   const idOf = (first: Record<string, unknown>) => (first.transfer as { id: string }).id;
 

@@ -7,6 +7,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { Api } from '../../src/control/api/context.ts';
 import { buildApi } from '../../src/control/api/server.ts';
 import { ERRORS, EXIT } from '../../src/control/errors.ts';
+import { Ingests } from '../../src/control/ingests.ts';
 import { duration } from '../../src/control/output.ts';
 import { buildProgram, runCli } from '../../src/control/program.ts';
 import { Transfers } from '../../src/control/transfers.ts';
@@ -23,7 +24,14 @@ beforeAll(async () => {
   const control = path.join(folder, 'control.sock');
   const log = () => undefined;
   const sockets = () => ({ control, nbd: ['unix:/fake/nbd.sock'], metrics: null });
-  app = buildApi({ engine, transfers: new Transfers(engine, log), log, metrics: metricsOf(engine), sockets });
+  app = buildApi({
+    engine,
+    transfers: new Transfers(engine, log),
+    ingests: new Ingests(engine),
+    log,
+    metrics: metricsOf(engine),
+    sockets,
+  });
   await app.listen({ path: control });
 });
 beforeEach(() => engine.reset());

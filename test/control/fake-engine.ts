@@ -12,6 +12,8 @@ import {
   EngineError,
   type EngineStatus,
   type ExtentInfo,
+  type Ingest,
+  type IngestSpec,
   type OpenHandle,
   type PoolInfo,
   type PoolSettings,
@@ -243,6 +245,32 @@ export class FakeEngine implements Engine {
     target.size = found(this.volumes, staged, 'volume').size;
     this.volumes.delete(staged);
     return { ...target };
+  }
+
+  /** Counts bytes, and keeps a snapshot of so many. */
+  async ingest(spec: IngestSpec): Promise<Ingest> {
+    this.call('ingest', spec);
+    if (this.volumes.has(spec.volume)) throw new EngineError('EXISTS', `a volume named ${spec.volume} exists`);
+    const pool = found(this.pools, spec.pool ?? 'local', 'pool').name;
+    let position = 0;
+    const take = async (what: string, length: number) => {
+      this.call(what, length);
+      position += length;
+    };
+    return {
+      ...{ blockSize: 65536, pool },
+      get position() {
+        return position;
+      },
+      write: (bytes) => take('ingest.write', bytes.length),
+      skip: (length) => take('ingest.skip', length),
+      finish: async () => {
+        this.call('ingest.finish');
+        await this.createVolume({ name: spec.volume, size: position });
+        return this.createSnapshot(spec.volume, spec.snapshot);
+      },
+      abort: async () => this.call('ingest.abort'),
+    };
   }
 
   async open(): Promise<OpenHandle> {

@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { Api } from '../../src/control/api/context.ts';
 import { buildApi } from '../../src/control/api/server.ts';
+import { Ingests } from '../../src/control/ingests.ts';
 import { openLog } from '../../src/control/log.ts';
 import type { Metrics } from '../../src/control/metrics/metrics.ts';
 import { Transfers } from '../../src/control/transfers.ts';
@@ -28,7 +29,14 @@ beforeAll(async () => {
   const log = openLog({ json: true, level: 'debug', write: (line) => lines.push(line) });
   metrics = metricsOf(engine);
   const sockets = () => ({ control: socket, nbd: [], metrics: null });
-  app = buildApi({ engine, transfers: new Transfers(engine, log), log, metrics, sockets });
+  app = buildApi({
+    engine,
+    transfers: new Transfers(engine, log),
+    ingests: new Ingests(engine),
+    log,
+    metrics,
+    sockets,
+  });
   await app.listen({ path: socket });
 });
 beforeEach(() => {

@@ -5,6 +5,7 @@ import path from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { Api } from '../../src/control/api/context.ts';
 import { buildApi } from '../../src/control/api/server.ts';
+import { Ingests } from '../../src/control/ingests.ts';
 import { runCli } from '../../src/control/program.ts';
 import { fitScreen, rate, topLines } from '../../src/control/top/draw.ts';
 import { difference, quantile, timesOf } from '../../src/control/top/times.ts';
@@ -148,7 +149,14 @@ describe('the command', () => {
     const control = path.join(folder, 'control.sock');
     const log = () => undefined;
     const sockets = () => ({ control, nbd: [], metrics: null });
-    app = buildApi({ engine, transfers: new Transfers(engine, log), log, metrics: metricsOf(engine), sockets });
+    app = buildApi({
+      engine,
+      transfers: new Transfers(engine, log),
+      ingests: new Ingests(engine),
+      log,
+      metrics: metricsOf(engine),
+      sockets,
+    });
     await app.listen({ path: control });
   });
   afterAll(async () => {

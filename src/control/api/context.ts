@@ -8,6 +8,7 @@ import type {
   RawServerDefault,
 } from 'fastify';
 import type { Engine } from '../../xseg/types.ts';
+import type { Ingests } from '../ingests.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics/metrics.ts';
 import type { Transfers } from '../transfers.ts';
@@ -15,6 +16,7 @@ import type { Transfers } from '../transfers.ts';
 export interface ApiContext {
   engine: Engine;
   transfers: Transfers;
+  ingests: Ingests;
   log: Log;
   metrics: Metrics;
   /** where the daemon can be reached */

@@ -18,6 +18,8 @@ export const VolumeParams = Type.Object({ volume: Name }, strict);
 export const SnapshotParams = Type.Object({ volume: Name, snapshot: Name }, strict);
 export const TransferParams = Type.Object({ transfer: Type.String({ pattern: '^[0-9a-f]{16}$' }) }, strict);
 
+export const IngestParams = Type.Object({ ingest: Type.String({ pattern: '^[0-9a-f]{16}$' }) }, strict);
+
 export const Nothing = Type.Union([Type.Null(), Type.Object({}, strict)]);
 export const NoQuery = Type.Object({}, strict);
 
@@ -72,3 +74,8 @@ export const TransferBegin = Type.Union([
   Type.Object({ kind: Type.Literal('onto'), volume: Name }, strict),
   Type.Object({ kind: Type.Literal('read'), volume: Name }, strict),
 ]);
+
+export const IngestBegin = Type.Object({ volume: Name, snapshot: Name, pool: Type.Optional(Name) }, strict);
+/** at most 1 PiB, which has 16 digits */
+export const IngestBytesQuery = Type.Object({ offset: Type.String({ pattern: '^[0-9]{1,16}$' }) }, strict);
+export const IngestCommit = Type.Union([Type.Null(), Type.Object({ size: Type.Optional(Bytes) }, strict)]);

@@ -10,6 +10,7 @@ import { describeError, ERRORS, type ErrorBody, type ErrorCode } from '../errors
 import { requestIdSource, requestIds } from '../request-ids.ts';
 import type { Api, ApiContext } from './context.ts';
 import { daemonRoutes } from './daemon.ts';
+import { INGEST_BODY_BYTES_MAX, ingestRoutes } from './ingests.ts';
 import { metricsRoutes } from './metrics.ts';
 import { poolRoutes } from './pools.ts';
 import { followRequest, requestFailed } from './request-log.ts';
@@ -57,9 +58,13 @@ export interface ApiOptions {
   /** hears of every route; for the test that compares them with their documentation */
   onRoute?: (method: string, url: string) => void;
   requestMs?: number;
+  ingestBodyBytesMax?: number;
 }
 
-export function buildApi(context: ApiContext, { onRoute, requestMs = REQUEST_MS_MAX }: ApiOptions = {}): Api {
+export function buildApi(
+  context: ApiContext,
+  { onRoute, requestMs = REQUEST_MS_MAX, ingestBodyBytesMax = INGEST_BODY_BYTES_MAX }: ApiOptions = {},
+): Api {
   const app = newServer(context, requestMs);
   app.addHook('onRoute', ({ method, url }) => {
     for (const one of [method].flat()) onRoute?.(one, url);
@@ -85,6 +90,7 @@ export function buildApi(context: ApiContext, { onRoute, requestMs = REQUEST_MS_
   volumeRoutes(app, context);
   snapshotRoutes(app, context);
   transferRoutes(app, context);
+  ingestRoutes(app, context, ingestBodyBytesMax);
   return app;
 }
 

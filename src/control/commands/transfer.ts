@@ -6,7 +6,11 @@ import type { World } from '../world.ts';
 import { leaf } from './context.ts';
 
 export function transferCommands(program: Command, world: World): void {
-  leaf(program, 'import <file> [name]', 'make a volume from an image or a backup stream, or bring a volume up to date')
+  leaf(
+    program,
+    'import <file> [name]',
+    'make a volume or a sealed snapshot from an image, a volume from a backup stream, or bring one up to date',
+  )
     .addOption(
       new Option('--format <format>', 'what the file is (default: by its first bytes)').choices(SOURCE_FORMATS),
     )

@@ -9,6 +9,7 @@ import type { Engine, EngineOptions } from '../../xseg/types.ts';
 import type { Api } from '../api/context.ts';
 import { ControlError, describeError } from '../errors.ts';
 import { type HomePaths, homePaths, prepareHome, writeDaemonFile } from '../home.ts';
+import { Ingests } from '../ingests.ts';
 import { type Log, LogCounts } from '../log.ts';
 import { Transfers } from '../transfers.ts';
 import { formatNbdAddress, type NbdAddress, type TcpAddress } from './addresses.ts';
@@ -94,7 +95,7 @@ export class Daemon {
     });
     const listener = options.metrics ? await MetricsListener.start(options.metrics, metrics, options.log) : null;
     const sockets = () => ({ control: paths.control, nbd: nbdAddresses, metrics: listener?.url ?? null });
-    const api = buildApi({ engine, transfers, log: options.log, metrics, sockets });
+    const api = buildApi({ engine, transfers, ingests: new Ingests(engine), log: options.log, metrics, sockets });
     try {
       await clearSocketPath(paths.control);
       await api.listen({ path: paths.control });

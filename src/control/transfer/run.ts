@@ -7,6 +7,7 @@ import { formatSize } from '../sizes.ts';
 import { type CommonOptions, clientOf, print, type World } from '../world.ts';
 import type { SourceFormat } from './formats.ts';
 import { exportImage, importImage, type TransferRun } from './images.ts';
+import { importSealed } from './sealed.ts';
 import { type ImageSource, openSource } from './source.ts';
 import { exportStream, importStream, importStreamOnto } from './streams.ts';
 import { TargetFile } from './target-file.ts';
@@ -35,7 +36,8 @@ export async function importFile(
   }
   if (onto !== undefined && pool !== undefined)
     throw new ControlError('USAGE', '--pool is for new volumes, not for --onto');
-  checkName('volume', name ?? onto ?? '');
+  const made = splitName(name ?? onto ?? '');
+  if (onto !== undefined) checkName('volume', onto);
   const source = await openSource(file, format);
   try {
     if (onto !== undefined && source.format !== 'stream') {
@@ -45,6 +47,13 @@ export async function importFile(
       );
     }
     for (const note of source.notes) if (!options.json) world.err(`atoll: note: ${file}: ${note}\n`);
+    if (made.snapshot !== null) {
+      const names = { volume: made.volume, snapshot: made.snapshot };
+      const snapshot = await withRun('import', options, world, (run) => importSealed(run, source, names, pool));
+      const facts = `${sizeFact(snapshot.size)}, ${formatSize(snapshot.mappedBytes)} mapped, hash ${snapshot.hash}`;
+      const document = { snapshot, format: source.format, notes: source.notes };
+      return print(world, options, document, () => `snapshot ${snapshot.name}: ${facts}\n`);
+    }
     const volume = await withRun('import', options, world, (run) => importSource(run, source, name, options));
     const document = { volume, format: source.format, notes: source.notes };
     print(

@@ -53,6 +53,10 @@ export interface FreeingHost {
   hasNewChildren(page: number): boolean;
   /** it is being sealed: nothing of it may go, or become writable in place */
   held(page: number): boolean;
+  /** somebody refers to the slot in a batch that is not durable: it must not be freed */
+  pinned(pool: number, slot: number): boolean;
+  /** some slot is pinned */
+  pinning(): boolean;
   /** [pool, slot, count] triples are free for good */
   freed(runs: number[]): void;
   /** the slot is in the index of sealed blocks */
@@ -313,6 +317,7 @@ export class Freeing {
     dirty: number[],
   ): Resource | null | 'later' | 'other target' {
     if (row.kind === RELEASE_SLOT) {
+      if (this.host.pinned(row.pool, row.id)) return 'later';
       this.#dropRun(row.pool, row.id, 1, changes);
       changes.releasesDone.push(row.seq);
       return null;
@@ -435,6 +440,7 @@ export class Freeing {
   /** A page without parents and children: its references go with it. */
   #kill(id: number, pool: number, changes: Changes): boolean {
     if (!this.#open(id)) return false;
+    if (this.#header[0] === 0 && this.host.pinning() && this.#ownsPinned(pool)) return false;
     const base = this.#header[2];
     if (this.#header[0] === 0) this.#dropEntries(pool, changes);
     else this.#dropChildren(pool, this.#header[5], changes);
@@ -444,6 +450,17 @@ export class Freeing {
     changes.pagesDeleted.push(id);
     this.#deadPages.add(id);
     return true;
+  }
+
+  /** The opened leaf owns a slot that must not be freed now. */
+  #ownsPinned(pool: number): boolean {
+    const entries = this.#entries;
+    for (let i = 0; i < PAGE_ENTRIES; i++) {
+      const high = entries[i * 2 + 1];
+      const slot = entries[i * 2] + (high & VALUE_HI_MASK) * 2 ** 32 - 1;
+      if ((high & OWNED) !== 0 && this.host.pinned(pool, slot)) return true;
+    }
+    return false;
   }
 
   /** The slots that the opened leaf owns, in runs. */
@@ -506,6 +523,7 @@ export class Freeing {
     const ghost = this.#load(id);
     if (ghost < 0) return 'later';
     const { frames } = this;
+    if (frames.level[ghost] === 0 && this.host.pinning() && this.#ghostOwnsPinned(ghost, row.pool)) return 'later';
     frames.pins[ghost]++;
     const child = this.#load(children[0]);
     frames.pins[ghost]--;
@@ -540,6 +558,13 @@ export class Freeing {
     }
     changes.releasesDone.push(row.seq);
     return wanted;
+  }
+
+  #ghostOwnsPinned(ghost: number, pool: number): boolean {
+    const { frames } = this;
+    for (let i = 0; i < PAGE_ENTRIES; i++)
+      if ((frames.high(ghost, i) & OWNED) !== 0 && this.host.pinned(pool, frames.value(ghost, i) - 1)) return true;
+    return false;
   }
 
   #adopt(ghost: number, child: number, last: boolean, live: Resource | null, pool: number, changes: Changes): void {

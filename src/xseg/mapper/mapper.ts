@@ -30,6 +30,7 @@ import { Freeing } from './freeing.ts';
 
 import { Guests } from './guests.ts';
 import { Handles } from './handles.ts';
+import { Ingests } from './ingests.ts';
 import { Leftovers } from './leftovers.ts';
 import { Meters } from './meters.ts';
 import { Operations } from './operations.ts';
@@ -109,6 +110,7 @@ export class Mapper implements ReportsHost {
   readonly scrubber: Scrubber;
   readonly handles: Handles;
   readonly operations: Operations;
+  readonly ingests: Ingests;
   #hashing = new Map<number, (result: HashResult | null) => void>();
   #leftovers = new Map<number, Leftovers>();
   readonly copies: Copies;
@@ -249,6 +251,8 @@ export class Mapper implements ReportsHost {
         commitSoon,
         hasNewChildren: (page) => this.#hasNewChildren(page),
         held: (page) => this.sealer.held(page),
+        pinned: (pool, slot) => this.ingests.pinned(pool, slot),
+        pinning: () => this.ingests.pinning,
         freed: (runs) => this.#freed(runs),
         indexed: (pool, slot) => this.sealer.indexed(pool, slot),
         guestsBusy: (now) => this.#guestsBusy(now),
@@ -327,6 +331,24 @@ export class Mapper implements ReportsHost {
       ticket,
       log: logLine,
     });
+    this.ingests = new Ingests(native, core, this.registry, this.commits, {
+      pools: this.pools,
+      poolNamed: (name) => this.operations.poolNamed(name),
+      nextResource: () => this.#nextResource++,
+      nextPage: () => this.#nextPage++,
+      nextRelease,
+      freeing: () => this.freeing.busy,
+      poke: () => {
+        this.accounting.allChanged();
+        this.freeing.poke();
+      },
+      commitAll,
+      isBad: (pool, slot) => this.quarantine.has(pool, slot),
+      ticket,
+      indexed: (pool, rows) => this.sealer.added(pool, rows),
+      snapshotInfo: (r) => this.operations.views.snapshot(r),
+      date: () => this.clock.date(),
+    });
     const { copier } = parts;
     const copyIntervalMs = copier === undefined ? 0 : (parts.copyIntervalMs ?? 0);
     this.copies = new Copies(copyIntervalMs, parts.homeUuid ?? '', this.clock, {
@@ -340,6 +362,7 @@ export class Mapper implements ReportsHost {
       const pool = this.addPool(row, handle, place, copies);
       if (!parts.clean) this.#leftovers.set(row.id, new Leftovers(native, core, handle, pool.files(), ticket));
     }
+    this.ingests.sweep();
   }
 
   /** Guests work, and none of them waits for what freeing gives back. */
@@ -428,6 +451,7 @@ export class Mapper implements ReportsHost {
       pool.turn();
       pool.watch(now);
     }
+    this.ingests.turn();
     if (!this.#stopping) {
       this.sealer.turn(now);
       this.scrubber.turn(now);
@@ -670,6 +694,18 @@ export class Mapper implements ReportsHost {
         return o.diff(a[0], a[1], a[2], a[3], done);
       case 'replaceWith':
         return o.replaceWith(a[0], a[1], done);
+      case 'ingestBegin':
+        return this.ingests.begin(a[0], done);
+      case 'ingestDecide':
+        return this.ingests.decide(a[0], done);
+      case 'ingestWritten':
+        return this.ingests.written(a[0], a[1], a[2], done);
+      case 'ingestSkip':
+        return this.ingests.skip(a[0], a[1], done);
+      case 'ingestFinish':
+        return this.ingests.finish(a[0], a[1], a[2], done);
+      case 'ingestAbort':
+        return this.ingests.abort(a[0], done);
       case 'open':
         return o.open(a[0], done);
       case 'release':

@@ -187,7 +187,7 @@ export class Operations {
         throw new EngineError('INVALID', 'a volume needs a size, or a snapshot to start from');
       this.#checkSize(spec.size);
       if (this.#nameWaits(spec.name, () => this.createVolume(spec, done))) return;
-      const pool = this.#poolNamed(spec.pool);
+      const pool = this.poolNamed(spec.pool);
       const row = this.#newRow(spec.name, KIND_VOLUME, 0, pool.id, spec.size, heightFor(spec.size, pool.blockSize));
       row.grp = row.id;
       const r = this.registry.add(row);
@@ -200,7 +200,7 @@ export class Operations {
     });
   }
 
-  #poolNamed(name: string | undefined): SlotPool {
+  poolNamed(name: string | undefined): SlotPool {
     if (name === undefined) {
       const first = this.host.pools.values().next().value;
       if (first === undefined)

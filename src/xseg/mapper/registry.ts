@@ -2,7 +2,7 @@
  * Resources as the mapper knows them: records loaded on demand from the store, and what has changed since. Names of what
  * is being made or deleted are seen here before the store has them.
  */
-import { KIND_SNAPSHOT, KIND_VOLUME, type ResourceRow } from '../store/batch.ts';
+import { KIND_INGEST, KIND_SNAPSHOT, KIND_VOLUME, type ResourceRow } from '../store/batch.ts';
 import type { StoreReader } from '../store/reader.ts';
 import { Resource } from './resource.ts';
 
@@ -28,7 +28,7 @@ export class Registry {
     const known = this.#byId.get(id);
     if (known !== undefined) return known;
     const row = this.reader.resource(id);
-    if (row === undefined) return undefined;
+    if (row === undefined || row.kind === KIND_INGEST) return undefined;
     const resource = new Resource(row);
     this.#byId.set(id, resource);
     this.#trim();
@@ -106,6 +106,11 @@ export class Registry {
     if (waiting === undefined) this.#forgotten.set(key, [run]);
     else waiting.push(run);
     return true;
+  }
+
+  /** A volume is giving the name up, and the store has not forgotten it. */
+  givenUp(name: string): boolean {
+    return this.#names.get(`${KIND_VOLUME}/0/${name}`) === 0;
   }
 
   kill(resource: Resource): void {

@@ -10,6 +10,7 @@ import type { Faults } from './faults.ts';
 import type { Frames } from './frames.ts';
 import type { Freeing } from './freeing.ts';
 import type { Handles } from './handles.ts';
+import type { Ingests } from './ingests.ts';
 import type { Meters } from './meters.ts';
 import type { Operations } from './operations.ts';
 import type { Registry } from './registry.ts';
@@ -51,6 +52,7 @@ export interface ReportsHost {
   readonly sealer: Sealer;
   readonly handles: Handles;
   readonly operations: Operations;
+  readonly ingests: Ingests;
   readonly copies: Copies;
   readonly accounting: Accounting;
   readonly meters: Meters;
@@ -112,7 +114,11 @@ export class Reports {
       else if (missing.size < ACCOUNT_FAMILIES_MAX) missing.set(r.row.grp, this.host.registry.fullName(r));
     }
     // while something is on its way, what is used is not all somebody's
-    const settled = this.host.freeing.queued === 0 && pool.freeingSlots === 0 && this.host.waiting().dirty === 0;
+    const settled =
+      this.host.ingests.active === 0 &&
+      this.host.freeing.queued === 0 &&
+      pool.freeingSlots === 0 &&
+      this.host.waiting().dirty === 0;
     if (missing.size > 0 || !settled) return { missing: [...missing.values()] };
     const exclusiveBytes = blocks * pool.blockSize;
     return { exclusiveBytes, sharedBytes: pool.usedSlots * pool.blockSize - exclusiveBytes };

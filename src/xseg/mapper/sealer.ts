@@ -136,6 +136,11 @@ export class Sealer {
     return row;
   }
 
+  /** Others put rows into the index. */
+  added(pool: number, rows: number): void {
+    this.settings(pool).entries += rows;
+  }
+
   /** Settings are durable. */
   changed(row: SealPoolRow): void {
     const { seal, paused, rate, scrub_rate } = row;

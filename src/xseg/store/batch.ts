@@ -31,6 +31,8 @@ export interface ResourceRow {
 
 export const KIND_VOLUME = 1;
 export const KIND_SNAPSHOT = 2;
+/** what an ingest has so far; removed at open, when it was not finished */
+export const KIND_INGEST = 3;
 
 /** Row of `release`: work that frees. */
 export interface ReleaseRow {

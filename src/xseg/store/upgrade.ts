@@ -17,7 +17,11 @@ export interface FormatStep {
 export const FORMAT_OLDEST = 1;
 
 /** In order, without gaps. Adding one raises FORMAT_VERSION; a step that was released is never changed. */
-export const STEPS: readonly FormatStep[] = [{ to: 2, sql: SEAL_TABLES }];
+export const STEPS: readonly FormatStep[] = [
+  { to: 2, sql: SEAL_TABLES },
+  // records of ingests: an older version would keep for ever what was not finished
+  { to: 3, sql: '' },
+];
 
 /** Version of everything on disk; a newer one is refused. */
 export const FORMAT_VERSION = STEPS[STEPS.length - 1].to;

@@ -1,26 +1,36 @@
-/** The hashing pool: jobs of the mapper on piscina's threads. Lives on the main thread, since the mapper's has no events. */
+/** Pure jobs of the engine on piscina's threads: hashing. Lives on the main thread, since the mapper's has no events. */
 import type { Piscina } from 'piscina';
-import type { HashJob, HashResult } from './job.ts';
 
 /** A job that was lost with its thread is run again so often. */
 const TRIES_MAX = 3;
 /** A thread that had nothing to do for so long ends, with its memory. */
 const IDLE_MS = 30_000;
 
-export class Hashing {
+export class Jobs {
   /** its library is loaded for the first job */
   #pool: Promise<Piscina> | null = null;
   #closing = false;
 
-  constructor(readonly threads = 1) {}
+  /**
+   * @param file compiled or not, what the threads run; its jobs can be run again
+   * @param nice 0: beside guests; 10: guests come first
+   */
+  constructor(
+    readonly file: URL,
+    readonly threads: number,
+    readonly nice: number,
+  ) {}
 
-  /** @throws when the job could not be run TRIES_MAX times, or this is closed */
-  async run(job: HashJob): Promise<HashResult> {
+  /**
+   * @param name of the file's function
+   * @throws when the job could not be run TRIES_MAX times, or this is closed
+   */
+  async run<T>(name: string, job: unknown): Promise<T> {
     for (let tries = 1; ; tries++) {
       if (this.#closing) throw new Error('closing');
       this.#pool ??= this.#start();
       try {
-        return (await (await this.#pool).run(job, { name: 'hashSlots' })) as HashResult;
+        return (await (await this.#pool).run(job, { name })) as T;
       } catch (error) {
         if (this.#closing || tries >= TRIES_MAX) throw error;
       }
@@ -29,14 +39,12 @@ export class Hashing {
 
   async #start(): Promise<Piscina> {
     const { Piscina } = await import('piscina');
-    const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
     return new Piscina({
-      filename: new URL(`hash-worker.${extension}`, import.meta.url).href,
+      filename: this.file.href,
       minThreads: 0,
       maxThreads: this.threads,
       idleTimeout: IDLE_MS,
-      // guests come first
-      niceIncrement: 10,
+      niceIncrement: this.nice,
     });
   }
 

@@ -1,0 +1,70 @@
+/** What the engine's face, the ingest threads and the mapper say to each other of an ingest. Plain data only: it crosses threads. */
+
+/** Bytes of one piece of the stream: what is hashed, decided and written at once. A whole number of blocks of any size. */
+export const PIECE_BYTES = 4 * 1024 * 1024;
+/** Pieces of one ingest in memory: one is filled while others are hashed and written. */
+export const PIECES_MAX = 4;
+/** At once; each holds PIECES_MAX pieces. */
+export const INGESTS_MAX = 8;
+
+/** all zeroes: stays without a slot */
+export const BLOCK_ZERO = 0;
+/** hashed */
+export const BLOCK_HASHED = 1;
+
+/** What the mapper answers to the beginning. */
+export interface IngestBegun {
+  id: number;
+  blockSize: number;
+  poolName: string;
+  /** what the threads need to know of the pool */
+  target: IngestTarget;
+}
+
+export interface IngestTarget {
+  /** pool's id in the store */
+  pool: number;
+  /** pool's native handle */
+  handle: number;
+  blockSize: number;
+  groupSlots: number;
+}
+
+/** A piece, as a thread sees it. */
+export interface PieceJob extends IngestTarget {
+  core: number;
+  storePath: string;
+  bytes: SharedArrayBuffer;
+  /** blocks at the beginning of `bytes` */
+  blocks: number;
+}
+
+export interface PieceHashes {
+  /** one of BLOCK_… per block */
+  states: Uint8Array;
+  /** HASH_BYTES per block */
+  hashes: Uint8Array;
+  /** a slot of the index that holds the same bytes now; −1 none */
+  same: Float64Array;
+}
+
+/** Blocks of a piece, as the mapper is told of them. */
+export interface Piece extends PieceHashes {
+  ingest: number;
+  blocks: number;
+  /** batches of this ingest that were durable when the piece began to be hashed */
+  seen: number;
+}
+
+/** `code`: the errno's name */
+export interface WriteError {
+  code: string;
+  message: string;
+}
+
+export interface Decided {
+  /** per block: the slot to write it to, −1 nothing to write */
+  slots: Float64Array;
+  /** batches of this ingest that are durable */
+  durable: number;
+}
