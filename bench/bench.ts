@@ -101,14 +101,14 @@ export class Bench {
   }
 
   /** Waits until nothing of what was deleted is still being given back in the background. */
-  async quiet(daemon: Daemon): Promise<void> {
-    const deadline = Date.now() + QUIET_MS_MAX;
+  async quiet(daemon: Daemon, msMax = QUIET_MS_MAX): Promise<void> {
+    const deadline = Date.now() + msMax;
     while (Date.now() < deadline) {
       const { background } = await daemon.status();
       if (Object.values(background).every((left) => left === 0)) return;
       await sleep(QUIET_POLL_MS);
     }
-    throw new Error(`space of deleted volumes was not given back within ${QUIET_MS_MAX} ms`);
+    throw new Error(`space of deleted volumes was not given back within ${msMax} ms`);
   }
 
   /**

@@ -131,7 +131,13 @@ function quoted(text: string): string {
   return text.replaceAll('\\', '').replaceAll('"', "'").replaceAll('@', ' ').replaceAll('_', ' ');
 }
 
-async function draw(children: Children, out: string, name: string, body: string, count: number): Promise<string[]> {
+export async function draw(
+  children: Children,
+  out: string,
+  name: string,
+  body: string,
+  count: number,
+): Promise<string[]> {
   const width = count === 1 ? 900 : Math.min(COLUMNS, count) * PANEL_WIDTH;
   const height = count === 1 ? 520 : Math.ceil(count / COLUMNS) * PANEL_HEIGHT;
   const images = [path.join(out, `${name}.png`), path.join(out, `${name}.svg`)];

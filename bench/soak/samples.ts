@@ -1,0 +1,135 @@
+/** What a soak watches, window by window, and what is read off the curves. All pure but `takeFacts`. */
+import fs from 'node:fs';
+import { memory } from '../proc.ts';
+import { MIB } from '../size.ts';
+import { median, nearestRank } from '../stats.ts';
+
+/** What the kernel says of the daemon. */
+export interface Facts {
+  descriptors: number;
+  /** of them */
+  sockets: number;
+  threads: number;
+  rssMiB: number;
+  anonMiB: number;
+  sharedMiB: number;
+}
+
+export interface Sample extends Facts {
+  /** since the load began */
+  seconds: number;
+  /** of the window that ends here; null when there were none */
+  readP50Us: number | null;
+  readP99Us: number | null;
+  writeP99Us: number | null;
+  snapshotP99Ms: number | null;
+  requestsPerSecond: number;
+  snapshotsPerSecond: number;
+  snapshots: number;
+  connections: number;
+  /** rows in the queue of releases */
+  dropQueue: number;
+  usedMiB: number;
+  physicalMiB: number;
+  storeMiB: number;
+}
+
+export interface Verdict {
+  text: string;
+  value: number;
+  bound: number;
+  unit: string;
+  pass: boolean;
+}
+
+export interface SoakReport {
+  startedAt: string;
+  machine: Record<string, string>;
+  options: Record<string, number>;
+  warmUpSeconds: number;
+  verdicts: Verdict[];
+  /** told by the load; none is fine */
+  errors: string[];
+  samples: Sample[];
+}
+
+/** Share of the samples after the warm-up that each end of a curve is the median of. */
+const END_SHARE = 0.2;
+export const RSS_PERCENT_PER_HOUR_MAX = 1;
+export const P99_PERCENT_MAX = 20;
+
+export function takeFacts(pid: number): Facts {
+  const folder = `/proc/${pid}/fd`;
+  let sockets = 0;
+  let descriptors = 0;
+  for (const fd of fs.readdirSync(folder)) {
+    let target: string;
+    try {
+      target = fs.readlinkSync(`${folder}/${fd}`);
+    } catch {
+      continue; // closed meanwhile
+    }
+    descriptors++;
+    if (target.startsWith('socket:')) sockets++;
+  }
+  const { rssBytes, anonBytes, sharedBytes } = memory(pid);
+  return {
+    descriptors,
+    sockets,
+    threads: fs.readdirSync(`/proc/${pid}/task`).length,
+    rssMiB: rssBytes / MIB,
+    anonMiB: anonBytes / MIB,
+    sharedMiB: sharedBytes / MIB,
+  };
+}
+
+export function percentile(values: readonly number[], q: number): number | null {
+  return values.length === 0 ? null : nearestRank(values, q);
+}
+
+/** Slope of the least squares line, per unit of x. @param points at least two with different x */
+export function slope(points: readonly (readonly [number, number])[]): number {
+  const meanX = points.reduce((sum, [x]) => sum + x, 0) / points.length;
+  const meanY = points.reduce((sum, [, y]) => sum + y, 0) / points.length;
+  let over = 0;
+  let under = 0;
+  for (const [x, y] of points) {
+    over += (x - meanX) * (y - meanY);
+    under += (x - meanX) ** 2;
+  }
+  if (under === 0) throw new RangeError('a slope of one place');
+  return over / under;
+}
+
+/** The medians of the first and of the last samples. @param values at least one */
+export function ends(values: readonly number[]): { first: number; last: number } {
+  const count = Math.max(1, Math.floor(values.length * END_SHARE));
+  return { first: median(values.slice(0, count)), last: median(values.slice(-count)) };
+}
+
+/** What is asked of the curves after the warm-up. @param samples those of the whole run */
+export function judge(samples: readonly Sample[], warmUpSeconds: number): Verdict[] {
+  const after = samples.filter(({ seconds }) => seconds >= warmUpSeconds);
+  if (after.length < 2) throw new RangeError('no two samples after the warm-up');
+  const descriptors = ends(after.map((one) => one.descriptors));
+  const perSecond = slope(after.map(({ seconds, rssMiB }) => [seconds, rssMiB]));
+  const rss = ((perSecond * 3600) / median(after.map((one) => one.rssMiB))) * 100;
+  const verdicts: Verdict[] = [
+    atMost('descriptors stay equal', Math.abs(descriptors.last - descriptors.first), 0, ''),
+    atMost('resident memory rises', rss, RSS_PERCENT_PER_HOUR_MAX, '% an hour'),
+  ];
+  for (const [what, key] of [
+    ['reads', 'readP99Us'],
+    ['writes', 'writeP99Us'],
+  ] as const) {
+    const values = after.flatMap((one) => one[key] ?? []);
+    if (values.length === 0) continue;
+    const { first, last } = ends(values);
+    verdicts.push(atMost(`p99 of ${what} rises`, (last / first - 1) * 100, P99_PERCENT_MAX, '%'));
+  }
+  return verdicts;
+}
+
+function atMost(text: string, value: number, bound: number, unit: string): Verdict {
+  return { text, value, bound, unit, pass: value <= bound };
+}
