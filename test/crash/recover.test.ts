@@ -2,6 +2,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import Database from 'better-sqlite3';
 import { afterAll, describe, expect, it } from 'vitest';
 import type { Daemon } from '../../bench/daemon.ts';
 import { NbdClient } from '../../bench/nbd.ts';
@@ -38,23 +39,38 @@ async function read(daemon: Daemon, name: string): Promise<Buffer> {
   return bytes;
 }
 
-const pool = (daemon: Daemon) => daemon.http<Pool>('GET', '/v1/pools/local');
+/** What is lost and recovered: the pool of a home, or another one in a file. */
+interface Place {
+  pool: string;
+  at(daemon: Daemon): string;
+}
+const LOCAL: Place = { pool: 'local', at: (daemon) => path.join(daemon.home, 'pools', 'local') };
+const FILE: Place = { pool: 'file', at: (daemon) => `${daemon.home}.pool` };
+
+const pool = (daemon: Daemon, place: Place) => daemon.http<Pool>('GET', `/v1/pools/${place.pool}`);
 
 /** Waits until the pool has a copy that was begun after now. */
-async function copied(daemon: Daemon): Promise<void> {
+async function copied(daemon: Daemon, place = LOCAL): Promise<void> {
   const since = Date.now();
   for (;;) {
-    const { takenAt } = (await pool(daemon)).copies;
+    const { takenAt } = (await pool(daemon, place)).copies;
     if (takenAt !== null && Date.parse(takenAt) > since) return;
     await sleep(50);
   }
 }
 
 /** What is in the way of a copy that is written: those that are named stay the newest. */
-async function noMoreCopies(daemon: Daemon): Promise<void> {
+async function noMoreCopies(daemon: Daemon, place = LOCAL): Promise<void> {
+  const store = new Database(path.join(daemon.home, 'store.db'), { readonly: true });
+  const uuid = store.prepare('SELECT uuid FROM pool WHERE name = ?').pluck().get(place.pool);
+  store.close();
+  const file =
+    place === LOCAL
+      ? path.join(LOCAL.at(daemon), 'store-copy.new')
+      : path.join(daemon.home, `store.db.copying.${uuid}`);
   for (;;) {
     try {
-      fs.mkdirSync(path.join(local(daemon), 'store-copy.new'));
+      fs.mkdirSync(file);
       return;
     } catch {
       await sleep(5); // one is being written
@@ -67,11 +83,9 @@ async function dropped(daemon: Daemon): Promise<void> {
   while ((await daemon.status()).background.dropQueue) await sleep(20);
 }
 
-const local = (daemon: Daemon) => path.join(daemon.home, 'pools', 'local');
-
-async function loseAndRecover(daemon: Daemon): Promise<Report> {
+async function loseAndRecover(daemon: Daemon, place = LOCAL): Promise<Report> {
   for (const end of ['', '-wal', '-shm']) fs.rmSync(path.join(daemon.home, `store.db${end}`), { force: true });
-  const report = await daemon.cli<Report>('recover', local(daemon));
+  const report = await daemon.cli<Report>('recover', place.at(daemon));
   expect(report.check.ok).toBe(true);
   await daemon.restart();
   expect(await daemon.cli('check')).toMatchObject({ ok: true, problemCount: 0 });
@@ -82,34 +96,38 @@ describe('a store that is lost in the middle of work', () => {
   const world = new World();
   afterAll(() => world.end());
 
-  it('comes back as of the last copy, and later bytes are nowhere', async () => {
+  it.each([
+    ['a folder', LOCAL],
+    ['a file', FILE],
+  ])('comes back from %s as of the last copy, and later bytes are nowhere', async (_where, place) => {
     const daemon = await world.start(['--copy-every', '1s']);
-    await daemon.createVolume('disk', SIZE);
+    if (place !== LOCAL) await daemon.cli('pool', 'create', place.pool, '--path', place.at(daemon), '--size', '64M');
+    await daemon.createVolume('disk', SIZE, place.pool);
     await fill(daemon, 'disk', 0, 1, 16);
     await daemon.snapshot('disk', 'monday');
     await fill(daemon, 'disk', 3, 2, 4);
     await daemon.clone('disk@monday', 'clone');
     await fill(daemon, 'clone', 1, 3);
-    await copied(daemon);
-    await noMoreCopies(daemon);
+    await copied(daemon, place);
+    await noMoreCopies(daemon, place);
     const names = ['disk', 'disk@monday', 'clone'];
     const old = new Map<string, Buffer>();
     for (const name of names) old.set(name, await read(daemon, name));
     // frees slots that the copy names, and wants slots for other bytes
     await daemon.deleteVolume('clone');
     await daemon.deleteSnapshot('disk@monday');
-    await daemon.createVolume('later', SIZE);
+    await daemon.createVolume('later', SIZE, place.pool);
     await fill(daemon, 'later', 0, 0xee, 64);
     await fill(daemon, 'disk', 20, 0xdd, 4);
     await dropped(daemon);
     // by now what was freed would have been zeroed, if copies did not hold it
     await sleep(COLLECT_MS_MAX + 1000);
     await daemon.kill();
-    const report = await loseAndRecover(daemon);
+    const report = await loseAndRecover(daemon, place);
     expect(report).toMatchObject({ volumes: 2, snapshots: 1, pools: [{ complete: false, damaged: [] }] });
     for (const name of names) expect((await read(daemon, name)).equals(old.get(name) as Buffer), name).toBe(true);
     // and slots that it hands out are zeroes, whatever was in them
-    await daemon.createVolume('new', SIZE);
+    await daemon.createVolume('new', SIZE, place.pool);
     const client = await NbdClient.connect(daemon.nbdSocket, 'new');
     for (let block = 0; block < 64; block++) await client.write(block * BLOCK, Buffer.alloc(512, 9));
     for (let block = 0; block < 64; block++)
@@ -171,7 +189,7 @@ describe('a store that is lost in the middle of work', () => {
     const bytes = fs.statSync(`${store}-wal`).size;
     expect(bytes).toBeGreaterThan(0);
     fs.rmSync(store);
-    const report = await daemon.cli<Report>('recover', local(daemon));
+    const report = await daemon.cli<Report>('recover', LOCAL.at(daemon));
     expect(report.check.ok).toBe(true);
     expect(fs.statSync(`${store}-wal.lost`).size).toBe(bytes);
     await daemon.restart();

@@ -44,7 +44,8 @@ export async function writeCopy(
 ): Promise<{ takenAt: number; bytes: number }> {
   const { place } = request;
   const folder = place.area === 0 ? place.path : dirname(storePath);
-  const file = join(folder, place.area === 0 ? COPY_NEW : `${COPY_NEW}.${request.poolUuid}`);
+  // beside the store under a name that a home without a store may have: a crash leaves it there
+  const file = place.area === 0 ? join(folder, COPY_NEW) : `${storePath}.copying.${request.poolUuid}`;
   if (place.area > 0) wantArea(statSync(storePath).size, place);
   beginCopyFile(file);
   try {
