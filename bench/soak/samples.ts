@@ -107,15 +107,27 @@ export function ends(values: readonly number[]): { first: number; last: number }
   return { first: median(values.slice(0, count)), last: median(values.slice(-count)) };
 }
 
+/** The samples with the number of threads that most have: the hashing thread comes with descriptors, and goes when idle. */
+export function withUsualThreads(samples: readonly Sample[]): Sample[] {
+  const counts = new Map<number, number>();
+  for (const { threads } of samples) counts.set(threads, (counts.get(threads) ?? 0) + 1);
+  const [usual] = [...counts].sort((a, b) => b[1] - a[1])[0]!;
+  return samples.filter(({ threads }) => threads === usual);
+}
+
 /** What is asked of the curves after the warm-up. @param samples those of the whole run */
 export function judge(samples: readonly Sample[], warmUpSeconds: number): Verdict[] {
   const after = samples.filter(({ seconds }) => seconds >= warmUpSeconds);
   if (after.length < 2) throw new RangeError('no two samples after the warm-up');
-  const descriptors = ends(after.map((one) => one.descriptors));
+  const alike = withUsualThreads(after);
+  const descriptors = ends(alike.map((one) => one.descriptors));
+  const threads = ends(after.map((one) => one.threads));
   const perSecond = slope(after.map(({ seconds, rssMiB }) => [seconds, rssMiB]));
   const rss = ((perSecond * 3600) / median(after.map((one) => one.rssMiB))) * 100;
   const verdicts: Verdict[] = [
     atMost('descriptors stay equal', Math.abs(descriptors.last - descriptors.first), 0, ''),
+    // the hashing thread comes and goes
+    atMost('threads rise', threads.last - threads.first, 1, ''),
     atMost('resident memory rises', rss, RSS_PERCENT_PER_HOUR_MAX, '% an hour'),
   ];
   for (const [what, key] of [
