@@ -27,6 +27,7 @@ const X86 = process.arch === 'x64';
 const PACKAGES_RUN = ['g++', 'make', 'python3', 'liburing-dev', 'qemu-utils', 'pkg-config'];
 const PACKAGES_TEST = [
   ...['fio', 'nbdkit', 'libnbd-bin', 'python3-libnbd', 'fuse3', 'libfuse3-dev', 'e2fsprogs'],
+  ...['restic', 'borgbackup'],
   ...['busybox-static', 'cpio', 'kmod', 'acpid', 'procps', 'gnuplot-nox'],
   // Power loss: qemu-storage-daemon, losetup.
   ...['qemu-system-common', 'mount'],

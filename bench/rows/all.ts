@@ -3,6 +3,7 @@ import { chain } from './chain.ts';
 import { cloneTimes } from './clone-times.ts';
 import { direct } from './direct.ts';
 import { freeing } from './freeing.ts';
+import { ingest } from './ingest.ts';
 import { neighbour } from './neighbour.ts';
 import { resident } from './resident.ts';
 import type { Row } from './row.ts';
@@ -24,4 +25,5 @@ export const ROWS: readonly Row[] = [
   startup,
   resident,
   sealing,
+  ingest,
 ];

@@ -3,7 +3,6 @@
  * is durable. restic and borg keep the same bytes from a file, without compression, borg without encryption.
  */
 import fs from 'node:fs';
-import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Bench } from '../bench.ts';
 import type { Daemon } from '../daemon.ts';
@@ -13,6 +12,7 @@ import { cpuSeconds } from '../proc.ts';
 import { newRow, type RowResult, ratioGoal, type Sample, valuesOf } from '../result.ts';
 import { GIB, KIB, MIB } from '../size.ts';
 import { median } from '../stats.ts';
+import { KEEPERS, keep } from './keepers.ts';
 import type { Row } from './row.ts';
 
 const BYTES = 2 * GIB;
@@ -43,10 +43,7 @@ export const sealing: Row = {
     const bytes = bench.options.quick ? BYTES_QUICK : BYTES;
     const row = newRow('sealing', `hashing and folding ${bytes / GIB} GiB, half of it twice`, 'GB/s');
     bench.say(`${row.id}: ${row.title}`);
-    const peers = [
-      { name: 'restic', commands: restic },
-      { name: 'borg', commands: borg },
-    ].filter(({ name }) => bench.wants(name));
+    const peers = KEEPERS.filter(({ name }) => bench.wants(name));
     const samples = new Map<string, Sample[]>();
     const perCore: number[] = [];
     const add = (name: string, value: number) => {
@@ -65,16 +62,9 @@ export const sealing: Row = {
       for (let piece = 0; piece < bytes / PIECE; piece++) fs.writeSync(out, pieceOf(round, piece));
       fs.fsyncSync(out);
       fs.closeSync(out);
-      for (const { name, commands } of peers) {
-        if (!installed(name)) continue;
-        const dir = bench.file(`${name}-repo`);
-        const [prepare, work] = commands(dir, file);
-        const env = { ...process.env, RESTIC_PASSWORD: 'x', BORG_BASE_DIR: bench.file('borg'), HOME: bench.dir };
-        await bench.children.run(prepare[0]!, prepare.slice(1), { env });
-        const began = performance.now();
-        await bench.children.run(work[0]!, work.slice(1), { env });
-        add(name, bytes / ((performance.now() - began) / 1000) / 1e9);
-        bench.remove(dir);
+      for (const peer of peers) {
+        const seconds = await keep(bench, peer, file);
+        if (seconds !== null) add(peer.name, bytes / seconds / 1e9);
       }
       bench.remove(file);
       bench.say(`  round ${round + 1}/${bench.options.rounds}  ${[...samples].map(last).join('  ')}`);
@@ -144,23 +134,4 @@ async function hashed(daemon: Daemon, volume: string): Promise<void> {
     if (found.hash !== null) return;
     await sleep(POLL_MS);
   }
-}
-
-function installed(command: string): boolean {
-  return (process.env.PATH ?? '').split(':').some((dir) => fs.existsSync(path.join(dir, command)));
-}
-
-/** What makes the repository, and what keeps the file in it. */
-function restic(dir: string, file: string): [string[], string[]] {
-  return [
-    ['restic', '-r', dir, 'init', '--repository-version', '2'],
-    ['restic', '-r', dir, 'backup', '--compression', 'off', '--no-cache', file],
-  ];
-}
-
-function borg(dir: string, file: string): [string[], string[]] {
-  return [
-    ['borg', 'init', '--encryption', 'none', dir],
-    ['borg', 'create', '--compression', 'none', `${dir}::a`, file],
-  ];
 }

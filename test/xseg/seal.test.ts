@@ -4,6 +4,7 @@ import path from 'node:path';
 import { blake3 } from '@napi-rs/blake-hash';
 import Database from 'better-sqlite3';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { PIECE_BYTES, PIECES_MAX } from '../../src/xseg/ingest/job.ts';
 import type { Engine } from '../../src/xseg/types.ts';
 import { closed, Home } from './engine.ts';
 import { expectedHash } from './expected-hash.ts';
@@ -356,6 +357,26 @@ describe('sealing', () => {
       await e.deleteVolume('v', { withSnapshots: true });
       await used(0);
       await quarantined(0);
+      await clean();
+    });
+
+    it('repairs from an equal block of the same pool, in the pass that finds the damage', async () => {
+      const bytes = blocks((PIECES_MAX + 2) * (PIECE_BYTES / BLOCK), 100_000, 14);
+      // two streams at once: neither finds the other's blocks in the index
+      const streams = await Promise.all(['a', 'b'].map((volume) => e.ingest({ volume, snapshot: 's', pool: 'p' })));
+      for (const stream of streams) await stream.write(bytes);
+      for (const stream of streams) await stream.finish();
+      const at = bytes.findIndex((byte) => byte !== 0);
+      const block = bytes.subarray(at, at + BLOCK);
+      // the least of the two, which is found first
+      damage(slotOf(block, 2));
+      await scrub();
+      await until('one found', async () => home.errors.length === 1);
+      const reads = async () => (await readAll('a').catch(() => bytes.subarray(1))).equals(bytes);
+      await until('its repair', reads);
+      await quarantined(0);
+      expect(home.errors.splice(0).length).toBe(1);
+      expect((await readAll('b')).equals(bytes)).toBe(true);
       await clean();
     });
 

@@ -228,8 +228,9 @@ export class Scrubber {
     if (hash.equals(zeroBlockHash(pool.blockSize))) return Buffer.alloc(pool.blockSize);
     for (const other of this.host.pools()) {
       if (other.blockSize !== pool.blockSize) continue;
-      const at = this.reader.seal.slotOf(other.id, hash);
-      if (at < 0 || (other.id === pool.id && at === slot)) continue;
+      // that it is bad may not be durable yet
+      const at = this.reader.seal.slotOf(other.id, hash, other.id === pool.id ? slot : -1);
+      if (at < 0) continue;
       const block = this.#read(other, at);
       if (block !== null && blockHash(block).equals(hash)) return block;
     }

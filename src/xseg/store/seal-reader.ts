@@ -21,7 +21,7 @@ export class SealReader {
       between: p('SELECT slot, hash, bad FROM sealed WHERE pool = ? AND slot >= ? AND slot < ?'),
       // the least slot: whoever looks at the same rows takes the same one
       same: p(
-        'SELECT slot FROM sealed WHERE pool = ? AND substr(hash, 1, 8) = ? AND bad IS NULL AND hash = ? ORDER BY slot LIMIT 1',
+        'SELECT slot FROM sealed WHERE pool = ? AND substr(hash, 1, 8) = ? AND bad IS NULL AND hash = ? AND slot <> ? ORDER BY slot LIMIT 1',
       ).pluck(),
       bad: p('SELECT slot FROM sealed WHERE pool = ? AND bad IS NOT NULL ORDER BY slot').pluck(),
       page: p('SELECT hash FROM page_hash WHERE id = ?').pluck(),
@@ -46,9 +46,9 @@ export class SealReader {
   between(pool: number, from: number, to: number): SealedRow[] {
     return this.#statements.between.all(pool, from, to) as SealedRow[];
   }
-  /** a slot with these bytes; −1 none */
-  slotOf(pool: number, hash: Buffer): number {
-    return (this.#statements.same.get(pool, hash.subarray(0, 8), hash) as number | undefined) ?? -1;
+  /** a slot with these bytes, another than `except`; −1 none */
+  slotOf(pool: number, hash: Buffer, except = -1): number {
+    return (this.#statements.same.get(pool, hash.subarray(0, 8), hash, except) as number | undefined) ?? -1;
   }
   /** slots in quarantine, ascending */
   bad(pool: number): number[] {

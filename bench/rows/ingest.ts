@@ -1,0 +1,99 @@
+/**
+ * Ingest: `atoll import FILE VOL@SNAP` of a file in the page cache, from the command's start until it says that all is durable.
+ * Beside it `cp` of that file into the same file system, and a sync of the copy; and restic and borg. First bytes that the
+ * pool has not, then the same file again.
+ */
+
+import { randomFillSync } from 'node:crypto';
+import fs from 'node:fs';
+import type { Bench } from '../bench.ts';
+import { ATOLL } from '../peers/server.ts';
+import { newRow, type RowResult, ratioGoal, type Sample, valuesOf } from '../result.ts';
+import { GIB, MIB } from '../size.ts';
+import { KEEPERS, keep } from './keepers.ts';
+import type { Row } from './row.ts';
+
+const BYTES = 2 * GIB;
+const BYTES_QUICK = 256 * MIB;
+const PIECE = 16 * MIB;
+const GOAL_CP = 0.8;
+const GOAL_AGAIN = 2;
+const GOAL_PEER = 4;
+const CP = 'cp';
+const AGAIN = 'atoll, the same again';
+
+export const ingest: Row = {
+  ids: ['ingest'],
+  async *run(bench): AsyncIterable<RowResult> {
+    const bytes = bench.options.quick ? BYTES_QUICK : BYTES;
+    const row = newRow('ingest', `ingest of ${bytes / GIB} GiB, none of it twice`, 'GB/s');
+    bench.say(`${row.id}: ${row.title}`);
+    const samples = new Map<string, Sample[]>();
+    const add = (name: string, seconds: number | null) => {
+      if (seconds === null) return;
+      const list = samples.get(name) ?? [];
+      list.push({ value: bytes / seconds / 1e9, cpuPerMillion: null });
+      samples.set(name, list);
+    };
+    for (let round = 0; round < bench.options.rounds; round++) {
+      const file = bench.file('ingested');
+      fill(file, bytes);
+      if (bench.wants(ATOLL)) {
+        const { first, again } = await ingestTwice(bench, file);
+        add(ATOLL, first);
+        add(AGAIN, again);
+      }
+      if (bench.wants(CP)) add(CP, await copy(bench, file));
+      for (const keeper of KEEPERS) if (bench.wants(keeper.name)) add(keeper.name, await keep(bench, keeper, file));
+      bench.remove(file);
+      const last = [...samples].map(([name, list]) => `${name} ${list[list.length - 1]!.value.toPrecision(4)}`);
+      bench.say(`  round ${round + 1}/${bench.options.rounds}  ${last.join('  ')}`);
+    }
+    for (const [name, list] of samples) row.series.push({ name, samples: list });
+    ratioGoal(row, ATOLL, CP, GOAL_CP);
+    ratioGoal(row, AGAIN, ATOLL, GOAL_AGAIN);
+    for (const { name } of KEEPERS) {
+      if (valuesOf(row, name) === null) row.notes.push(`${name} is not installed, or not wanted`);
+      else ratioGoal(row, ATOLL, name, GOAL_PEER);
+    }
+    yield row;
+  },
+};
+
+/** Bytes that no block has twice; on the disk, so that nobody's sync writes them, and in the page cache. */
+function fill(file: string, bytes: number): void {
+  const piece = Buffer.alloc(PIECE);
+  const out = fs.openSync(file, 'w');
+  for (let at = 0; at < bytes; at += PIECE) fs.writeSync(out, randomFillSync(piece));
+  fs.fsyncSync(out);
+  fs.closeSync(out);
+}
+
+async function ingestTwice(bench: Bench, file: string): Promise<{ first: number; again: number }> {
+  const { daemon, end } = await bench.ownDaemon();
+  try {
+    // threads and connections are there then
+    const warm = bench.file('warm');
+    fill(warm, PIECE);
+    await daemon.cli('import', warm, 'warm@s', '--format', 'raw');
+    bench.remove(warm);
+    const timed = async (name: string) => {
+      const began = performance.now();
+      await daemon.cli('import', file, name, '--format', 'raw');
+      return (performance.now() - began) / 1000;
+    };
+    return { first: await timed('v@s'), again: await timed('w@s') };
+  } finally {
+    await end();
+  }
+}
+
+async function copy(bench: Bench, file: string): Promise<number> {
+  const to = bench.file('copy');
+  const began = performance.now();
+  await bench.children.run('cp', ['--reflink=never', file, to]);
+  await bench.children.run('sync', [to]);
+  const seconds = (performance.now() - began) / 1000;
+  bench.remove(to);
+  return seconds;
+}
