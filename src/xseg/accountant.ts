@@ -70,7 +70,7 @@ export class Accountant {
     if (ticket === null) return;
     const answer = await this.#family(ticket.pool, ticket.family);
     if (answer === null || answer.blocks === null || answer.transient) return;
-    await this.call('accountEnd', ticket, answer.blocks);
+    await this.call('accountEnd', ticket, answer.blocks, answer.foreign);
   }
 
   #family(pool: number, family: number): Promise<FamilyAnswer | null> {

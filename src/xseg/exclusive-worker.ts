@@ -18,6 +18,8 @@ export interface FamilyAnswer {
   id: number;
   /** [resource id, blocks] */
   blocks: [number, number][] | null;
+  /** it has slots that others than its members have too */
+  foreign: boolean;
   /** it may change while the queue of releases is worked on */
   transient: boolean;
 }
@@ -55,6 +57,7 @@ function account({ id, pool, family }: FamilyRequest): FamilyAnswer {
     return {
       id,
       blocks: result.blocks && [...result.blocks],
+      foreign: result.foreign,
       transient: result.foreign && queued.get() !== undefined,
     };
   } finally {

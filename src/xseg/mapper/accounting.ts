@@ -20,12 +20,16 @@ export interface AccountingTicket {
   family: number;
   version: number;
   epoch: number;
+  drops: number;
 }
 
 export class Accounting {
   #epoch = 0;
   #versions = new Map<string, number>();
   #known = new Map<string, Map<number, number>>();
+  /** families that share slots with others: what these give back changes their counts too */
+  #foreign = new Set<string>();
+  #drops = 0;
 
   constructor(readonly host: AccountingHost) {}
 
@@ -44,6 +48,14 @@ export class Accounting {
   allChanged(): void {
     this.#epoch++;
     this.#known.clear();
+    this.#foreign.clear();
+  }
+
+  /** References on shared slots are gone, durably: whose they were is not known, nor who is the last now. */
+  slotsDropped(): void {
+    this.#drops++;
+    for (const key of this.#foreign) this.#known.delete(key);
+    this.#foreign.clear();
   }
 
   /** Blocks that only this resource has; null: not known now. */
@@ -61,7 +73,7 @@ export class Accounting {
       for (const r of this.host.resources()) if (this.#key(r.row) === key && !r.clean) open.push(r);
       if (open.length === 0) {
         const version = this.#versions.get(key) ?? 0;
-        done({ pool: row.pool, family: row.grp, version, epoch: this.#epoch });
+        done({ pool: row.pool, family: row.grp, version, epoch: this.#epoch, drops: this.#drops });
         return;
       }
       if (tries++ >= SETTLE_TRIES || open.some((r) => r.failed !== 0)) {
@@ -79,10 +91,17 @@ export class Accounting {
     settle();
   }
 
-  /** The count of a family; forgotten when something changed since `begin`. */
-  end(ticket: AccountingTicket, blocks: [number, number][]): void {
+  /**
+   * The count of a family; forgotten when something changed since `begin`.
+   * @param foreign it has slots that others than its members have too
+   */
+  end(ticket: AccountingTicket, blocks: [number, number][], foreign: boolean): void {
     const key = `${ticket.pool}/${ticket.family}`;
-    if (ticket.epoch === this.#epoch && ticket.version === (this.#versions.get(key) ?? 0))
-      this.#known.set(key, new Map(blocks));
+    if (ticket.epoch !== this.#epoch || ticket.version !== (this.#versions.get(key) ?? 0)) return;
+    if (foreign) {
+      if (ticket.drops !== this.#drops) return;
+      this.#foreign.add(key);
+    }
+    this.#known.set(key, new Map(blocks));
   }
 }

@@ -42,6 +42,8 @@ const SURVEY_MAX = 128;
 const MAPPED_AT = 36;
 
 export interface FreeingHost {
+  /** references on slots that have several changed, durably */
+  slotsDropped(): void;
   /** @param blocks mapped below what loses a reference: at most so many become free */
   nextRelease(pool: number, blocks: number): number;
   /** the live resource whose page in place this is, if its record still says so */
@@ -294,6 +296,7 @@ export class Freeing {
     this.#pausedUntil = now + Math.max(PAUSE_MS, pause);
     if (error !== 0) return;
     for (const seq of changes.releasesDone) this.#forget(seq);
+    if (changes.slotRefs.length > 0) this.host.slotsDropped();
     for (const page of changes.pagesDeleted) {
       const frame = this.frames.byPage.get(page);
       if (frame !== undefined) this.frames.discard(frame);

@@ -254,6 +254,7 @@ export class Mapper implements ReportsHost {
         pinned: (pool, slot) => this.ingests.pinned(pool, slot),
         pinning: () => this.ingests.pinning,
         freed: (runs) => this.#freed(runs),
+        slotsDropped: () => this.accounting.slotsDropped(),
         indexed: (pool, slot) => this.sealer.indexed(pool, slot),
         guestsBusy: (now) => this.#guestsBusy(now),
         pendingPageRefs: (page) => this.#pendingPageRefs.get(page) ?? 0,
@@ -652,7 +653,7 @@ export class Mapper implements ReportsHost {
       case 'accountBegin':
         return this.accounting.begin(o.need(a[0]).row, (ticket) => done(null, ticket));
       case 'accountEnd':
-        this.accounting.end(a[0] as AccountingTicket, a[1]);
+        this.accounting.end(a[0] as AccountingTicket, a[1], a[2]);
         return done(null);
       case 'growPool':
         return this.#growPool(a[0], a[1], done);
