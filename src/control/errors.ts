@@ -69,6 +69,7 @@ export const ERRORS: Readonly<Record<ErrorCode, Mapping>> = {
   NOT_OURS: { http: 409, exit: EXIT.refused },
   HELD: { http: 409, exit: EXIT.refused },
   STALE: { http: 409, exit: EXIT.refused },
+  STALE_LEASE: { http: 409, exit: EXIT.refused },
   UNSUPPORTED: { http: 501, exit: EXIT.unsupported },
   SHUTTING_DOWN: { http: 503, exit: EXIT.noDaemon },
   USAGE: { http: 400, exit: EXIT.usage },

@@ -191,24 +191,15 @@ export class Check {
       if (table.level[index] === 0 || table.level[index] === LEVEL_UNKNOWN) continue;
       const page = table.read(index);
       if (page === null) continue;
-      let blocks = 0;
-      let exact = true;
-      for (let i = 0; i < ENTRIES; i++) {
-        const id = table.value(i);
-        if (id === 0) continue;
-        const child = table.indexOf(id);
-        if (child < 0 || table.level[child] === LEVEL_UNKNOWN) {
-          exact = false;
-          continue;
-        }
-        blocks += table.mapped[child];
-        if (table.level[child] !== page.level - 1)
+      const blocks = table.blocksBelow((child) => {
+        const { ids, level } = table;
+        if (level[child] !== page.level - 1)
           this.#problem(
             'PAGE',
-            `map page ${id} of level ${table.level[child]} below ${page.id} of level ${page.level}`,
+            `map page ${ids[child]} of level ${level[child]} below ${page.id} of level ${page.level}`,
           );
-      }
-      if (exact && blocks !== page.mapped)
+      });
+      if (blocks !== null && blocks !== page.mapped)
         this.#problem('MAPPED', `map page ${page.id} says ${page.mapped} blocks, has ${blocks}`);
     }
   }

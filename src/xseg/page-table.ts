@@ -156,6 +156,27 @@ export class PageTable {
     return data !== undefined && this.native.decodePageTo(data, this.ids[index], into, this.#other) === 0;
   }
 
+  /**
+   * Blocks that the page in `view` maps: its entries, or what its children map as the table has it. null when a child cannot
+   * be read. `child` hears of every child that can.
+   */
+  blocksBelow(child?: (index: number) => void): number | null {
+    let blocks = 0;
+    let known = true;
+    for (let i = 0; i < ENTRIES; i++) {
+      const value = this.value(i);
+      if (value === 0) continue;
+      const index = this.view.level === 0 ? -1 : this.indexOf(value);
+      if (this.view.level === 0) blocks++;
+      else if (index < 0 || this.level[index] === LEVEL_UNKNOWN) known = false;
+      else {
+        blocks += this.mapped[index];
+        child?.(index);
+      }
+    }
+    return known ? blocks : null;
+  }
+
   #decode(id: number, index: number, data: Buffer): number {
     const { view } = this;
     const header = this.#header;

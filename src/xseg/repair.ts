@@ -208,17 +208,8 @@ export class Repair {
         if (table.level[index] !== level || (table.pool[index] === 0 && !this.report.inDoubt)) continue;
         const page = table.read(index);
         if (page === null) continue;
-        let blocks = 0;
-        let exact = true;
-        for (let i = 0; i < ENTRIES; i++) {
-          const value = table.value(i);
-          if (value === 0) continue;
-          const child = level === 0 ? -1 : table.indexOf(value);
-          if (level === 0) blocks++;
-          else if (child < 0 || table.level[child] === LEVEL_UNKNOWN) exact = false;
-          else blocks += table.mapped[child];
-        }
-        if (!exact || blocks === page.mapped) continue;
+        const blocks = table.blocksBelow();
+        if (blocks === null || blocks === page.mapped) continue;
         table.mapped[index] = blocks;
         this.#put(index, page.base, this.#encode(page, blocks));
       }

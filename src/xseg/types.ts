@@ -33,6 +33,7 @@ export type EngineErrorCode =
   | 'NOT_OURS'
   | 'HELD'
   | 'STALE'
+  | 'STALE_LEASE'
   | 'UNSUPPORTED'
   | 'SHUTTING_DOWN';
 

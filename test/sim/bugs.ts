@@ -9,6 +9,8 @@ export const SIMULATED_BUGS = {
   'flush-without-map': 'a flush syncs data and does not ask for the map',
   'grant-not-marked': 'a write to a new slot does not mark its file for the next sync',
   'fua-ignored': 'a write with FUA is answered like any other',
+  'write-not-marked': 'a write in place does not mark its file for the next sync',
+  'sync-retried': 'a sync that failed is tried again, and the kernel says that all is well',
   // 2: a map never points at data that is not there
   'sync-answered-early': 'a data sync is answered before it is done, so that the commit overtakes it',
   'commit-answered-early': 'a commit is answered before it is durable',
@@ -19,11 +21,15 @@ export const SIMULATED_BUGS = {
   // 5: a snapshot is a consistent cut
   'generation-not-advanced': 'a snapshot does not advance the generation',
   'stamp-ignored': 'a reactor writes in place whatever the generation of the page is',
+  'write-not-admitted': 'an asynchronous write in place is not counted in',
   // 6: space comes back
   'page-ref-lost': 'a reference on a page is not counted',
   'slot-leaked': 'a slot that is freed stays used in the store',
   'release-lost': 'work that frees is lost',
   'zeroing-lost': 'a zeroing never ends',
+  // 8: sealed data is verified
+  'hash-of-another': 'a hashing job gives a block the hash of the one before it',
+  'quarantine-ignored': 'a reactor reads blocks that are in quarantine',
   // 12: no byte is shown twice
   'zeroing-skipped': 'freed slots are not zeroed',
   'zeroing-short': 'the last block of a zeroing is left out',

@@ -12,6 +12,9 @@ export const SECTOR = 512;
 /** What a device holds before anything is written to it. */
 const GARBAGE = 0xdead0001;
 
+/** What rot leaves in a sector: from here on. No write has such a value. */
+export const ROT_MIN = 0xe0000000;
+
 /** Faults that a pool has until the next crash; each is the number of operations until it strikes, −1 never. */
 export interface DiskFaults {
   syncFails: number;
@@ -54,6 +57,8 @@ export class SimDisk {
   readonly #files = new Map<number, SimFile>();
   #version = 1;
   failed = false;
+  /** a failed sync is not for good (planted) */
+  forgives = false;
   faults: DiskFaults = { ...NO_FAULTS };
   /** free bytes of the file system below a thin pool */
   freeBytes = Number.MAX_SAFE_INTEGER / 2;
@@ -111,11 +116,16 @@ export class SimDisk {
   /** 0 or errno. `out` gets one number per sector. */
   read(address: number, out: Uint32Array, from: number, sectors: number): number {
     if (this.#strikes('readEio')) return EIO;
+    this.peek(address, out, from, sectors);
+    return 0;
+  }
+
+  /** What a read would find, whatever is broken. */
+  peek(address: number, out: Uint32Array, from: number, sectors: number): void {
     const file = this.#file(address, sectors * SECTOR);
     const first = (address / SECTOR) % this.fileSectors;
     const blank = this.#blank;
     for (let i = 0; i < sectors; i++) out[from + i] = file.cache.get(first + i) ?? file.durable.get(first + i) ?? blank;
-    return 0;
   }
 
   /** 0 or errno; when it fails, some of it may have been written. */
@@ -186,11 +196,20 @@ export class SimDisk {
   }
 
   #syncFailed(file: SimFile): void {
-    this.failed = true;
+    this.failed = !this.forgives;
     this.tainted = true;
     // the kernel says once that it lost them and keeps them as clean pages
     for (const pending of file.pending.values())
       for (const version of pending.versions) if (this.rng.chance(0.7)) file.lost.add(version);
+  }
+
+  /** The medium changes what a sector holds; it was durable. */
+  rot(address: number, value: number): void {
+    const file = this.#file(address, SECTOR);
+    const sector = (address / SECTOR) % this.fileSectors;
+    file.cache.delete(sector);
+    file.pending.delete(sector);
+    file.durable.set(sector, value);
   }
 
   /** The machine loses power. */

@@ -6,18 +6,36 @@
  * covers, or anything later.
  */
 
+import { ROT_MIN } from './disk.ts';
+
+/** A sector that nobody can say anything of: quarantine answered EIO. */
+export const UNREADABLE = 0xffffffff;
+
+/** Rot, or a copy of it, or what quarantine keeps from being read. */
+export function isWild(value: number): boolean {
+  return value >= ROT_MIN;
+}
+
 /** Something that changes sectors [from, from + count). */
 export interface Write {
   from: number;
   count: number;
   /** value of the first sector, the next ones count up; 0: zeroes */
   base: number;
+  /** the value is `base` again after so many sectors; 0: never, and nobody else writes these values */
+  cycle: number;
   /** when it was asked */
   issued: number;
   /** when it was answered; Infinity: not yet */
   answered: number;
   /** answered with an error: each sector may be old or new */
   failed: boolean;
+}
+
+/** What a write leaves in the sector `i` sectors after its first. */
+export function writtenBy(write: Write, i: number): number {
+  if (write.base === 0) return 0;
+  return write.base + (write.cycle === 0 ? i : i % write.cycle);
 }
 
 const BEFORE_ALL = -1;
@@ -74,7 +92,7 @@ export class Content {
         cell = { values: [0], writes: [null], durable: 0 };
         this.#cells.set(sector, cell);
       }
-      this.#add(sector, cell, write.base + i, write);
+      this.#add(sector, cell, writtenBy(write, i), write);
     }
   }
 
@@ -127,6 +145,7 @@ export class Content {
     for (let i = 0; i < found.length; i++) {
       const cell = this.#cells.get(from + i);
       const value = found[i];
+      if (isWild(value)) continue;
       if (cell === undefined) {
         if (value !== 0) throw new Mismatch(`sector ${from + i} reads ${value}, was never written`);
         continue;
@@ -164,11 +183,29 @@ export class Content {
   survived(found: ReadonlyMap<number, number>, powerCut: boolean, now: number): void {
     for (const [sector, cell] of this.#cells) {
       const value = found.get(sector) ?? 0;
+      if (isWild(value)) {
+        // any that the crash may have left, if it is ever found again
+        const writes = cell.writes.slice(cell.durable).map((write) => write && { ...write, failed: true });
+        this.#cells.set(sector, {
+          values: cell.values.slice(cell.durable),
+          writes: [null, ...writes.slice(1)],
+          durable: 0,
+        });
+        continue;
+      }
       if (powerCut || cell.values.length === 1) {
         this.#cells.set(sector, { values: [value], writes: [null], durable: 0 });
         this.#open.delete(sector);
       } else {
-        const write: Write = { from: sector, count: 1, base: value, issued: now, answered: now, failed: false };
+        const write: Write = {
+          from: sector,
+          count: 1,
+          base: value,
+          cycle: 0,
+          issued: now,
+          answered: now,
+          failed: false,
+        };
         this.#add(sector, cell, value, write);
       }
     }
@@ -226,26 +263,28 @@ export class Frozen {
     return this.#may === null ? this.#is.keys() : this.#may.keys();
   }
 
-  /** Checks a whole reading; the first one decides what it is from then on. */
+  /** Checks a whole reading; the first one without rot decides what it is from then on. */
   read(found: ReadonlyMap<number, number>): void {
     if (this.#may !== null) {
       this.#decide(found, this.#may);
       return;
     }
     for (const [sector, value] of found)
-      if ((this.#is.get(sector) ?? 0) !== value)
+      if (!isWild(value) && (this.#is.get(sector) ?? 0) !== value)
         throw new Mismatch(`sector ${sector} of a snapshot was ${this.#is.get(sector) ?? 0} and reads ${value}`);
     for (const [sector, value] of this.#is)
       if (!found.has(sector)) throw new Mismatch(`sector ${sector} of a snapshot was ${value} and reads 0`);
   }
 
   #decide(found: ReadonlyMap<number, number>, may: Map<number, number[]>): void {
+    const wild = [...found.values()].some(isWild);
     for (const [sector, value] of found)
-      if (!(may.get(sector) ?? [0]).includes(value))
+      if (!isWild(value) && !(may.get(sector) ?? [0]).includes(value))
         throw new Mismatch(`sector ${sector} of a snapshot reads ${value}, may be ${may.get(sector) ?? [0]}`);
     for (const [sector, values] of may)
-      if (!values.includes(found.get(sector) ?? 0))
+      if (!isWild(found.get(sector) ?? 0) && !values.includes(found.get(sector) ?? 0))
         throw new Mismatch(`sector ${sector} of a snapshot reads ${found.get(sector) ?? 0}, may be ${values}`);
+    if (wild) return;
     this.#consistent(found, may);
     for (const [sector, value] of found) this.#is.set(sector, value);
     this.#may = null;
@@ -255,11 +294,11 @@ export class Frozen {
   #consistent(found: ReadonlyMap<number, number>, may: Map<number, number[]>): void {
     let latest = BEFORE_ALL;
     for (const write of this.window) {
-      if (write.base === 0 || write.issued <= latest) continue;
+      if (write.base === 0 || write.cycle !== 0 || write.issued <= latest) continue;
       for (let i = 0; i < write.count; i++) if (found.get(write.from + i) === write.base + i) latest = write.issued;
     }
     for (const write of this.window) {
-      if (write.base === 0 || write.failed || write.answered >= latest) continue;
+      if (write.base === 0 || write.cycle !== 0 || write.failed || write.answered >= latest) continue;
       for (let i = 0; i < write.count; i++) {
         const values = may.get(write.from + i) ?? [0];
         const at = values.indexOf(write.base + i);

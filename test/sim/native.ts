@@ -108,6 +108,8 @@ export class SimNative implements Used {
   #epoch = 1;
   /** how fast the clock runs */
   time = 1;
+  /** share of the block I/O that takes long */
+  slowShare = 0.1;
 
   constructor(
     readonly shape: CoreShape,
@@ -497,7 +499,7 @@ class SyncJob implements Job {
     }
     for (const file of this.#unsynced) native.markFile(0, volume, file);
     const failedAt = native.recordAt(volume) + VolumeRecord.failed / 4;
-    if (this.#error !== 0) native.words[failedAt] ||= this.#error;
+    if (this.#error !== 0 && !native.bugs.has('sync-retried')) native.words[failedAt] ||= this.#error;
     const finished = this.#current;
     const error = this.#error;
     const again = this.next.length > 0;

@@ -14,9 +14,13 @@ const FOLDER = path.join(import.meta.dirname, '../../build/sim-mutants', String(
 /** The longest hunt is a few seconds on an idle machine. */
 const TIMEOUT_MS = 300_000;
 
-/** What the first seed that fails says; null when none does. */
-function hunt(options: SimulationOptions): string | null {
-  for (let seed = 1; seed <= SEEDS; seed++) {
+/** Where the hunt for those begins that few seeds find. */
+const BEGIN: Partial<Record<SimulatedBug, number>> = { 'sync-retried': 29, 'quarantine-ignored': 10 };
+
+/** What the first seed from `first` on that fails says; null when none of all does. */
+function hunt(options: SimulationOptions, first = 1): string | null {
+  for (let i = 0; i < SEEDS; i++) {
+    const seed = 1 + ((first - 1 + i) % SEEDS);
     try {
       new Simulation(seed, { steps: STEPS, ...options }).run();
     } catch (error) {
@@ -33,7 +37,7 @@ afterAll(() => fs.rmSync(FOLDER, { recursive: true, force: true }));
 describe('a bug in what surrounds the engine is found', () => {
   for (const bug of Object.keys(SIMULATED_BUGS) as SimulatedBug[])
     it(`${bug}: ${SIMULATED_BUGS[bug]}`, { timeout: TIMEOUT_MS }, () => {
-      expect(hunt({ bugs: new Set([bug]) })).not.toBeNull();
+      expect(hunt({ bugs: new Set([bug]) }, BEGIN[bug])).not.toBeNull();
     });
 });
 
@@ -45,6 +49,6 @@ describe('a bug in the engine is found', () => {
   for (const [i, mutant] of MUTANTS.entries())
     it(`invariant ${mutant.invariant}: ${mutant.name}`, { timeout: TIMEOUT_MS }, async () => {
       const engine = await mutate(mutant, path.join(FOLDER, String(i)));
-      expect(hunt({ engine })).not.toBeNull();
+      expect(hunt({ engine }, mutant.seed)).not.toBeNull();
     });
 });

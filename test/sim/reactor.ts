@@ -32,6 +32,7 @@ import type { Rng } from './rng.ts';
 const TWO32 = 2 ** 32;
 const VALUE_HI_MASK = 0xffff;
 const EXCLUSIVE_BIT = 0x80000000;
+const BAD_BIT = 0x20000000;
 /** what a reactor publishes that holds nothing */
 const EPOCH_IDLE = Number.POSITIVE_INFINITY;
 /** as in volume_peer.h */
@@ -39,8 +40,7 @@ const IO_BYTES_MAX = 1 << 20;
 const LOAD_LEAVES_MAX = 64;
 const RETRIES_MAX = 1000;
 const ECANCELED = 125;
-/** I/O that takes long enough for what it looked up to be given up, freed and used again meanwhile. */
-const SLOW_SHARE = 0.1;
+/** Some I/O takes long enough for what it looked up to be given up, freed and used again meanwhile. */
 const SLOW_MS = [200, 2000, 10_000];
 export const ENOTSUP = 95;
 
@@ -129,7 +129,7 @@ interface Target {
 }
 
 interface Span {
-  place: 'missing' | 'zero' | 'data' | 'in place' | 'fault';
+  place: 'missing' | 'zero' | 'data' | 'bad' | 'in place' | 'fault';
   length: number;
   address: number;
 }
@@ -356,7 +356,7 @@ export class SimReactor {
     work.step = step;
     const due =
       this.native.clock.now() +
-      (this.rng.chance(SLOW_SHARE) ? this.rng.int(this.rng.pick(SLOW_MS)) * this.native.time : 0);
+      (this.rng.chance(this.native.slowShare) ? this.rng.int(this.rng.pick(SLOW_MS)) * this.native.time : 0);
     this.#ios.push({ work, epoch: this.#epoch, run, error: 0, address, length, due });
   }
 
@@ -368,8 +368,8 @@ export class SimReactor {
       this.#releaseWork(work);
     } else if (work.step === 'in place') {
       // also after an error: some of it may have been written
-      this.#markWritten(target, io.address);
-      this.native.admit(work.volume, this.id, work.generation, -1);
+      if (!this.bugs.has('write-not-marked')) this.#markWritten(target, io.address);
+      if (!this.bugs.has('write-not-admitted')) this.native.admit(work.volume, this.id, work.generation, -1);
       if (io.error !== 0) SimReactor.#fail(work.request, io.error);
       work.cursor = work.pieceEnd;
       this.#driveWork(work);
@@ -406,6 +406,10 @@ export class SimReactor {
     return this.native.words[at] + (this.native.words[at + 1] & VALUE_HI_MASK) * TWO32;
   }
 
+  #isBad(frame: number, index: number): boolean {
+    return (this.native.words[this.native.frameAt(frame) + index * 2 + 1] & BAD_BIT) !== 0;
+  }
+
   #readSpan(target: Target, cursor: number, end: number): Span {
     const block = Math.floor(cursor / target.blockBytes);
     const frame = this.native.find(target.volume, Math.floor(block / PAGE_ENTRIES));
@@ -416,10 +420,12 @@ export class SimReactor {
     let index = block % PAGE_ENTRIES;
     let length = target.blockBytes - inside;
     const first = this.#entry(frame, index);
+    if (this.#isBad(frame, index) && !this.bugs.has('quarantine-ignored'))
+      return { place: 'bad', length: Math.min(length, most), address: 0 };
     let expected = first;
     while (length < most && ++index < PAGE_ENTRIES) {
       if (first !== 0) expected++;
-      if (this.#entry(frame, index) !== expected) break;
+      if (this.#entry(frame, index) !== expected || this.#isBad(frame, index)) break;
       length += target.blockBytes;
     }
     length = Math.min(length, most);
@@ -489,6 +495,10 @@ export class SimReactor {
       if (this.rng.chance(0.05)) return this.#putOff(request);
       const span = this.#readSpan(target, request.cursor, end);
       if (span.place === 'missing') return this.#loadAndPark(request, target, request.cursor, end);
+      if (span.place === 'bad') {
+        SimReactor.#fail(request, EIO);
+        return 'finished';
+      }
       const from = (request.cursor - request.offset) / SECTOR;
       const count = span.length / SECTOR;
       if (span.place === 'zero') {
@@ -592,7 +602,7 @@ export class SimReactor {
   #startInPlace(work: Work, target: Target, span: Span, generation: number, durable: boolean): void {
     work.generation = generation;
     work.pieceEnd = work.cursor + span.length;
-    this.native.admit(work.volume, this.id, generation, 1);
+    if (!this.bugs.has('write-not-admitted')) this.native.admit(work.volume, this.id, generation, 1);
     const { from, at, sectors } = this.#sourceOf(work.request, work.cursor, span.length);
     this.#startIo(work, 'in place', span.address, span.length, () =>
       durable
@@ -824,7 +834,7 @@ export class SimReactor {
       const edgeEnd = Math.min(end, request.cursor - inside + blockBytes);
       const span = this.#readSpan(target, request.cursor, edgeEnd);
       if (span.place === 'missing') return this.#loadAndPark(request, target, request.cursor, edgeEnd);
-      if (span.place === 'data' || keepSlots) {
+      if (span.place !== 'zero' || keepSlots) {
         const work = this.#takeWork(request, 'map write');
         work.cursor = request.cursor;
         work.end = edgeEnd;
@@ -850,7 +860,7 @@ export class SimReactor {
       if (at === request.offset ? !head : !tail) continue;
       const span = this.#readSpan(target, at, at + SECTOR);
       if (span.place === 'missing') return this.#loadAndPark(request, target, at, at + SECTOR);
-      if (span.place === 'data') {
+      if (span.place !== 'zero') {
         SimReactor.#fail(request, ENOTSUP);
         return 'finished';
       }

@@ -108,12 +108,13 @@ export class Simulation {
     this.workload.begin();
     while (world.steps < stepsMax) {
       const length = rng.pick([50, 400, 1500, 4000]) * (0.5 + rng.next());
+      const leave = rng.pick([0.02, 0.02, 0.001]);
       const faultAt = rng.chance(0.35) ? rng.int(length) : -1;
       let died = false;
       for (let i = 0; i < length && !died; i++) {
         if (i === faultAt) breakSomething(world);
         died = world.step();
-        if (world.disks.some((disk) => disk.failed) && rng.chance(0.02)) break;
+        if (world.disks.some((disk) => disk.failed) && rng.chance(leave)) break;
       }
       if (!died && !world.faulty && rng.chance(0.15) && this.workload.quiesce(END_STEPS_MAX) && world.stop())
         this.#next(true);
@@ -139,6 +140,10 @@ export class Simulation {
   #end(): void {
     const { world, workload } = this;
     this.#next(false);
+    if (world.rng.chance(0.7)) {
+      if (!workload.sealAll(END_STEPS_MAX)) world.fail('it died while everything was being sealed');
+      if (world.rng.chance(0.5)) this.#next(false);
+    }
     if (!workload.drain(END_STEPS_MAX)) world.fail('it died while everything was being deleted');
     if (!workload.quiesce(END_STEPS_MAX) || !world.stop()) world.fail('it died while it was being stopped');
     workload.ended(true, true);

@@ -6,7 +6,7 @@ import Database from 'better-sqlite3';
 import type { Channel } from '../../src/xseg/mapper/channel.ts';
 import type { Native } from '../../src/xseg/native.ts';
 import type { CommitBatch, CommitResult, PoolRow } from '../../src/xseg/store/batch.ts';
-import { Committer } from '../../src/xseg/store/committer.ts';
+import type { Committer } from '../../src/xseg/store/committer.ts';
 import { StoreReader } from '../../src/xseg/store/reader.ts';
 import { createTables } from '../../src/xseg/store/schema.ts';
 import type { Bugs } from './bugs.ts';
@@ -29,17 +29,20 @@ export class SimStore {
   failsAfter = -1;
   commits = 0;
   batches = 0;
+  /** the committer of an earlier life that does not know that it is over, and its batches */
+  #former: { committer: Committer; queue: CommitBatch[] } | null = null;
   #lostOne = false;
   #leaked = 0;
 
   constructor(
     readonly rng: Rng,
     readonly bugs: Bugs,
+    readonly Writer: typeof Committer,
     readonly native: Pick<Native, 'ensureFile'>,
   ) {
     createTables(this.db);
     this.reader = new StoreReader(this.db);
-    this.#committer = new Committer(this.db);
+    this.#committer = new Writer(this.db);
   }
 
   addPool(row: PoolRow): void {
@@ -69,6 +72,10 @@ export class SimStore {
 
   /** One step of the committer's thread: some batches become durable, or some answers go out. */
   step(): void {
+    if (this.#former !== null && this.rng.chance(0.03)) {
+      this.#formerStep(this.#former);
+      return;
+    }
     if (this.#answers.length > 0 && (this.#queue.length === 0 || this.rng.chance(0.6))) {
       this.#inbox.push(...this.#answers.splice(0, 1 + this.rng.int(this.#answers.length)));
       return;
@@ -142,7 +149,7 @@ export class SimStore {
   }
 
   /** What waits is lost, but for a start of it that may just have become durable. */
-  crash(): void {
+  crash(powerCut: boolean): void {
     const { bugs, rng } = this;
     if (this.#queue.length > 0 && this.failsAfter !== 0 && rng.chance(0.3)) {
       const some = this.#queue.splice(0, 1 + rng.int(this.#queue.length));
@@ -160,14 +167,34 @@ export class SimStore {
         : { pages: [], pageRefs: [], slotRefs: [] };
       this.#apply([{ ...torn, ...half }]);
     }
+    this.#goesOn(powerCut);
     this.#queue = [];
     this.#answers = [];
     this.#inbox = [];
     this.failsAfter = -1;
-    this.#committer = new Committer(this.db);
+    this.#committer = new this.Writer(this.db);
     if (bugs.has('page-rots')) this.#rot();
     if (bugs.has('group-forgets-active'))
       this.db.prepare('UPDATE slot_group SET state = 0, dirty = zeroblob(length(bitmap)) WHERE state = 1').run();
+  }
+
+  /** The next daemon takes over from one that was given up and is not dead: what that had to commit it still will try. */
+  #goesOn(powerCut: boolean): void {
+    this.#former = null;
+    if (powerCut || this.#queue.length === 0 || this.failsAfter === 0 || this.rng.chance(0.3)) return;
+    this.#former = { committer: this.#committer, queue: this.#queue };
+  }
+
+  #formerStep(former: { committer: Committer; queue: CommitBatch[] }): void {
+    const some = former.queue.splice(0, 1 + this.rng.int(former.queue.length));
+    if (former.queue.length === 0) this.#former = null;
+    try {
+      former.committer.apply(some);
+    } catch (error) {
+      // it hears that it is no more the one who writes, and ends
+      this.#former = null;
+      if ((error as { code?: string }).code !== 'STALE_LEASE') throw error;
+    }
   }
 
   #rot(): void {

@@ -4,11 +4,12 @@
  */
 
 import { EXTENT_HOLE } from '../../src/xseg/layout.gen.ts';
-import { ENOSPC } from '../../src/xseg/mapper/errors.ts';
+import { EIO, ENOSPC } from '../../src/xseg/mapper/errors.ts';
 import type { ControlReply } from '../../src/xseg/mapper/mapper.ts';
 import type { SnapshotInfo, VolumeInfo } from '../../src/xseg/types.ts';
-import { SECTOR } from './disk.ts';
-import { Content, Frozen, Mismatch, type Write } from './model.ts';
+import { ROT_MIN, SECTOR } from './disk.ts';
+import { expectedHash } from './expected-hash.ts';
+import { Content, Frozen, isWild, Mismatch, UNREADABLE, type Write, writtenBy } from './model.ts';
 import { type ClientRequest, ENOTSUP, type Op } from './reactor.ts';
 import type { Flow, Wait, World } from './world.ts';
 
@@ -23,6 +24,9 @@ const READ_SECTORS = 512;
 const WHOLE_SECTORS_MAX = 16384;
 const WINDOWS = 4;
 const WINDOW_BLOCKS = 32;
+/** Values that many writes have: so many blocks of bytes that are all over the place. */
+const PATTERN_MIN = 0xc0000000;
+const PATTERNS = 6;
 
 /** Sectors [from, to). */
 interface Range {
@@ -36,6 +40,9 @@ interface Snap {
   /** false: a crash decides whether it exists */
   certain: boolean;
   busy: boolean;
+  /** of the whole, once it is sealed; and the step at which that was seen */
+  hash: string | null;
+  sealedAt: number;
 }
 
 class Volume {
@@ -99,7 +106,9 @@ type Wishes = Record<
   | 'dropSnapshot'
   | 'drop'
   | 'verify'
-  | 'flushAll',
+  | 'flushAll'
+  | 'setPool'
+  | 'rot',
   number
 >;
 
@@ -109,12 +118,18 @@ export class Workload {
   #names = 0;
   #wishes!: Wishes;
   #kinds!: (keyof Wishes)[];
+  /** share of the writes that write what others wrote */
+  #equal = 0;
   /** no new work: everything is being deleted */
   #draining = false;
   /** nobody has said yet what there is */
   #taking = false;
 
+  /** false: snapshots are sealed at the end only, all at once */
+  readonly #sealsEarly: boolean;
+
   constructor(readonly world: World) {
+    this.#sealsEarly = world.rng.chance(0.6);
     world.workload = () => this.#something();
   }
 
@@ -143,7 +158,10 @@ export class Workload {
       drop: 1 * much(),
       verify: 1 * much(),
       flushAll: 0.2 * much(),
+      setPool: 0.5 * much(),
+      rot: rng.chance(0.1) ? 0.3 : 0,
     };
+    this.#equal = rng.pick([0, 0.2, 0.7]);
     this.#kinds = Object.keys(this.#wishes) as (keyof Wishes)[];
     for (const volume of this.volumes) {
       volume.handle = -1;
@@ -206,6 +224,7 @@ export class Workload {
       if (!this.volumes.some((v) => v.name === info.volume && v.snaps.has(info.snapshot)))
         this.world.fail(`snapshot ${info.name} is there and was deleted`);
     this.#taking = false;
+    if (this.world.rng.chance(0.5)) this.world.spawn(this.#setPool());
   }
 
   /** Reads all of a volume and its snapshots after a crash. */
@@ -238,16 +257,24 @@ export class Workload {
 
   #differs(content: Content, found: Map<number, number>): string | null {
     for (const [sector, value] of found)
-      if (!content.afterCrash(sector).includes(value))
+      if (!isWild(value) && !content.afterCrash(sector).includes(value))
         return `sector ${sector} reads ${value}, may be ${content.afterCrash(sector)}`;
-    for (const sector of content.sectors())
-      if (!content.afterCrash(sector).includes(found.get(sector) ?? 0))
-        return `sector ${sector} reads ${found.get(sector) ?? 0}, may be ${content.afterCrash(sector)}`;
+    for (const sector of content.sectors()) {
+      const value = found.get(sector) ?? 0;
+      if (!isWild(value) && !content.afterCrash(sector).includes(value))
+        return `sector ${sector} reads ${value}, may be ${content.afterCrash(sector)}`;
+    }
     return null;
   }
 
-  /** Reads the windows of a resource; `found` gets what is not zero. */
-  *#readAll(name: string, windows: Range[], size: number, found: Map<number, number>): Generator<Wait, boolean, never> {
+  /** Reads the windows of a resource; `found` gets what is not zero, `seen` what there was and when it was asked. */
+  *#readAll(
+    name: string,
+    windows: Range[],
+    size: number,
+    found: Map<number, number>,
+    seen?: (sectors: Uint32Array, asked: number) => void,
+  ): Generator<Wait, boolean, never> {
     const reply = (yield this.world.call('open', name)) as ControlReply;
     if (reply.error !== undefined) {
       this.#expect(reply, []);
@@ -259,15 +286,19 @@ export class Workload {
       for (let at = window.from; at < Math.min(window.to, size / SECTOR); at += READ_SECTORS) {
         const count = Math.min(READ_SECTORS, window.to - at, size / SECTOR - at);
         const read = this.#request('read', handle, at, count);
+        const asked = this.world.steps;
         yield (resume) => {
           read.done = resume as unknown as ClientRequest['done'];
           this.world.submit(this.world.rng.int(8), read);
         };
         if (read.error !== 0) {
           this.#expectErrno(read, 'read of everything');
-          good = false;
+          // a block in quarantine stays unreadable; what else cannot be read now, the next life reads
+          if (this.world.rotten && !this.world.faulty) read.sectors.fill(UNREADABLE);
+          else good = false;
         }
         for (let i = 0; i < count; i++) if (read.sectors[i] !== 0) found.set(at + i, read.sectors[i]);
+        if (this.world.rotten) seen?.(read.sectors, asked);
       }
     }
     if (good && windows.length > 1) yield* this.#nothingElse(name, handle, windows, size);
@@ -302,14 +333,46 @@ export class Workload {
 
   *#verify(volume: Volume, snap: Snap): Generator<Wait, void, never> {
     const found = new Map<number, number>();
-    const good = yield* this.#readAll(`${volume.name}@${snap.name}`, volume.windows, snap.frozen.size, found);
+    const name = `${volume.name}@${snap.name}`;
+    const good = yield* this.#readAll(name, volume.windows, snap.frozen.size, found, (sectors, asked) =>
+      this.#unrotten(name, snap, sectors, asked),
+    );
     if (!good) return;
     try {
       snap.frozen.read(found);
     } catch (error) {
       if (!(error instanceof Mismatch)) throw error;
-      this.world.fail(`${volume.name}@${snap.name}: ${error.message}`, error);
+      this.world.fail(`${name}: ${error.message}`, error);
     }
+    yield* this.#sealed(volume, snap);
+  }
+
+  /** What scrubbing found of a snapshot that was sealed when it rotted is never read again (invariant 8). */
+  #unrotten(name: string, snap: Snap, sectors: Uint32Array, asked: number): void {
+    for (const value of sectors) {
+      if (!isWild(value) || value === UNREADABLE) continue;
+      const { at, condemned } = this.world.rots[value - ROT_MIN];
+      if (snap.sealedAt < at && condemned < asked) this.world.fail(`${name} shows rot that was found before`);
+    }
+  }
+
+  /** The hash of the whole, once there is one, is that of what the snapshot holds, and stays. */
+  *#sealed(volume: Volume, snap: Snap): Generator<Wait, void, never> {
+    const name = `${volume.name}@${snap.name}`;
+    const reply = (yield this.world.call('showSnapshot', name)) as ControlReply;
+    if (reply.error !== undefined) {
+      this.#expect(reply, []);
+      return;
+    }
+    const { hash } = reply.value as SnapshotInfo;
+    if (snap.hash !== null && hash !== snap.hash) this.world.fail(`${name} had the hash ${snap.hash}, has ${hash}`);
+    if (hash === null || snap.hash !== null || !snap.frozen.known) return;
+    // what rotted before it was sealed has a hash of its own
+    const shift = this.world.disks[volume.pool].row.block_shift;
+    const wanted = expectedHash(snap.frozen.values, snap.frozen.size, shift);
+    if (!this.world.rotten && hash !== wanted) this.world.fail(`${name} has the hash ${hash}, holds ${wanted}`);
+    snap.hash = hash;
+    snap.sealedAt = this.world.steps;
   }
 
   // ---- errors
@@ -328,6 +391,7 @@ export class Workload {
   }
 
   #expectErrno(request: ClientRequest, what: string): void {
+    if (request.error === EIO && this.world.rotten) return;
     if (!this.world.faulty) this.world.fail(`${what} at ${request.offset}+${request.length}: errno ${request.error}`);
   }
 
@@ -362,6 +426,14 @@ export class Workload {
     const kind = this.#kinds[rng.weighted(Object.values(this.#wishes))];
     if (kind === 'create' || this.volumes.length === 0) {
       if (this.volumes.length < VOLUMES_MAX && (kind === 'create' || world.inFlight === 0)) world.spawn(this.#create());
+      return;
+    }
+    if (kind === 'setPool') {
+      world.spawn(this.#setPool());
+      return;
+    }
+    if (kind === 'rot') {
+      this.#rot();
       return;
     }
     if (kind === 'flushAll') {
@@ -448,15 +520,13 @@ export class Workload {
     const write: Write = {
       from: range.from,
       count,
-      base: op === 'write' ? this.#nextValue : 0,
+      base: 0,
+      cycle: 0,
       issued: world.steps,
       answered: Number.POSITIVE_INFINITY,
       failed: false,
     };
-    if (op === 'write') {
-      for (let i = 0; i < count; i++) request.sectors[i] = this.#nextValue + i;
-      this.#nextValue += count;
-    }
+    if (op === 'write') this.#fill(write, request.sectors, 2 ** world.disks[volume.pool].row.block_shift / SECTOR);
     const { content, resizes } = volume;
     content.issue(write);
     volume.writes.add(write);
@@ -482,16 +552,51 @@ export class Workload {
     world.submit(rng.int(8), request);
   }
 
+  /** What is written: something new, or what others write too, or zeroes. */
+  #fill(write: Write, sectors: Uint32Array, block: number): void {
+    const { rng } = this.world;
+    if (rng.chance(this.#equal)) {
+      if (rng.chance(0.1)) return;
+      write.cycle = block;
+      // blocks that begin anywhere else hold something else
+      write.base = PATTERN_MIN + rng.int(PATTERNS) * 2 ** 20 + (write.from % block) * 2 ** 10;
+    } else {
+      write.base = this.#nextValue;
+      this.#nextValue += write.count;
+    }
+    for (let i = 0; i < sectors.length; i++) sectors[i] = writtenBy(write, i);
+  }
+
   #mayBeFull(volume: Volume): boolean {
     return this.world.disks[volume.pool].row.size > 0;
   }
 
   #read(volume: Volume): void {
+    const { content } = volume;
+    this.#observe(volume, 'read', (request, from, issued) => content.checkRead(request.sectors, from, issued));
+  }
+
+  /** What is called a hole reads as zeroes. */
+  #status(volume: Volume): void {
+    if (volume.limit !== Number.POSITIVE_INFINITY) return;
+    const { content } = volume;
+    this.#observe(volume, 'status', (request, from, issued) => {
+      let at = from;
+      for (let i = 0; i < request.extents.length; i += 2) {
+        const count = request.extents[i] / SECTOR;
+        if ((request.extents[i + 1] & EXTENT_HOLE) !== 0) content.checkRead(new Uint32Array(count), at, issued);
+        at += count;
+      }
+    });
+  }
+
+  /** A request that changes nothing: `check` says by a Mismatch that its answer cannot be. */
+  #observe(volume: Volume, op: Op, check: (request: ClientRequest, from: number, issued: number) => void): void {
     if (!this.#usable(volume)) return;
     const range = this.#place(volume);
     if (range === null) return;
     const { world } = this;
-    const request = this.#request('read', volume.handle, range.from, range.to - range.from);
+    const request = this.#request(op, volume.handle, range.from, range.to - range.from);
     const issued = world.steps;
     const { content, resizes } = volume;
     content.observers++;
@@ -501,14 +606,14 @@ export class Workload {
       content.observers--;
       if (volume.resizes !== resizes) return;
       if (request.error !== 0) {
-        this.#expectErrno(request, `read of ${volume.name}`);
+        this.#expectErrno(request, `${op} of ${volume.name}`);
         return;
       }
       try {
-        content.checkRead(request.sectors, range.from, issued);
+        check(request, range.from, issued);
       } catch (error) {
         if (!(error instanceof Mismatch)) throw error;
-        world.fail(`read of ${volume.name}: ${error.message}`, error);
+        world.fail(`${op} of ${volume.name}: ${error.message}`, error);
       }
     };
     world.submit(world.rng.int(8), request);
@@ -527,42 +632,6 @@ export class Workload {
       world.say(() => `flush ${volume.name} of ${issued} answered ${request.error}`);
       if (request.error === 0) content.flushed(issued);
       else this.#expectErrno(request, `flush of ${volume.name}`);
-    };
-    world.submit(world.rng.int(8), request);
-  }
-
-  /** What is called a hole reads as zeroes. */
-  #status(volume: Volume): void {
-    if (!this.#usable(volume) || volume.limit !== Number.POSITIVE_INFINITY) return;
-    const range = this.#place(volume);
-    if (range === null) return;
-    const { world } = this;
-    const request = this.#request('status', volume.handle, range.from, range.to - range.from);
-    const issued = world.steps;
-    const { content, resizes } = volume;
-    content.observers++;
-    volume.requests++;
-    request.done = () => {
-      volume.requests--;
-      content.observers--;
-      if (volume.resizes !== resizes) return;
-      if (request.error !== 0) {
-        this.#expectErrno(request, `status of ${volume.name}`);
-        return;
-      }
-      let at = range.from;
-      for (let i = 0; i < request.extents.length; i += 2) {
-        const count = request.extents[i] / SECTOR;
-        if ((request.extents[i + 1] & EXTENT_HOLE) !== 0) {
-          try {
-            content.checkRead(new Uint32Array(count), at, issued);
-          } catch (error) {
-            if (!(error instanceof Mismatch)) throw error;
-            world.fail(`${volume.name}: what is called a hole is none: ${error.message}`, error);
-          }
-        }
-        at += count;
-      }
     };
     world.submit(world.rng.int(8), request);
   }
@@ -649,7 +718,8 @@ export class Workload {
     const asked = world.steps;
     volume.window = [...volume.writes];
     // after a crash it may be there, with what it may have by then
-    const pending: Snap = { name, frozen: new Frozen(content.size, new Map(), []), certain: false, busy: true };
+    const frozen = new Frozen(content.size, new Map(), []);
+    const pending: Snap = { name, frozen, certain: false, busy: true, hash: null, sealedAt: Number.POSITIVE_INFINITY };
     volume.snaps.set(name, pending);
     this.#unfinished.set(pending, () => {
       pending.frozen = new Frozen(content.size, content.snapshot(asked), volume.window ?? []);
@@ -738,6 +808,7 @@ export class Workload {
         from: small,
         count: before / SECTOR - small,
         base: 0,
+        cycle: 0,
         issued: this.world.steps,
         answered: Number.POSITIVE_INFINITY,
         failed: true,
@@ -799,6 +870,26 @@ export class Workload {
     this.volumes.splice(this.volumes.indexOf(volume), 1);
   }
 
+  /** Sealing and scrubbing of a pool: on and off, fast and slow. */
+  *#setPool(): Flow {
+    const { rng, disks } = this.world;
+    const reply = (yield this.world.call('setPool', 1 + rng.int(disks.length), {
+      seal: this.#sealsEarly && rng.chance(0.9),
+      sealPaused: rng.chance(0.15),
+      sealRate: rng.pick([0, 0, 0, 2 ** 22]),
+      scrubRate: rng.pick([0, 0, 2 ** 20, 2 ** 26]),
+    })) as ControlReply;
+    this.#expect(reply, []);
+  }
+
+  /** A sealed block rots, and mostly somebody scrubs soon. */
+  #rot(): void {
+    const { world } = this;
+    if (!world.rot() || world.rng.chance(0.2)) return;
+    const { pool } = world.rots[world.rots.length - 1];
+    world.spawn(this.#one(world.call('setPool', pool, { scrubRate: 2 ** 26 })));
+  }
+
   *#flushAll(): Flow {
     const issued = this.world.steps;
     // those that nobody has open may have nothing in the mapper that could be flushed
@@ -822,6 +913,45 @@ export class Workload {
     } finally {
       this.#draining = false;
     }
+  }
+
+  /** With nobody at work every snapshot becomes sealed, and new equal blocks end in one slot. False: it died meanwhile. */
+  sealAll(stepsMax: number): boolean {
+    const { world } = this;
+    const { reader, db } = world.store;
+    this.#draining = true;
+    const until = (done: () => boolean, what: string): boolean => {
+      for (let i = 0; !done(); i++) {
+        if (i > stepsMax) world.fail(`${what}, which does not end`);
+        if (world.step()) return false;
+      }
+      return true;
+    };
+    const busy = () => this.volumes.some((v) => v.busy || [...v.snaps.values()].some((s) => s.busy));
+    const queued = () => (db.prepare('SELECT count(*) AS n FROM release').get() as { n: number }).n;
+    if (!until(() => !busy() && world.inFlight === 0, 'what was asked is waited for')) return false;
+    world.slowClock();
+    if (!until(() => queued() === 0, 'space is freed')) return false;
+    const before = this.#twice();
+    for (const { row } of world.disks)
+      world.spawn(this.#one(world.call('setPool', row.id, { seal: true, sealPaused: false, sealRate: 0 })));
+    if (!until(() => world.inFlight === 0 && reader.seal.unsealed().length === 0, 'snapshots are sealed')) return false;
+    for (const hash of this.#twice())
+      if (!before.has(hash) && !world.rotten) world.fail(`two slots of the index have the hash ${hash}`);
+    for (const volume of this.volumes) for (const snap of volume.snaps.values()) world.spawn(this.#look(volume, snap));
+    if (!until(() => !busy(), 'sealed snapshots are read')) return false;
+    for (const volume of this.volumes)
+      for (const snap of volume.snaps.values())
+        if (snap.hash === null && snap.frozen.known) world.fail(`${volume.name}@${snap.name} has no hash`);
+    world.account();
+    this.#draining = false;
+    return true;
+  }
+
+  /** Hashes that more than one slot of a pool has in the index. */
+  #twice(): Set<string> {
+    const sql = `SELECT pool || ':' || hex(hash) FROM sealed WHERE bad IS NULL GROUP BY pool, hash HAVING count(*) > 1`;
+    return new Set(this.world.store.db.prepare(sql).pluck().all() as string[]);
   }
 
   /** Deletes everything, and waits until all space has come back. False: it died meanwhile. */
@@ -861,7 +991,7 @@ export class Workload {
   #leftovers(): string {
     const count = (table: string) =>
       (this.world.store.db.prepare(`SELECT count(*) AS n FROM ${table}`).get() as { n: number }).n;
-    return ['page', 'page_ref', 'slot_ref', 'release', 'resource']
+    return ['page', 'page_ref', 'slot_ref', 'release', 'resource', 'sealed', 'page_hash', 'resource_hash']
       .map((table) => [table, count(table)] as const)
       .filter(([, n]) => n > 0)
       .map(([table, n]) => `${n} × ${table}`)

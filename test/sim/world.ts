@@ -3,15 +3,22 @@
  * how time passes, what fails, and when it all crashes. What happens in it is the same for the same seed.
  */
 
+import { accountErrors, storeRows } from '../../src/xseg/accounts.ts';
 import { Check } from '../../src/xseg/check.ts';
 import type { Channel } from '../../src/xseg/mapper/channel.ts';
 import type { Clock } from '../../src/xseg/mapper/clock.ts';
 import { type ControlReply, type ControlRequest, Mapper } from '../../src/xseg/mapper/mapper.ts';
 import { loadNative, type Native } from '../../src/xseg/native.ts';
+import { HashRun } from '../../src/xseg/seal/hash-run.ts';
+import type { HashRequest } from '../../src/xseg/seal/job.ts';
+import { blockHash } from '../../src/xseg/seal/tree-hash.ts';
 import { GROUP_SEALED, type PoolRow } from '../../src/xseg/store/batch.ts';
 import { bitGet } from '../../src/xseg/store/bitmap.ts';
+import { Committer } from '../../src/xseg/store/committer.ts';
 import type { Bugs } from './bugs.ts';
-import { type CutMode, SECTOR, SimDisk } from './disk.ts';
+import { type CutMode, ROT_MIN, SECTOR, SimDisk } from './disk.ts';
+import { SimHashing } from './hashing.ts';
+import { isWild } from './model.ts';
 import { SimNative } from './native.ts';
 import type { ClientRequest } from './reactor.ts';
 import { Rng } from './rng.ts';
@@ -25,7 +32,15 @@ const TRACE_LINES_MAX = 4000;
 /** The engine under test: the daemon's own, or one with a bug. */
 export interface EngineUnderTest {
   Mapper: typeof Mapper;
+  Committer: typeof Committer;
+  HashRun: typeof HashRun;
 }
+
+const ENGINE: EngineUnderTest = { Mapper, Committer, HashRun };
+/** Crashes after which the equations of space are worked out: it takes its time. */
+const ACCOUNT_SHARE = 0.2;
+/** Logged as an error when sealed blocks have rotted. */
+const CONDEMNED = 'a sealed block does not hold what it should; reads of it answer EIO';
 
 export interface WorldOptions {
   seed: number;
@@ -55,6 +70,16 @@ export type Flow = Generator<Wait, void, never>;
 /** The daemon died of what the simulation did to it; no failure. */
 class Died extends Error {}
 
+/** A sector of a sealed block that the medium changed. */
+export interface Rot {
+  pool: number;
+  slot: number;
+  /** step */
+  at: number;
+  /** step at which scrubbing found it */
+  condemned: number;
+}
+
 interface Call {
   op: string;
   step: number;
@@ -70,6 +95,7 @@ interface Pace {
   store: number;
   face: number;
   workload: number;
+  hashing: number;
   /** how fast the clock runs */
   time: number;
 }
@@ -80,8 +106,12 @@ export class World {
   readonly disks: SimDisk[] = [];
   readonly store: SimStore;
   readonly codec: Native = loadNative();
+  readonly engine: EngineUnderTest;
   native!: SimNative;
   mapper!: Mapper;
+  hashing!: SimHashing;
+  /** what rotted: the value of the sector is ROT_MIN and the place in here */
+  readonly rots: Rot[] = [];
   /** lives of the daemon so far */
   lives = 0;
   steps = 0;
@@ -112,12 +142,15 @@ export class World {
   ) {
     this.rng = new Rng(options.seed);
     this.bugs = options.bugs ?? new Set();
-    this.store = new SimStore(this.rng, this.bugs, {
+    this.engine = options.engine ?? ENGINE;
+    this.store = new SimStore(this.rng, this.bugs, this.engine.Committer, {
       ensureFile: (_core: number, pool: number, file: number) => this.native.ensureFile(0, pool, file),
     });
     for (const row of pools) {
       this.store.addPool(row);
-      this.disks.push(new SimDisk(row, this.rng));
+      const disk = new SimDisk(row, this.rng);
+      disk.forgives = this.bugs.has('sync-retried');
+      this.disks.push(disk);
     }
   }
 
@@ -163,14 +196,28 @@ export class World {
       store: speed(),
       face: 2 * speed(),
       workload: 1.5 * speed(),
+      hashing: speed(),
       time: rng.pick([1, 1, 10, 100]),
     };
     this.native.time = this.#pace.time;
+    this.native.slowShare = rng.pick([0.02, 0.1, 0.4]);
     const face: Channel = {
       receive: () => this.#requests.shift(),
-      send: (message) => void this.#replies.push(structuredClone(message) as ControlReply),
+      send: (message) => {
+        const copy = structuredClone(message) as ControlReply | { hash: HashRequest };
+        if ('hash' in copy) this.hashing.add(copy.hash);
+        else this.#replies.push(copy);
+      },
     };
-    this.mapper = new (this.options.engine?.Mapper ?? Mapper)(
+    this.hashing = new SimHashing(
+      this.native,
+      this.store.reader.seal,
+      rng,
+      this.bugs,
+      this.engine.HashRun,
+      (ticket, result) => void this.#requests.push({ id: 0, op: 'hashed', args: [ticket, result] }),
+    );
+    this.mapper = new this.engine.Mapper(
       this.native as unknown as Native,
       {
         core: 0,
@@ -183,7 +230,8 @@ export class World {
       },
       (level, event, fields) => {
         this.say(() => `log ${level}: ${event} ${JSON.stringify(fields)}`);
-        if (level === 'error' && !this.faulty) this.fail(`the engine logged: ${event} ${JSON.stringify(fields)}`);
+        if (event === CONDEMNED) this.#condemned(fields);
+        else if (level === 'error' && !this.faulty) this.fail(`the engine logged: ${event} ${JSON.stringify(fields)}`);
       },
       (reason) => {
         this.#died = reason;
@@ -200,7 +248,7 @@ export class World {
     this.crashes++;
     this.say(() => `crash: ${powerCut ? `power cut, ${mode}` : 'killed'}`);
     for (const reactor of this.native.reactors) reactor.orphan();
-    this.store.crash();
+    this.store.crash(powerCut);
     this.#forget();
     for (const disk of this.disks) {
       if (powerCut) disk.cut(mode);
@@ -208,6 +256,65 @@ export class World {
     }
     this.check('after a crash');
     this.checkClean();
+    this.checkSealed();
+    if (this.rng.chance(ACCOUNT_SHARE)) this.account();
+  }
+
+  /** The equations of docs/format.md, on what is durable. */
+  account(): void {
+    const errors = accountErrors(storeRows(this.store.db), (blob, id, entries, header) =>
+      this.codec.decodePageTo(blob, id, entries, header),
+    );
+    if (errors.length > 0) this.fail(`accounts: ${errors.slice(0, 6).join('; ')}`);
+  }
+
+  // ---- rot
+
+  get rotten(): boolean {
+    return this.rots.length > 0;
+  }
+
+  /** The medium changes a sector of a sealed block. False: there is none. */
+  rot(): boolean {
+    const rows = this.#sealedRows();
+    if (rows.length === 0) return false;
+    const { pool, slot } = this.rng.pick(rows);
+    const disk = this.disks[pool - 1];
+    const blockBytes = 2 ** disk.row.block_shift;
+    const sector = this.rng.int(blockBytes / SECTOR);
+    this.say(() => `rot: sector ${sector} of slot ${slot} of pool ${pool}`);
+    disk.rot(slot * blockBytes + sector * SECTOR, ROT_MIN + this.rots.length);
+    this.rots.push({ pool, slot, at: this.steps, condemned: Number.POSITIVE_INFINITY });
+    return true;
+  }
+
+  #condemned(fields: Record<string, unknown>): void {
+    const pool = this.disks.findIndex((disk) => disk.row.name === fields.pool) + 1;
+    const known = this.rots.filter((rot) => rot.pool === pool && rot.slot === fields.slot);
+    if (known.length === 0) this.fail(`slot ${fields.slot} of pool ${pool} is called rotten, and is not`);
+    for (const rot of known) rot.condemned = Math.min(rot.condemned, this.steps);
+  }
+
+  #sealedRows(): { pool: number; slot: number; hash: Buffer }[] {
+    return this.store.db.prepare('SELECT pool, slot, hash FROM sealed WHERE bad IS NULL ORDER BY pool, slot').all() as {
+      pool: number;
+      slot: number;
+      hash: Buffer;
+    }[];
+  }
+
+  /** What is in the index holds the bytes of its hash, but for what rotted (invariants 2, 8). */
+  checkSealed(): void {
+    for (const { pool, slot, hash } of this.#sealedRows()) {
+      const disk = this.disks[pool - 1];
+      const blockBytes = 2 ** disk.row.block_shift;
+      const sectors = new Uint32Array(blockBytes / SECTOR);
+      disk.peek(slot * blockBytes, sectors, 0, sectors.length);
+      const bytes = Buffer.alloc(blockBytes);
+      for (const [i, value] of sectors.entries()) bytes.writeUInt32LE(value, i * SECTOR);
+      if (!blockHash(bytes).equals(hash) && !sectors.some(isWild))
+        this.fail(`slot ${slot} of pool ${pool} is in the index and holds other bytes: ${sectors}`);
+    }
   }
 
   #forget(): void {
@@ -226,7 +333,8 @@ export class World {
   /** The invariants of docs/format.md, on what is durable. */
   check(when: string): void {
     const report = new Check(this.store.db, this.codec).run(() => undefined);
-    if (!report.ok)
+    const rot = this.rotten && report.problems.every(({ code }) => code === 'BAD_BLOCK');
+    if (!report.ok && !rot)
       this.fail(
         `check ${when}: ${report.problemCount} problems: ${report.problems
           .slice(0, 6)
@@ -334,10 +442,12 @@ export class World {
       store.busy ? pace.store : 0,
       this.#replies.length > 0 ? pace.face : 0,
       pace.workload,
+      this.hashing.busy ? pace.hashing : 0,
     ];
     const event = rng.weighted(weights);
     this.note(event);
-    const quiet = reactorWork + ios + native.jobs + this.#replies.length === 0 && !store.busy && !native.mail;
+    const work = reactorWork + ios + native.jobs + this.#replies.length;
+    const quiet = work === 0 && !store.busy && !native.mail && !this.hashing.busy;
     this.now +=
       pace.time * (quiet && rng.chance(0.2) ? rng.int(300) : rng.chance(0.02) ? rng.int(200) : rng.next() * 0.2);
     try {
@@ -347,13 +457,15 @@ export class World {
       else if (event === 3) native.step();
       else if (event === 4) store.step();
       else if (event === 5) this.#deliver();
-      else this.workload();
+      else if (event === 6) this.workload();
+      else this.hashing.step();
     } catch (error) {
       if (error instanceof Died) return true;
       if (error instanceof SimulationFailure) throw error;
       this.fail((error as Error).message, error);
     }
     if ((this.steps & 1023) === 0) this.#lookForStuck();
+    if ((this.steps & 4095) === 0) this.checkSealed();
     return this.#died !== null;
   }
 
@@ -370,6 +482,12 @@ export class World {
     for (const { request, step } of this.#waiting)
       if (this.steps - step > STUCK_STEPS_MAX)
         this.fail(`a ${request.op} of ${request.length} at ${request.offset} was never answered`);
+  }
+
+  /** Time passes as it does on a fast machine, until this life ends. */
+  slowClock(): void {
+    this.#pace.time = 1;
+    this.native.time = 1;
   }
 
   /** Closes the daemon cleanly; what it wrote meanwhile and did not sync is at the mercy of the next crash. */

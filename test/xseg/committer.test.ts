@@ -56,6 +56,23 @@ describe('committer', () => {
     c.close();
   });
 
+  it('is refused when another has taken the store over, and changes nothing', () => {
+    const first = new Committer(file);
+    first.apply([batch((b) => b.pools.push(pool))]);
+    const second = new Committer(file);
+    expect(second.epoch).toBe(first.epoch + 1);
+    expect(() => first.apply([batch((b) => Object.assign(b.meta, { next_page: 9 }))])).toThrow(
+      expect.objectContaining({ code: 'STALE_LEASE' }),
+    );
+    second.apply([batch((b) => Object.assign(b.meta, { next_release: 4 }))]);
+    expect(() => first.apply([emptyBatch(2)])).toThrow(expect.objectContaining({ code: 'STALE_LEASE' }));
+    const r = new StoreReader(file);
+    expect([r.meta('next_page'), r.meta('next_release'), r.meta('epoch')]).toEqual([undefined, 4, second.epoch]);
+    r.close();
+    first.close();
+    second.close();
+  });
+
   it('refuses a slot taken twice, one freed twice, one taken from a sealed group, and leaves nothing of the batch', () => {
     const c = new Committer(file);
     c.apply([batch((b) => b.pools.push(pool))]);

@@ -34,6 +34,8 @@ export interface CommitsHost {
   pagesDurable(pages: number[]): void;
   /** rows of a batch that failed */
   releasesLost(rows: ReleaseRow[]): void;
+  /** runs [pool, slot, count, …] that were to be freed stay used: the batch failed */
+  freedLost(runs: number[]): void;
   meta(): Record<string, number | string>;
   fatal(reason: string): void;
   /** no batch of the resource is on its way any more */
@@ -123,6 +125,7 @@ export class Commits {
         // pages stay where they are, unevictable: reads go on from memory, nothing goes back silently
         if (resource.failed === 0) this.#fail(resource, error);
         this.host.releasesLost(batch.releases);
+        if (batch.freed.length > 0) this.host.freedLost(batch.freed);
       } else {
         for (const frame of frames) this.frames.flying[frame]--;
         if (handle >= 0 && handle === resource.handle)

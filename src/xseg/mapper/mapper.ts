@@ -201,6 +201,12 @@ export class Mapper implements ReportsHost {
         freed: (runs) => this.#freed(runs),
         pagesDurable: (pages) => this.#pagesDurable(pages),
         releasesLost: (rows) => this.freeing.lost(rows),
+        freedLost: (runs) => {
+          for (let i = 0; i < runs.length; i += 3) {
+            const pool = this.pools.get(runs[i]);
+            if (pool !== undefined) pool.freeingSlots -= runs[i + 2];
+          }
+        },
         meta: () => ({
           next_page: this.#nextPage,
           next_resource: this.#nextResource,
@@ -291,6 +297,9 @@ export class Mapper implements ReportsHost {
         if (left <= 0) this.#pendingPageRefs.delete(page);
         else this.#pendingPageRefs.set(page, left);
       },
+      newBatch: () => this.commits.newBatch(),
+      sendLoose: (batch, done) => this.commits.sendLoose(batch, done),
+      forgetPages: (r) => this.#forgetPages(r),
       poke: () => this.freeing.poke(),
       isBad: (pool, slot) => this.quarantine.has(pool, slot),
       accountChanged: (row) => this.accounting.changed(row),
@@ -586,6 +595,17 @@ export class Mapper implements ReportsHost {
       const left = (this.#newChildren.get(base) ?? 0) - 1;
       if (left <= 0) this.#newChildren.delete(base);
       else this.#newChildren.set(base, left);
+    }
+  }
+
+  /** The volume has failed and is deleted: what of its pages never became durable is nobody's base and in nobody's way. */
+  #forgetPages(r: Resource): void {
+    const { frames } = this;
+    for (const [page, frame] of [...frames.byPage]) {
+      if (frames.owner[frame] !== r.id || (!frames.dirty[frame] && !frames.flying[frame])) continue;
+      this.#pagesDurable([page, 0, 0, 0]);
+      frames.flying[frame] = 0;
+      frames.discard(frame);
     }
   }
 

@@ -5,7 +5,15 @@
  */
 import { randomUUID } from 'node:crypto';
 import type { Native } from '../native.ts';
-import { KIND_SNAPSHOT, KIND_VOLUME, RELEASE_PAGE, type ReleaseRow, type ResourceRow } from '../store/batch.ts';
+import {
+  type CommitBatch,
+  type CommitResult,
+  KIND_SNAPSHOT,
+  KIND_VOLUME,
+  RELEASE_PAGE,
+  type ReleaseRow,
+  type ResourceRow,
+} from '../store/batch.ts';
 import { EngineError, type ExtentInfo, type OpenHandle, type SnapshotInfo, type VolumeInfo } from '../types.ts';
 import { Walk } from './extents.ts';
 import type { Faults } from './faults.ts';
@@ -39,6 +47,11 @@ export interface OperationsHost extends ViewsHost {
   /** a batch now, behind those before it */
   cut(resource: Resource): void;
   nextTurn(run: () => void): void;
+  newBatch(): CommitBatch;
+  /** a batch of no resource's order */
+  sendLoose(batch: CommitBatch, done: (error: CommitResult['error']) => void): void;
+  /** pages of a volume that are not as the store has them leave the cache */
+  forgetPages(resource: Resource): void;
   whenFrames(run: () => void): void;
   /** counts +1 of page_ref in batches that are not durable */
   pageRefAdded(page: number): void;
@@ -378,7 +391,7 @@ export class Operations {
         }
         for (const one of snapshots) this.#bury(one, r);
         this.#bury(r, r);
-        this.#finishBurial(r, snapshots, finish);
+        this.#deleted(r, snapshots, finish);
       },
     );
   }
@@ -398,7 +411,7 @@ export class Operations {
           throw new EngineError('BUSY', `${name} is open (${s.openCount} connection(s)); disconnect, or use --force`);
         const volume = this.registry.get(s.row.volume) as Resource;
         this.#bury(s, volume);
-        this.#finishBurial(volume, [s], finish);
+        this.#deleted(volume, [s], finish);
       },
     );
   }
@@ -425,6 +438,37 @@ export class Operations {
       this.host.cut(r);
       this.handles.close(r);
     }
+  }
+
+  /** What was buried is gone, whether or not its volume's batches still get through. */
+  #deleted(carrier: Resource, others: Resource[], finish: Done<void>): void {
+    this.#finishBurial(carrier, others, (error) => {
+      if (error === null) finish(null);
+      else this.#deleteStored(carrier.dead ? [carrier, ...others] : others, finish);
+    });
+  }
+
+  /**
+   * Deletes what belongs to a volume that failed as the store has it, which no batch of the volume changes any more. What
+   * memory has beyond that was never durable.
+   */
+  #deleteStored(gone: Resource[], finish: Done<void>): void {
+    const batch = this.host.newBatch();
+    for (const r of gone) {
+      const stored = this.registry.reader.resource(r.id);
+      if (stored === undefined) continue;
+      this.registry.kill(r);
+      batch.resourcesDeleted.push(r.id);
+      const { root, pool, mapped } = stored;
+      if (root !== 0)
+        batch.releases.push({ seq: this.host.nextRelease(pool, mapped), kind: RELEASE_PAGE, id: root, pool });
+      if (stored.kind === KIND_VOLUME) this.host.forgetPages(r);
+    }
+    this.host.sendLoose(batch, (error) => {
+      for (const r of gone) this.registry.buried(r.id);
+      this.host.poke();
+      finish(error === null ? null : new EngineError('IO', error.message));
+    });
   }
 
   #finishBurial(carrier: Resource, others: Resource[], finish: Done<void>): void {

@@ -32,10 +32,12 @@ export class Committer {
   syncMs = 0;
   /** monotonic ms before which no checkpoint is tried */
   #checkpointAt = 0;
+  /** of this writer: the store has the newest one's */
+  readonly epoch: number;
   #statements;
   #seal: SealWriter;
 
-  /** @param store path of the store, or a connection that is its one writer */
+  /** Takes the store over: whoever wrote before is refused from now on. @param store its path, or a connection */
   constructor(store: string | StoreDatabase) {
     this.db = typeof store === 'string' ? openWriter(store) : store;
     this.#path = this.db.name;
@@ -76,13 +78,18 @@ export class Committer {
         `INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = max(value, excluded.value)`,
       ),
       metaPut: p('INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)'),
+      epochGet: p("SELECT value FROM meta WHERE key = 'epoch'").pluck(),
+      epochNext: p(`INSERT INTO meta (key, value) VALUES ('epoch', 1)
+        ON CONFLICT (key) DO UPDATE SET value = value + 1 RETURNING value`).pluck(),
     };
+    this.epoch = this.#statements.epochNext.get() as number;
   }
 
-  /** Applies batches as one transaction; all of them or none. Throws on any error. */
+  /** Applies batches as one transaction; all of them or none. Throws on any error. @throws {EngineError} STALE_LEASE */
   apply(batches: CommitBatch[]): void {
     try {
       this.db.exec('BEGIN IMMEDIATE');
+      this.#stillOurs();
       for (const batch of batches) this.#applyOne(batch);
       this.#writeGroups();
       this.#seal.finish();
@@ -97,6 +104,16 @@ export class Committer {
       throw error;
     }
     this.#trimGroups();
+  }
+
+  /** Nobody can take it over before the transaction ends. */
+  #stillOurs(): void {
+    const epoch = this.#statements.epochGet.get();
+    if (epoch !== this.epoch)
+      throw new EngineError(
+        'STALE_LEASE',
+        `another daemon has taken the store over (epoch ${epoch}, ours ${this.epoch})`,
+      );
   }
 
   #applyOne(batch: CommitBatch): void {
