@@ -11,6 +11,7 @@
       'include_dirs': [
         'native',
         '<!@(node -p "require(\'node-addon-api\').include_dir")',
+        '<!@(pkg-config --cflags-only-I fuse3 | sed s/-I//g)',
       ],
       'defines': [
         'NAPI_VERSION=9',
@@ -23,7 +24,7 @@
       'cflags_cc!': ['-std=gnu++17', '-std=gnu++20', '-fno-rtti', '-O3'],
       'cflags': ['-O2', '-g', '-Wall', '-Wextra', '-Werror', '-fvisibility=hidden', '-pthread'],
       'cflags_cc': ['-std=c++20', '-fno-exceptions'],
-      'libraries': ['-luring', '-lpthread'],
+      'libraries': ['-luring', '<!@(pkg-config --libs fuse3)', '-lpthread'],
       'conditions': [
         # SSE 4.2 (crc32c) is in every x86-64 machine since 2009.
         ['target_arch=="x64"', {'cflags': ['-march=x86-64-v2']}],

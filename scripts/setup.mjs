@@ -24,9 +24,9 @@ const APT_LOCK_WAIT_S = 300;
 
 const X86 = process.arch === 'x64';
 /** qemu-utils is what reads and writes qcow2 in `atoll import` and `atoll export`. */
-const PACKAGES_RUN = ['g++', 'make', 'python3', 'liburing-dev', 'qemu-utils', 'pkg-config'];
+const PACKAGES_RUN = ['g++', 'make', 'python3', 'liburing-dev', 'qemu-utils', 'pkg-config', 'fuse3', 'libfuse3-dev'];
 const PACKAGES_TEST = [
-  ...['fio', 'nbdkit', 'libnbd-bin', 'python3-libnbd', 'fuse3', 'libfuse3-dev', 'e2fsprogs'],
+  ...['fio', 'nbdkit', 'libnbd-bin', 'python3-libnbd', 'e2fsprogs'],
   ...['restic', 'borgbackup'],
   ...['busybox-static', 'cpio', 'kmod', 'acpid', 'procps', 'gnuplot-nox'],
   // Power loss: qemu-storage-daemon, losetup.

@@ -1,5 +1,6 @@
 #include "addon/addon.h"
 
+#include "addon/fuse_binding.h"
 #include "addon/nbd_binding.h"
 
 #include <cerrno>
@@ -32,6 +33,7 @@ Napi::Object module(Napi::Env env, Napi::Object exports) {
   register_mapper(env, exports);
   register_pages(env, exports);
   register_nbd(env, exports);
+  register_fuse(env, exports);
   return exports;
 }
 

@@ -121,7 +121,9 @@ struct alignas(8) VolumeRecord {
   uint64_t read_bytes = 0;
   uint64_t write_bytes = 0;
   uint64_t faults = 0;
-  uint8_t reserved1[152] = {};
+  uint64_t changes = 0;  // writes, trims and zeroings
+  uint64_t mount_changes = 0;  // of these: through mounts
+  uint8_t reserved1[136] = {};
 };
 static_assert(offsetof(VolumeRecord, state) == 0);
 static_assert(offsetof(VolumeRecord, flags) == 4);
@@ -137,6 +139,8 @@ static_assert(offsetof(VolumeRecord, writes) == 72);
 static_assert(offsetof(VolumeRecord, read_bytes) == 80);
 static_assert(offsetof(VolumeRecord, write_bytes) == 88);
 static_assert(offsetof(VolumeRecord, faults) == 96);
+static_assert(offsetof(VolumeRecord, changes) == 104);
+static_assert(offsetof(VolumeRecord, mount_changes) == 112);
 static_assert(sizeof(VolumeRecord) == 256 && std::is_trivially_copyable_v<VolumeRecord>);
 
 struct alignas(8) FrameMeta {

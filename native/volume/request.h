@@ -10,10 +10,11 @@ namespace atoll_native {
 enum class Op : uint8_t { kRead, kWrite, kFlush, kTrim, kWriteZeroes, kCache, kStatus };
 
 enum RequestFlags : uint16_t {
-  kFua = 1,       // durable before it is answered (write, trim, zeroes)
-  kNoHole = 2,    // write zeroes: keep or get slots
-  kFastZero = 4,  // write zeroes: ENOTSUP unless it needs no data I/O
-  kReqOne = 8,    // status: at most one extent
+  kFua = 1,         // durable before it is answered (write, trim, zeroes)
+  kNoHole = 2,      // write zeroes: keep or get slots
+  kFastZero = 4,    // write zeroes: ENOTSUP unless it needs no data I/O
+  kReqOne = 8,      // status: at most one extent
+  kFromMount = 16,  // write, trim, zeroes: through a mount, which knows of it
 };
 
 struct Extent {

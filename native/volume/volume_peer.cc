@@ -457,6 +457,10 @@ void VolumePeer::count_request(const Request& request) {
     local.writes++;
     local.write_bytes += request.length;
   }
+  if (request.op == Op::kWrite || request.op == Op::kTrim || request.op == Op::kWriteZeroes) {
+    local.changes++;
+    if ((request.flags & kFromMount) != 0) local.mount_changes++;
+  }
 }
 
 void VolumePeer::count_wait(const Request& request) {
@@ -477,11 +481,14 @@ void VolumePeer::publish_statistics() {
     add_shared(record.read_bytes, local.read_bytes);
     add_shared(record.write_bytes, local.write_bytes);
     add_shared(record.faults, local.faults);
+    add_shared(record.changes, local.changes);
+    add_shared(record.mount_changes, local.mount_changes);
     add_relaxed(reads_count_, local.reads);
     add_relaxed(writes_count_, local.writes);
     add_relaxed(read_bytes_count_, local.read_bytes);
     add_relaxed(write_bytes_count_, local.write_bytes);
     local.reads = local.writes = local.read_bytes = local.write_bytes = local.faults = 0;
+    local.changes = local.mount_changes = 0;
     local.touched = false;
   }
   touched_count_ = 0;

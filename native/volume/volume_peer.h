@@ -118,7 +118,7 @@ class VolumePeer final : public RequestSink {
     uint32_t next_starved;  // volume; list of those with starved requests
     bool in_starved;
     bool touched;  // has statistics to hand over
-    uint64_t reads, writes, read_bytes, write_bytes, faults;
+    uint64_t reads, writes, read_bytes, write_bytes, faults, changes, mount_changes;
   };
   /// Counted in while it lives.
   class Admitted {

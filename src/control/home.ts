@@ -18,6 +18,8 @@ const OWN_FILES = new Set([
   NBD_SOCKET,
   DAEMON_FILE,
   `${DAEMON_FILE}.new`,
+  'mounts.json',
+  'mounts.json.new',
   'lock',
   'lock-journal',
   'holder',

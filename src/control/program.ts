@@ -1,6 +1,7 @@
 /** The command tree, and what becomes of whatever a command throws. */
 import { Command, CommanderError } from 'commander';
 import { daemonCommands } from './commands/daemon.ts';
+import { mountCommands } from './commands/mount.ts';
 import { poolCommands } from './commands/pool.ts';
 import { recoverCommands } from './commands/recover.ts';
 import { sealCommands } from './commands/seal.ts';
@@ -43,6 +44,7 @@ export function buildProgram(world: World): Command {
   volumeCommands(program, world);
   snapshotCommands(program, world);
   transferCommands(program, world);
+  mountCommands(program, world);
   sealCommands(program, world);
   daemonCommands(program, world);
   topCommand(program, world);

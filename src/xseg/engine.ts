@@ -12,6 +12,7 @@ import type { Activity, MapperActivity } from './activity.ts';
 import { findCopies, markServing, removeCopies } from './copies/files.ts';
 import type { CopyPlace } from './copies/place.ts';
 import { Exports } from './exports.ts';
+import { FilePort } from './file-port.ts';
 import { type Home, makeFolder, openHome } from './home.ts';
 import { IngestStream } from './ingest/ingest.ts';
 import { INGESTS_MAX, type IngestBegun } from './ingest/job.ts';
@@ -39,6 +40,7 @@ import {
   type ExtentInfo,
   type Ingest,
   type IngestSpec,
+  type NodeChange,
   type OpenHandle,
   type PoolInfo,
   type PoolSettings,
@@ -92,6 +94,7 @@ class EngineImpl implements Engine {
   /** monotonic ms */
   readonly startedAt = performance.now();
   readonly exports: Exports;
+  readonly files: FilePort;
   readonly accountant: Accountant;
   #calls = new Map<number, { resolve: (value: never) => void; reject: (error: Error) => void }>();
   #nextCall = 1;
@@ -161,6 +164,7 @@ class EngineImpl implements Engine {
     this.#hashing = jobs('seal/hash-worker', 1, 10);
     this.#ingesting = jobs('ingest/ingest-worker', INGEST_THREADS, 0);
     this.exports = new Exports(native, core, this, options.log);
+    this.files = new FilePort(native, core, (op, ...args) => this.call(op, ...args));
     this.accountant = new Accountant(home.storePath, (op, ...args) => this.call(op, ...args), options.log);
   }
 
@@ -193,6 +197,8 @@ class EngineImpl implements Engine {
   #message(m: MapperMessage): void {
     if ('hash' in m) {
       void this.#hash(m.hash);
+    } else if ('change' in m) {
+      this.files.changed(m.change);
     } else if ('log' in m) {
       this.options.log(m.log.level, m.log.event, m.log.fields);
     } else if ('fatal' in m) {
@@ -467,6 +473,7 @@ class EngineImpl implements Engine {
     const handle = await this.call<number>('handleOf', name);
     if (handle < 0) return;
     this.exports.disconnect(handle);
+    this.files.changed({ id: 0, handle });
     const until = Date.now() + FORCE_WAIT_MS;
     for (;;) {
       const info = name.includes('@') ? await this.showSnapshot(name) : await this.showVolume(name);
@@ -488,6 +495,7 @@ class EngineImpl implements Engine {
     if (this.#closing) return;
     await this.exports.close();
     await Promise.all([...this.#ingests].map((stream) => stream.abort().catch(() => undefined)));
+    this.files.close();
     const copier = this.#startCopier();
     const copierDone = new Promise((resolve) => copier.once('exit', resolve));
     await this.accountant.close();
@@ -520,7 +528,12 @@ interface LogMessage {
 }
 
 /** What the mapper says without being asked, and its answers. */
-type MapperMessage = ControlReply | { log: LogMessage } | { fatal: string } | { hash: HashRequest };
+type MapperMessage =
+  | ControlReply
+  | { log: LogMessage }
+  | { fatal: string }
+  | { hash: HashRequest }
+  | { change: NodeChange };
 
 function poolInfo(pool: PoolOpen, usage: PoolUsage | undefined): PoolInfo {
   const { row } = pool;
@@ -640,6 +653,8 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
     throw new EngineError('INVALID', 'copies of the store are made every 1 s to 24 h, or never (0)');
   checkLevels(options.poolWarnPercent ?? WARN_PERCENT_DEFAULT, options.poolCriticalPercent ?? CRITICAL_PERCENT_DEFAULT);
   const native = loadNative();
+  // before the threads are made, which inherit it: a disk of ours may be this machine's own
+  native.ioFlusher();
   const home = openHome(options.home);
   let core = -1;
   try {

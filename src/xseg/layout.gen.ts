@@ -156,6 +156,10 @@ export const VolumeRecord = {
   writeBytes: 88,
   /** u64 */
   faults: 96,
+  /** u64: writes, trims and zeroings */
+  changes: 104,
+  /** u64: of these: through mounts */
+  mountChanges: 112,
 } as const;
 
 /** byte offsets of `FrameMeta` */

@@ -56,6 +56,48 @@ export interface FaultSpec {
   path?: string;
 }
 
+export interface MountSettings {
+  /** absolute, an existing folder */
+  path: string;
+  allowOther: boolean;
+  uid: number;
+  gid: number;
+}
+
+/** What a mount is asked by the kernel: `src/frontends/fuse/tree.ts` answers, and says which is which. */
+export interface MountEvents {
+  ask(
+    token: number,
+    what: number,
+    ino: number,
+    ino2: number,
+    name: string,
+    name2: string,
+    a: number,
+    b: number,
+    c: number,
+    d: number,
+  ): void;
+  /** the kernel has shaken hands */
+  live(): void;
+  /** it was unmounted by somebody else */
+  ended(): void;
+}
+
+/** `node`, `list`: ino, mode, links, size, blocks, io bytes, mtime, ctime of each. */
+export interface MountAnswer {
+  node?: Float64Array;
+  /** handle, 1 read-only */
+  open?: Float64Array;
+  /** bytes, handle or −1, 1 while it is being filled */
+  copy?: Float64Array;
+  /** block bytes, blocks, free blocks, nodes */
+  statistics?: Float64Array;
+  list?: Float64Array;
+  names?: string[];
+  end?: boolean;
+}
+
 export interface NbdEvents {
   /** Answer through `nbdAnswerOpen(token, …)` exactly once, as the others through theirs; later is fine. `name` is UTF-8 that the client sent (≤ 4096 bytes). */
   open(token: number, name: string, connection: number): void;
@@ -202,6 +244,23 @@ export interface Native {
   nbdStatus(core: number): {
     connections: { id: number; name: string; handle: number; inFlight: number; bytesHeld: number; reactor: number }[];
   };
+  // ---- FUSE: main thread
+  /** Mounts and returns a number; the tree is live when `events.live` was called. */
+  fuseMount(
+    core: number,
+    events: MountEvents,
+    settings: MountSettings & { nameSeconds: number; attributeSeconds: number },
+  ): number;
+  /** Detaches the tree; what is on its way is answered first (bounded wait, blocks). */
+  fuseUnmount(core: number, mount: number): void;
+  fuseAnswer(core: number, mount: number, token: number, errno: number, answer?: MountAnswer): void;
+  /** See `Files.tell`. How many were told so far, this one included. */
+  fuseTell(core: number, mount: number, folder: number, ino: number, name: string): number;
+  /** of those, how many the kernel has heard */
+  fuseTold(core: number, mount: number): number;
+  fuseRevoke(core: number, mount: number, ino: number): number;
+  /** PR_SET_IO_FLUSHER for this thread and those it makes; false: not permitted */
+  ioFlusher(): boolean;
   reactorStats(core: number): {
     loops: number;
     spins: number;

@@ -3,7 +3,9 @@
  */
 
 import type { Activity } from './activity.ts';
-import type { FaultSpec } from './native.ts';
+import type { FaultSpec, MountAnswer, MountEvents, MountSettings } from './native.ts';
+
+export type { MountAnswer, MountEvents, MountSettings } from './native.ts';
 
 /** Every error of the engine. `code` maps once to errno (`native`, NBD), once to HTTP, once to an exit code. */
 export class EngineError extends Error {
@@ -306,6 +308,58 @@ export interface OpenHandle {
   readOnly: boolean;
 }
 
+/** What a mount shows of a volume or snapshot. Its number is never another's, whatever is renamed or deleted. */
+export interface FileNode {
+  id: number;
+  kind: 'volume' | 'snapshot';
+  name: string;
+  /** NAME or VOL@SNAP */
+  fullName: string;
+  /** snapshots: number of their volume; else 0 */
+  volume: number;
+  /** name of its pool */
+  pool: string;
+  size: number;
+  mappedBytes: number;
+  createdMs: number;
+  /** writes, trims and zeroings since it was opened */
+  changes: number;
+  openCount: number;
+}
+
+/** all volumes; those that have snapshots; the snapshots of one */
+export type NodeFolder = 'volumes' | 'owners' | number;
+
+/** A resource has another size or map, or a name came or went; or whoever has `handle` open is to let go of it. */
+export interface NodeChange {
+  id: number;
+  name?: { volume: number; name: string; there: boolean };
+  handle?: number;
+}
+
+/** The engine as a file system needs it. */
+export interface Files {
+  lookup(folder: NodeFolder, name: string): Promise<FileNode>;
+  node(id: number): Promise<FileNode>;
+  list(folder: NodeFolder, after: number): Promise<{ nodes: FileNode[]; last: number; end: boolean }>;
+  /** a volume without bytes */
+  create(name: string): Promise<void>;
+  /** 0 and multiples of 512 */
+  resize(id: number, size: number): Promise<void>;
+  /** at least `size`; durable with the next flush */
+  grow(id: number, size: number): Promise<void>;
+  /** returns what ends it */
+  onChange(hear: (change: NodeChange) => void): () => void;
+
+  mount(settings: MountSettings, events: MountEvents): number;
+  unmount(mount: number): void;
+  answer(mount: number, token: number, errno: number, answer?: MountAnswer): void;
+  /** the kernel forgets a node's attributes and data (folder 0), a name (ino 0), or that the node has it */
+  tell(mount: number, folder: number, ino: number, name: string): void;
+  /** an open node answers EIO from now on; requests on their way */
+  revoke(mount: number, ino: number): number;
+}
+
 export interface EngineOptions {
   home: string;
   /** bytes of map pages kept in memory; default 256 MiB, minimum 16 MiB */
@@ -381,6 +435,9 @@ export interface Engine {
   /** for frontends; read-only for snapshots. Every open needs one release. */
   open(name: string): Promise<OpenHandle>;
   release(handle: number): Promise<void>;
+
+  /** what mounts are made of; absent where there is nothing to mount */
+  readonly files?: Files;
 
   /** serves NBD on `unix:/path` or `tcp:host:port`; resolves to the bound address */
   listenNbd(address: string, mode?: number): Promise<string>;

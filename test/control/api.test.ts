@@ -10,6 +10,7 @@ import type { Api } from '../../src/control/api/context.ts';
 import { BODY_BYTES_MAX, buildApi } from '../../src/control/api/server.ts';
 import { ERRORS, isErrorCode } from '../../src/control/errors.ts';
 import { Ingests } from '../../src/control/ingests.ts';
+import { Mounts } from '../../src/control/mounts.ts';
 import { Transfers } from '../../src/control/transfers.ts';
 import { EngineError, type EngineErrorCode } from '../../src/xseg/types.ts';
 import { FakeEngine, metricsOf } from './fake-engine.ts';
@@ -38,7 +39,15 @@ beforeAll(async () => {
   routes = [];
   const sockets = () => ({ control: socket, nbd: ['unix:/fake/nbd.sock'], metrics: null });
   app = buildApi(
-    { engine, transfers, ingests: new Ingests(engine), log, metrics: metricsOf(engine), sockets },
+    {
+      engine,
+      transfers,
+      mounts: new Mounts(engine, '/fake', log),
+      ingests: new Ingests(engine),
+      log,
+      metrics: metricsOf(engine),
+      sockets,
+    },
     {
       onRoute: (method, url) => routes.push(`${method} ${url}`),
       requestMs: REQUEST_MS,

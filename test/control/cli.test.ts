@@ -8,6 +8,7 @@ import type { Api } from '../../src/control/api/context.ts';
 import { buildApi } from '../../src/control/api/server.ts';
 import { ERRORS, EXIT } from '../../src/control/errors.ts';
 import { Ingests } from '../../src/control/ingests.ts';
+import { Mounts } from '../../src/control/mounts.ts';
 import { duration } from '../../src/control/output.ts';
 import { buildProgram, runCli } from '../../src/control/program.ts';
 import { Transfers } from '../../src/control/transfers.ts';
@@ -28,6 +29,7 @@ beforeAll(async () => {
     engine,
     transfers: new Transfers(engine, log),
     ingests: new Ingests(engine),
+    mounts: new Mounts(engine, '/fake', log),
     log,
     metrics: metricsOf(engine),
     sockets,

@@ -11,6 +11,7 @@ import { buildApi } from '../../src/control/api/server.ts';
 import { Ingests } from '../../src/control/ingests.ts';
 import { openLog } from '../../src/control/log.ts';
 import type { Metrics } from '../../src/control/metrics/metrics.ts';
+import { Mounts } from '../../src/control/mounts.ts';
 import { Transfers } from '../../src/control/transfers.ts';
 import { EngineError } from '../../src/xseg/types.ts';
 import { FakeEngine, metricsOf } from './fake-engine.ts';
@@ -33,6 +34,7 @@ beforeAll(async () => {
     engine,
     transfers: new Transfers(engine, log),
     ingests: new Ingests(engine),
+    mounts: new Mounts(engine, '/fake', log),
     log,
     metrics,
     sockets,

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { Api } from '../../src/control/api/context.ts';
 import { buildApi } from '../../src/control/api/server.ts';
 import { Ingests } from '../../src/control/ingests.ts';
+import { Mounts } from '../../src/control/mounts.ts';
 import { runCli } from '../../src/control/program.ts';
 import { fitScreen, rate, topLines } from '../../src/control/top/draw.ts';
 import { difference, quantile, timesOf } from '../../src/control/top/times.ts';
@@ -153,6 +154,7 @@ describe('the command', () => {
       engine,
       transfers: new Transfers(engine, log),
       ingests: new Ingests(engine),
+      mounts: new Mounts(engine, '/fake', log),
       log,
       metrics: metricsOf(engine),
       sockets,

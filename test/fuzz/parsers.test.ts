@@ -13,6 +13,7 @@ import { buildApi } from '../../src/control/api/server.ts';
 import { parseDuration } from '../../src/control/durations.ts';
 import { ControlError } from '../../src/control/errors.ts';
 import { Ingests } from '../../src/control/ingests.ts';
+import { Mounts } from '../../src/control/mounts.ts';
 import { NbdClient } from '../../src/control/nbd/client.ts';
 import { NBD_MAGIC, OPTION_MAGIC } from '../../src/control/nbd/protocol.ts';
 import { parseSize, parseVolumeSize } from '../../src/control/sizes.ts';
@@ -256,6 +257,7 @@ describe(`parsers (seed ${seed})`, () => {
         ...{
           engine,
           transfers: new Transfers(engine, log),
+          mounts: new Mounts(engine, '/fake', () => undefined),
           ingests: new Ingests(engine),
           log,
           metrics: metricsOf(engine),

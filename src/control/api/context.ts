@@ -11,12 +11,14 @@ import type { Engine } from '../../xseg/types.ts';
 import type { Ingests } from '../ingests.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics/metrics.ts';
+import type { Mounts } from '../mounts.ts';
 import type { Transfers } from '../transfers.ts';
 
 export interface ApiContext {
   engine: Engine;
   transfers: Transfers;
   ingests: Ingests;
+  mounts: Mounts;
   log: Log;
   metrics: Metrics;
   /** where the daemon can be reached */

@@ -10,7 +10,7 @@ import * as schemas from './schemas.ts';
 /** progress lines of a check: at most one in this time */
 const PROGRESS_MS = 200;
 
-export function daemonRoutes(app: Api, { engine, transfers, sockets }: ApiContext): void {
+export function daemonRoutes(app: Api, { engine, transfers, mounts, sockets }: ApiContext): void {
   app.get('/v1/status', { schema: { querystring: schemas.NoQuery } }, async () => ({
     ...(await engine.status()),
     sockets: sockets(),
@@ -27,6 +27,7 @@ export function daemonRoutes(app: Api, { engine, transfers, sockets }: ApiContex
   app.post('/v1/backup', { schema: { body: schemas.Backup } }, async (request, reply) => {
     if (!path.isAbsolute(request.body.path))
       throw new ControlError('INVALID', 'the path of a backup has to be absolute');
+    mounts.refuseInside(request.body.path);
     reply.code(201);
     return engine.backup(request.body.path);
   });

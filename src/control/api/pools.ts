@@ -7,7 +7,7 @@ import { checkNewName, howToShow } from './checks.ts';
 import type { Api, ApiContext } from './context.ts';
 import * as schemas from './schemas.ts';
 
-export function poolRoutes(app: Api, { engine }: ApiContext): void {
+export function poolRoutes(app: Api, { engine, mounts }: ApiContext): void {
   app.get('/v1/pools', { schema: { querystring: schemas.NoQuery } }, async () => ({ pools: await engine.listPools() }));
 
   app.post('/v1/pools', { schema: { body: schemas.PoolCreate } }, async (request, reply) => {
@@ -16,6 +16,7 @@ export function poolRoutes(app: Api, { engine }: ApiContext): void {
     if (!path.isAbsolute(request.body.path)) throw new ControlError('INVALID', 'the path of a pool has to be absolute');
     refuseMissingDevice(request.body.path);
     reply.code(201);
+    mounts.refuseInside(request.body.path);
     return engine.createPool(request.body);
   });
 

@@ -62,6 +62,10 @@ export const Protect = Type.Object({ on: Type.Boolean() }, strict);
 export const SnapshotListQuery = Type.Object({ volume: Type.Optional(Name), hidden: Type.Optional(Flag) }, strict);
 export const SnapshotDeleteQuery = Type.Object({ force: Type.Optional(Flag) }, strict);
 
+const Path = Type.String({ minLength: 1, maxLength: 4096 });
+export const MountCreate = Type.Object({ path: Path, allowOther: Type.Optional(Type.Boolean()) }, strict);
+export const MountDeleteQuery = Type.Object({ path: Path, lazy: Type.Optional(Flag) }, strict);
+
 export const Backup = Type.Object({ path: Type.String({ minLength: 1, maxLength: 4096 }) }, strict);
 
 export const DiffQuery = Type.Object(

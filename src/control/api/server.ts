@@ -12,6 +12,7 @@ import type { Api, ApiContext } from './context.ts';
 import { daemonRoutes } from './daemon.ts';
 import { INGEST_BODY_BYTES_MAX, ingestRoutes } from './ingests.ts';
 import { metricsRoutes } from './metrics.ts';
+import { mountRoutes } from './mounts.ts';
 import { poolRoutes } from './pools.ts';
 import { followRequest, requestFailed } from './request-log.ts';
 import { snapshotRoutes } from './snapshots.ts';
@@ -91,6 +92,7 @@ export function buildApi(
   snapshotRoutes(app, context);
   transferRoutes(app, context);
   ingestRoutes(app, context, ingestBodyBytesMax);
+  mountRoutes(app, context);
   return app;
 }
 

@@ -11,6 +11,7 @@ import { ControlError, describeError } from '../errors.ts';
 import { type HomePaths, homePaths, prepareHome, writeDaemonFile } from '../home.ts';
 import { Ingests } from '../ingests.ts';
 import { type Log, LogCounts } from '../log.ts';
+import { Mounts } from '../mounts.ts';
 import { Transfers } from '../transfers.ts';
 import { formatNbdAddress, type NbdAddress, type TcpAddress } from './addresses.ts';
 import type { MetricsListener } from './metrics-listener.ts';
@@ -40,6 +41,7 @@ export class Daemon {
     readonly engine: Engine,
     private readonly api: Api,
     private readonly transfers: Transfers,
+    private readonly mounts: Mounts,
     private readonly metricsListener: MetricsListener | null,
     readonly nbdAddresses: string[],
   ) {}
@@ -76,6 +78,7 @@ export class Daemon {
     engine: Engine,
   ): Promise<Daemon> {
     const transfers = new Transfers(engine, options.log);
+    const mounts = new Mounts(engine, paths.home, options.log);
     const nbdAddresses: string[] = [];
     prepareSocketFolder(path.dirname(paths.control), gid);
     const mode = gid === null ? MODE_PRIVATE : MODE_GROUP;
@@ -95,7 +98,15 @@ export class Daemon {
     });
     const listener = options.metrics ? await MetricsListener.start(options.metrics, metrics, options.log) : null;
     const sockets = () => ({ control: paths.control, nbd: nbdAddresses, metrics: listener?.url ?? null });
-    const api = buildApi({ engine, transfers, ingests: new Ingests(engine), log: options.log, metrics, sockets });
+    const api = buildApi({
+      engine,
+      transfers,
+      mounts,
+      ingests: new Ingests(engine),
+      log: options.log,
+      metrics,
+      sockets,
+    });
     try {
       await clearSocketPath(paths.control);
       await api.listen({ path: paths.control });
@@ -107,12 +118,14 @@ export class Daemon {
     // Not awaited: being ready must not wait for lists as long as the home is large.
     transfers.sweep().catch((error: Error) => options.log('warn', 'transfers.sweep', { message: error.message }));
     writeDaemonFile(paths.daemonFile, { pid: process.pid, control: paths.control, nbd: nbdAddresses });
-    return new Daemon(paths, engine, api, transfers, listener, nbdAddresses);
+    await mounts.restore();
+    return new Daemon(paths, engine, api, transfers, mounts, listener, nbdAddresses);
   }
 
   /** Clients first, then what is unfinished, then the engine, which commits everything acknowledged. */
   async stop(): Promise<void> {
     await this.transfers.abortAll();
+    await this.mounts.close();
     await this.metricsListener?.close();
     await Promise.race([this.api.close(), sleep(API_CLOSE_MS_MAX, undefined, { ref: false })]);
     await this.engine.close();

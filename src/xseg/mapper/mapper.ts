@@ -18,7 +18,7 @@ import type { HashRequest, HashResult } from '../seal/job.ts';
 import type { CommitBatch, CommitResult, PoolRow } from '../store/batch.ts';
 import type { StoreReader } from '../store/reader.ts';
 import { emptySeal } from '../store/seal-batch.ts';
-import { EngineError, type PoolSettings } from '../types.ts';
+import { EngineError, type NodeChange, type PoolSettings } from '../types.ts';
 import { Accounting, type AccountingTicket } from './accounting.ts';
 import type { Channel } from './channel.ts';
 import type { Clock } from './clock.ts';
@@ -33,6 +33,7 @@ import { Handles } from './handles.ts';
 import { Ingests } from './ingests.ts';
 import { Leftovers } from './leftovers.ts';
 import { Meters } from './meters.ts';
+import { Nodes } from './nodes.ts';
 import { Operations } from './operations.ts';
 import { Quarantine } from './quarantine.ts';
 import { Registry } from './registry.ts';
@@ -111,6 +112,7 @@ export class Mapper implements ReportsHost {
   readonly handles: Handles;
   readonly operations: Operations;
   readonly ingests: Ingests;
+  readonly nodes: Nodes;
   #hashing = new Map<number, (result: HashResult | null) => void>();
   #leftovers = new Map<number, Leftovers>();
   readonly copies: Copies;
@@ -305,8 +307,12 @@ export class Mapper implements ReportsHost {
       accountChanged: (row) => this.accounting.changed(row),
       exclusiveBlocks: (row) => this.accounting.exclusiveBlocks(row),
       ticket,
+      bytesChanged: (r) => parts.face.send({ change: { id: r.id } satisfies NodeChange }),
       date: () => this.clock.date(),
     });
+    this.nodes = new Nodes(this.registry, this.frames, this.operations.views, recordAt, this.reader);
+    this.registry.named = ({ id, volume, name }, there) =>
+      parts.face.send({ change: { id, name: { volume, name, there } } satisfies NodeChange });
     const hash: SealerHost['hash'] = (job, done) => {
       const ticket = this.#nextTicket++;
       this.#hashing.set(ticket, done);
@@ -732,6 +738,18 @@ export class Mapper implements ReportsHost {
       case 'release':
         this.handles.release(a[0]);
         return done(null);
+      case 'nodeLookup':
+        return done(null, this.nodes.lookup(a[0], a[1]));
+      case 'node':
+        return done(null, this.nodes.node(a[0]));
+      case 'nodeList':
+        return done(null, this.nodes.list(a[0], a[1]));
+      case 'nodeCreate':
+        return o.createVolume({ name: a[0], size: 0 }, (error) => done(error), 0);
+      case 'nodeResize':
+        return o.resize(this.nodes.node(a[0]).fullName, a[1], (error) => done(error), { least: 0 });
+      case 'nodeGrow':
+        return o.resize(this.nodes.node(a[0]).fullName, a[1], (error) => done(error), { lazily: true });
       case 'handleOf': {
         const r = this.registry.byFullName(a[0]);
         return done(null, r === undefined ? -1 : r.handle);

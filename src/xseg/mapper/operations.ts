@@ -62,6 +62,8 @@ export interface OperationsHost extends ViewsHost {
   /** its map, or who shares it, changed */
   accountChanged(row: ResourceRow): void;
   ticket(done: (error: number) => void): number;
+  /** not by a write: what of it somebody keeps elsewhere is old now */
+  bytesChanged(r: Resource): void;
   /** Unix milliseconds */
   date(): number;
 }
@@ -89,6 +91,7 @@ export class Operations {
       commitAll: () => host.commitAll(),
       whenFrames: (run) => host.whenFrames(run),
       isBad: (pool, slot) => host.isBad(pool, slot),
+      sized: (r) => host.bytesChanged(r),
       ticket: (done) => host.ticket(done),
     });
   }
@@ -120,8 +123,9 @@ export class Operations {
     return this.need(name);
   }
 
-  #checkSize(size: number): void {
-    if (!Number.isSafeInteger(size) || size <= 0)
+  /** @param least 0 where a file without bytes is meant, which a mount makes first and gives a size then */
+  #checkSize(size: number, least = 1): void {
+    if (!Number.isSafeInteger(size) || size < least)
       throw new EngineError('INVALID', 'a size is a positive number of bytes');
     if (size % SECTOR_BYTES !== 0) throw new EngineError('INVALID', `a size is a multiple of ${SECTOR_BYTES} bytes`);
     if (size > SIZE_MAX) throw new EngineError('TOO_LARGE', 'a volume has at most 1 PiB');
@@ -190,7 +194,11 @@ export class Operations {
 
   // ---- making
 
-  createVolume(spec: { name: string; size?: number; pool?: string; from?: string }, done: Done<VolumeInfo>): void {
+  createVolume(
+    spec: { name: string; size?: number; pool?: string; from?: string },
+    done: Done<VolumeInfo>,
+    least = 1,
+  ): void {
     if (spec.from !== undefined) {
       this.clone(spec.from, spec.name, spec.size, done);
       return;
@@ -198,8 +206,8 @@ export class Operations {
     this.#guard(done, () => {
       if (spec.size === undefined)
         throw new EngineError('INVALID', 'a volume needs a size, or a snapshot to start from');
-      this.#checkSize(spec.size);
-      if (this.#nameWaits(spec.name, () => this.createVolume(spec, done))) return;
+      this.#checkSize(spec.size, least);
+      if (this.#nameWaits(spec.name, () => this.createVolume(spec, done, least))) return;
       const pool = this.poolNamed(spec.pool);
       const row = this.#newRow(spec.name, KIND_VOLUME, 0, pool.id, spec.size, heightFor(spec.size, pool.blockSize));
       row.grp = row.id;
@@ -333,6 +341,7 @@ export class Operations {
         if (this.registry.snapshot(r, name) !== undefined)
           throw new EngineError('EXISTS', `a snapshot named ${volume}@${name} exists`);
         if (r.failed !== 0) throw new EngineError('POOL_FAILED', `${volume} has failed; see the log`);
+        if (r.row.size === 0) throw new EngineError('INVALID', `${volume} is empty; give it a size first`);
         this.#freeze(r, () => {
           const blocks = this.views.mapped(r);
           const row = this.#newRow(name, KIND_SNAPSHOT, r.id, r.row.pool, r.row.size, r.row.height);
@@ -527,16 +536,19 @@ export class Operations {
     );
   }
 
-  resize(name: string, size: number, done: Done<VolumeInfo>): void {
+  /** @param how `least`: see above; `lazily`: it only becomes larger, and durable with the next flush */
+  resize(name: string, size: number, done: Done<VolumeInfo>, how: { least?: number; lazily?: boolean } = {}): void {
     this.#holding<VolumeInfo>(
       () => [this.needVolume(name)],
       done,
       (finish) => {
-        this.#checkSize(size);
+        this.#checkSize(size, how.least);
         const r = this.needVolume(name);
         if (r.failed !== 0) throw new EngineError('POOL_FAILED', `${name} has failed; see the log`);
         const end = (error: EngineError | null) => this.#answer(finish, error, () => this.views.volume(r));
-        if (size < r.row.size) {
+        if (size < r.row.size && how.lazily) {
+          end(null);
+        } else if (size < r.row.size) {
           for (const s of this.registry.snapshotsOf(r)) {
             if (s.row.size > size) {
               throw new EngineError(
@@ -547,7 +559,7 @@ export class Operations {
           }
           this.#resizing.shrink(r, size, end);
         } else {
-          this.#resizing.grow(r, size, end);
+          this.#resizing.grow(r, size, end, how.lazily);
         }
       },
     );
@@ -591,6 +603,7 @@ export class Operations {
     r.row.size = other.size;
     r.row.mapped = other.mapped;
     r.changes.row = true;
+    this.host.bytesChanged(r);
   }
 
   replaceWith(name: string, stagedName: string, done: Done<VolumeInfo>): void {

@@ -17,7 +17,15 @@ export class Registry {
   #dead = new Set<number>();
   #chains = new Map<number, (() => void)[]>();
 
+  /** told of names that come and go, at once */
+  named: (row: ResourceRow, there: boolean) => void = () => undefined;
+
   constructor(readonly reader: StoreReader) {}
+
+  /** As it is in memory: null when it is gone, undefined when only the store knows of it. */
+  known(id: number): Resource | null | undefined {
+    return this.#dead.has(id) ? null : this.#byId.get(id);
+  }
 
   all(): IterableIterator<Resource> {
     return this.#byId.values();
@@ -81,10 +89,12 @@ export class Registry {
   }
 
   name(row: ResourceRow, id: number): void {
+    this.named(row, true);
     this.#names.set(`${row.kind}/${row.volume}/${row.name}`, id);
   }
 
   unname(row: ResourceRow): void {
+    this.named(row, false);
     this.#names.set(`${row.kind}/${row.volume}/${row.name}`, 0);
   }
 

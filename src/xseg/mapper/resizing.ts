@@ -20,6 +20,8 @@ export interface ResizingHost {
   whenFrames(run: () => void): void;
   /** the slot is in quarantine */
   isBad(pool: number, slot: number): boolean;
+  /** its size is another one now */
+  sized(r: Resource): void;
   ticket(done: (error: number) => void): number;
 }
 
@@ -34,7 +36,8 @@ export class Resizing {
     readonly host: ResizingHost,
   ) {}
 
-  grow(r: Resource, size: number, end: (error: EngineError | null) => void): void {
+  /** `lazily`: it is durable with the volume's next flush, like what will be written there. */
+  grow(r: Resource, size: number, end: (error: EngineError | null) => void, lazily = false): void {
     const wanted = heightFor(size, this.host.blockSize(r));
     // no grant is out: each holds the pages that lead to its leaf, the root too
     this.faults.barrier(r, (release) => {
@@ -53,8 +56,10 @@ export class Resizing {
           }
         }
         this.#setSize(r, size);
+        if (lazily) this.faults.entries.mapChanged(r);
         release();
-        this.host.durable(r, end);
+        if (lazily) end(null);
+        else this.host.durable(r, end);
       };
       step();
     });
@@ -64,6 +69,7 @@ export class Resizing {
     r.row.size = size;
     r.changes.row = true;
     if (r.handle >= 0) this.handles.publishSize(r);
+    this.host.sized(r);
   }
 
   /** Beyond the new end everything is unmapped; the last block's tail becomes zeroes (invariant 12: shrink, then grow). */

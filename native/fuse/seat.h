@@ -1,0 +1,120 @@
+// A mount's part on one reactor: takes requests from the kernel, serves those for data, and gives the rest to libfuse,
+// whose callbacks (names.cc) ask the control side.
+//
+// Reads and writes do not pass through libfuse: its request would be an allocation and a lock on a way that has
+// neither. They are parsed where they lie, go to the volume peer, and are answered from the same buffer:
+//   receive -> drive -> VolumePeer::submit -> done -> reply
+// A request that has to wait for the control side (a write beyond the end, a copy that is not whole) is driven again
+// when it has answered.
+//
+// Everything runs on the reactor's thread.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "fuse/libfuse.h"
+#include "fuse/open_file.h"
+#include "reactor/reactor.h"
+#include "volume/request.h"
+
+struct fuse_in_header;
+
+namespace atoll_native::fuse {
+
+class Mount;
+class Seat;
+
+/// A request of the kernel for data, with the buffer that it came in and is answered from.
+struct Call {
+  // Largest read or write: what the kernel can put into one request (fs.fuse.max_pages_limit).
+  static constexpr uint32_t kDataBytesMax = 1u << 20;
+  // In front of the data: the request's headers end where it begins, so that it is aligned for O_DIRECT.
+  static constexpr uint32_t kHeadBytes = 4096;
+  // Extents of one look for data or a hole.
+  static constexpr uint32_t kExtentsMax = 128;
+
+  enum class Kind : uint8_t { kRead, kWrite, kSync, kZero, kSeek };
+
+  uint8_t* data() { return buffer + kHeadBytes; }
+
+  Request request{.op = Op::kRead};
+  Seat* seat = nullptr;
+  Call* next = nullptr;
+  uint8_t* buffer = nullptr;
+  std::shared_ptr<OpenNode> node;  // while it is on its way
+  uint64_t unique = 0;             // read, write: the kernel's name for the request
+  fuse_req_t libfuse = nullptr;    // the others
+  Kind kind = Kind::kRead;
+  bool cached = false;  // a write of the page cache: it does not make the file longer
+  bool asked = false;   // for the size that it needs
+  bool grows = false;   // zeroing makes the file longer
+  int whence = 0;       // seek
+  uint64_t offset = 0;
+  uint64_t length = 0;
+  Extent extents[kExtentsMax];
+};
+
+class Seat final : public EventHandler {
+ public:
+  // Requests taken before others on the reactor have their turn.
+  static constexpr uint32_t kBatch = 16;
+  // Requests for data on their way; the kernel keeps what is beyond. Each may hold a buffer of 1 MiB.
+  static constexpr uint32_t kCallsMax = 256;
+  // Buffers beyond these give their memory back when they are free.
+  static constexpr uint32_t kWarmCalls = 16;
+
+  Seat(Mount& mount, Reactor& reactor, RequestSink& sink) : mount_(mount), reactor_(reactor), sink_(sink) {}
+  ~Seat() override;
+  Seat(const Seat&) = delete;
+  Seat& operator=(const Seat&) = delete;
+
+  int start(int fd);
+  /// No more requests are taken.
+  void stop();
+  /// Nothing is on its way to the volume peer.
+  bool quiet() const { return calls_out_ == 0; }
+
+  void on_events(uint32_t events) override;
+  bool poll() override;
+
+  /// The seat whose request libfuse dispatches now, on this thread.
+  static Seat* current();
+  Reactor& reactor() { return reactor_; }
+
+  // ---- from libfuse's callbacks
+  void sync(fuse_req_t req, OpenFile* file);
+  void zero(fuse_req_t req, OpenFile* file, int mode, uint64_t offset, uint64_t length);
+  void seek(fuse_req_t req, OpenFile* file, uint64_t offset, int whence);
+  /// Goes on with a call that waited for the control side.
+  void answered(Call* call, int error);
+
+ private:
+  bool receive();
+  Call* take();
+  void give(Call* call);
+  bool begin_read(Call* call);
+  bool begin_write(Call* call);
+  void begin(Call* call, Call::Kind kind, fuse_req_t req, OpenFile* file);
+  void drive(Call* call);
+  void submit(Call* call, Op op, uint64_t offset, uint64_t length, uint16_t flags = 0);
+  static void done(Request* request);
+  void ended(Call* call);
+  bool sought(Call* call);
+  void fail(Call* call, int error);
+  void finish(Call* call, const void* data, uint32_t bytes);
+  uint64_t size_of(uint32_t handle) const;
+
+  Mount& mount_;
+  Reactor& reactor_;
+  RequestSink& sink_;
+  int fd_ = -1;
+  bool watching_ = false;
+  std::vector<std::unique_ptr<Call>> all_;
+  Call* free_ = nullptr;
+  Call* spare_ = nullptr;  // the one that the next request is read into
+  uint32_t free_count_ = 0;
+  uint32_t calls_out_ = 0;
+};
+
+}  // namespace atoll_native::fuse

@@ -1,0 +1,71 @@
+/** `Files`: what mounts need of the mapper and of the native core, and nothing that decides (src/frontends/fuse does). */
+import type { Native } from './native.ts';
+import type { FileNode, Files, MountAnswer, MountEvents, MountSettings, NodeChange, NodeFolder } from './types.ts';
+
+/** The kernel asks again after this; changes it is told of at once (docs/fuse.md, "Caches"). */
+export const NAME_SECONDS = 1;
+export const ATTRIBUTE_SECONDS = 1;
+
+export class FilePort implements Files {
+  readonly #hearers = new Set<(change: NodeChange) => void>();
+  readonly #mounts = new Set<number>();
+
+  constructor(
+    readonly native: Native,
+    readonly core: number,
+    readonly call: <T>(op: string, ...args: unknown[]) => Promise<T>,
+  ) {}
+
+  lookup(folder: NodeFolder, name: string): Promise<FileNode> {
+    return this.call('nodeLookup', folder, name);
+  }
+  node(id: number): Promise<FileNode> {
+    return this.call('node', id);
+  }
+  list(folder: NodeFolder, after: number): Promise<{ nodes: FileNode[]; last: number; end: boolean }> {
+    return this.call('nodeList', folder, after);
+  }
+  create(name: string): Promise<void> {
+    return this.call('nodeCreate', name);
+  }
+  resize(id: number, size: number): Promise<void> {
+    return this.call('nodeResize', id, size);
+  }
+  grow(id: number, size: number): Promise<void> {
+    return this.call('nodeGrow', id, size);
+  }
+
+  onChange(hear: (change: NodeChange) => void): () => void {
+    this.#hearers.add(hear);
+    return () => void this.#hearers.delete(hear);
+  }
+  changed(change: NodeChange): void {
+    for (const hear of this.#hearers) hear(change);
+  }
+
+  mount(settings: MountSettings, events: MountEvents): number {
+    const mount = this.native.fuseMount(this.core, events, {
+      ...settings,
+      nameSeconds: NAME_SECONDS,
+      attributeSeconds: ATTRIBUTE_SECONDS,
+    });
+    this.#mounts.add(mount);
+    return mount;
+  }
+  unmount(mount: number): void {
+    if (this.#mounts.delete(mount)) this.native.fuseUnmount(this.core, mount);
+  }
+  answer(mount: number, token: number, errno: number, answer?: MountAnswer): void {
+    if (this.#mounts.has(mount)) this.native.fuseAnswer(this.core, mount, token, errno, answer);
+  }
+  tell(mount: number, folder: number, ino: number, name: string): void {
+    if (this.#mounts.has(mount)) this.native.fuseTell(this.core, mount, folder, ino, name);
+  }
+  revoke(mount: number, ino: number): number {
+    return this.#mounts.has(mount) ? this.native.fuseRevoke(this.core, mount, ino) : 0;
+  }
+
+  close(): void {
+    for (const mount of this.#mounts) this.unmount(mount);
+  }
+}
