@@ -19,11 +19,12 @@ export class SealReader {
       any: p('SELECT 1 FROM sealed LIMIT 1').pluck(),
       from: p('SELECT slot, hash, bad FROM sealed WHERE pool = ? AND slot >= ? ORDER BY slot LIMIT ?'),
       between: p('SELECT slot, hash, bad FROM sealed WHERE pool = ? AND slot >= ? AND slot < ?'),
-      // the least slot: whoever looks at the same rows takes the same one
+      // The least slot: whoever looks at the same rows takes the same one. Both name their index: left to itself, SQLite
+      // takes the primary key, and goes through all rows of the pool.
       same: p(
-        'SELECT slot FROM sealed WHERE pool = ? AND substr(hash, 1, 8) = ? AND bad IS NULL AND hash = ? AND slot <> ? ORDER BY slot LIMIT 1',
+        'SELECT slot FROM sealed INDEXED BY sealed_hash WHERE pool = ? AND substr(hash, 1, 8) = ? AND bad IS NULL AND hash = ? AND slot <> ? ORDER BY slot LIMIT 1',
       ).pluck(),
-      bad: p('SELECT slot FROM sealed WHERE pool = ? AND bad IS NOT NULL ORDER BY slot').pluck(),
+      bad: p('SELECT slot FROM sealed INDEXED BY sealed_bad WHERE pool = ? AND bad IS NOT NULL ORDER BY slot').pluck(),
       page: p('SELECT hash FROM page_hash WHERE id = ?').pluck(),
       resource: p('SELECT hash FROM resource_hash WHERE id = ?').pluck(),
       unsealed: p(`SELECT r.id, r.pool, r.mapped FROM resource r LEFT JOIN resource_hash h ON h.id = r.id
