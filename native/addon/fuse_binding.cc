@@ -233,11 +233,7 @@ Napi::Value answer(const Napi::CallbackInfo& info) {
       answer.handle = static_cast<uint32_t>(n[0]);
       answer.read_only = n[1] != 0;
     }
-    if (const double* n = numbers("copy", 3, &count)) {
-      answer.count = static_cast<uint64_t>(n[0]);
-      answer.handle = n[1] < 0 ? fuse::Answer::kSameHandle : static_cast<uint32_t>(n[1]);
-      answer.filling = n[2] != 0;
-    }
+    if (const double* n = numbers("copy", 1, &count)) answer.count = static_cast<uint64_t>(n[0]);
     if (const double* n = numbers("statistics", 4, &count)) {
       answer.statistics = {static_cast<uint32_t>(n[0]), static_cast<uint64_t>(n[1]), static_cast<uint64_t>(n[2]),
                            static_cast<uint64_t>(n[3])};

@@ -249,10 +249,7 @@ void Mount::reply(const Asked& asked, Answer& answer) {
       break;
     case Ask::kCopy: {
       const std::shared_ptr<OpenNode> node = nodes_.find(asked.ino2);
-      if (node != nullptr) {
-        if (answer.handle != Answer::kSameHandle) node->handle.store(answer.handle, std::memory_order_release);
-        if (answer.filling) node->filling.store(true, std::memory_order_release);
-      }
+      if (node != nullptr) node->filling.store(true, std::memory_order_release);
       fuse_reply_write(asked.req, answer.count);
       break;
     }

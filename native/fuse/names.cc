@@ -138,6 +138,16 @@ void on_release(fuse_req_t req, fuse_ino_t, fuse_file_info* info) {
   fuse_reply_err(req, 0);
 }
 
+/// A file that is closed has what was copied into it. The kernel waits for this at every close(), and not for
+/// releasing.
+void on_flush(fuse_req_t req, fuse_ino_t ino, fuse_file_info* info) {
+  if (!file_of(info)->node->filling.load(std::memory_order_acquire)) {
+    fuse_reply_err(req, 0);
+    return;
+  }
+  mount_of(req).ask({.ask = Ask::kSettle, .ino = ino}, req);
+}
+
 void on_fsync(fuse_req_t req, fuse_ino_t, int, fuse_file_info* info) { Seat::current()->sync(req, file_of(info)); }
 
 void on_fallocate(fuse_req_t req, fuse_ino_t, int mode, off_t offset, off_t length, fuse_file_info* info) {
@@ -284,6 +294,7 @@ const fuse_lowlevel_ops kOperations = [] {
   operations.rename = on_rename;
   operations.open = on_open;
   operations.create = on_create;
+  operations.flush = on_flush;
   operations.release = on_release;
   operations.fsync = on_fsync;
   operations.fallocate = on_fallocate;

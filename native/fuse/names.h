@@ -24,7 +24,7 @@ enum class Ask : uint32_t {
   kList = 11,    // ino: folder; a: number of the last node that is known, 0 none
   kCopy = 12,    // ino: source, a: offset; ino2: target, b: offset; c: length
   kGrow = 13,    // ino; a: size that it has at least
-  kSettle = 14,  // ino: a copy that is being made becomes what was copied
+  kSettle = 14,  // ino: a volume that is being copied into becomes what was copied
   kMkdir = 15,   // refused, with the reason of the folder; name
 };
 
@@ -60,15 +60,13 @@ struct Statistics {
 };
 
 struct Answer {
-  int error = 0;  // errno
-  Node node;      // lookup, getattr, setattr, create, mknod
-  static constexpr uint32_t kSameHandle = UINT32_MAX;
-  uint32_t handle = kSameHandle;  // open, create, copy, settle
-  bool read_only = false;         // open, create
-  bool filling = false;           // copy: the target is a clone that is told of piece by piece
-  uint64_t count = 0;             // copy: bytes
-  Statistics statistics;          // statfs
-  std::vector<Node> nodes;        // list, ascending
+  int error = 0;            // errno
+  Node node;                // lookup, getattr, setattr, create, mknod
+  uint32_t handle = 0;      // open, create
+  bool read_only = false;   // open, create
+  uint64_t count = 0;       // copy: bytes; the target is settled before anything else is done with it
+  Statistics statistics;    // statfs
+  std::vector<Node> nodes;  // list, ascending
   std::vector<std::string> names;
   bool end = false;  // list: there are no more
 };

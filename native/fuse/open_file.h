@@ -20,7 +20,7 @@ struct OpenNode {
   const uint64_t ino;
   /// Of the open volume; kRevoked: it was taken away (a forced delete), and everything answers EIO.
   std::atomic<uint32_t> handle{kRevoked};
-  /// Reads, writes and syncs ask kSettle first.
+  /// It is being copied into: reads, writes and syncs ask kSettle first.
   std::atomic<bool> filling{false};
   /// Requests on their way to the volume peer.
   std::atomic<uint32_t> in_flight{0};

@@ -70,7 +70,7 @@ export class Mounts {
         throw new ControlError('NOT_FOUND', `${at} is not mounted by this daemon`);
       }
       if (!lazy) await this.#unmountUnused(at);
-      mounted.tree.close();
+      await mounted.tree.close();
       this.#mounted.delete(at);
       this.#write();
     });
@@ -94,7 +94,7 @@ export class Mounts {
   /** Detaches all; the next start mounts them again. */
   async close(): Promise<void> {
     await this.#changes;
-    for (const { tree } of this.#mounted.values()) tree.close();
+    for (const { tree } of this.#mounted.values()) await tree.close();
     this.#mounted.clear();
   }
 

@@ -1,4 +1,6 @@
 /** `Files`: what mounts need of the mapper and of the native core, and nothing that decides (src/frontends/fuse does). */
+import { randomUUID } from 'node:crypto';
+import { HIDDEN_PREFIX } from './names.ts';
 import type { Native } from './native.ts';
 import type { FileNode, Files, MountAnswer, MountEvents, MountSettings, NodeChange, NodeFolder } from './types.ts';
 
@@ -33,6 +35,22 @@ export class FilePort implements Files {
   }
   grow(id: number, size: number): Promise<void> {
     return this.call('nodeGrow', id, size);
+  }
+
+  /** What was not copied is cleared in a hidden clone, which the volume becomes then: a crash leaves it empty, or right. */
+  async fill(id: number, from: string, size: number, copied: number[]): Promise<void> {
+    const besides = await this.call<number[]>('nodeFill', id, from, size, copied);
+    if (besides.length === 0) return;
+    const hidden = `${HIDDEN_PREFIX}copy-${randomUUID()}`;
+    await this.call('createVolume', { name: hidden, from });
+    try {
+      await this.call('nodeClear', hidden, besides);
+      await this.call('resizeVolume', hidden, size);
+      await this.call('nodeTake', id, hidden);
+    } catch (error) {
+      await this.call('deleteVolume', hidden, {}).catch(() => undefined);
+      throw error;
+    }
   }
 
   onChange(hear: (change: NodeChange) => void): () => void {

@@ -89,7 +89,7 @@ export interface MountAnswer {
   node?: Float64Array;
   /** handle, 1 read-only */
   open?: Float64Array;
-  /** bytes, handle or −1, 1 while it is being filled */
+  /** bytes */
   copy?: Float64Array;
   /** block bytes, blocks, free blocks, nodes */
   statistics?: Float64Array;

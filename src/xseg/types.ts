@@ -348,6 +348,11 @@ export interface Files {
   resize(id: number, size: number): Promise<void>;
   /** at least `size`; durable with the next flush */
   grow(id: number, size: number): Promise<void>;
+  /**
+   * A volume without bytes becomes what was copied of a snapshot of its pool: blocks [from, to) after each other, ascending;
+   * `size` a multiple of a block, or the snapshot's. Other blocks are zeroes. @throws BUSY when somebody gave it bytes
+   */
+  fill(id: number, from: string, size: number, copied: number[]): Promise<void>;
   /** returns what ends it */
   onChange(hear: (change: NodeChange) => void): () => void;
 

@@ -132,6 +132,121 @@ print(json.dumps([errno_of(lambda: os.open(s, os.O_WRONLY)), errno_of(lambda: os
     await world.run('timeout', '60', 'rm', volume);
   });
 
+  it('clones a snapshot that is copied, and what was not copied reads as zeroes', {
+    timeout: TEST_MS_MAX,
+  }, async () => {
+    const at = (name: string) => path.join(dir, name);
+    // data, a hole, data, a hole, and data that ends within a block
+    const made = await agent(
+      `import random
+fd = os.open(sys.argv[1], os.O_CREAT | os.O_RDWR); r = random.Random(5)
+for place, n in ((0, 1 << 20), (2 << 20, 1 << 20), (5 << 20, 512)): os.pwrite(fd, r.randbytes(n), place)
+os.fsync(fd); print(json.dumps(os.fstat(fd).st_size))`,
+      at('volumes/origin'),
+    );
+    expect(made).toBe(5 * MIB + 512);
+    await world.run('timeout', '60', 'touch', at('snapshots/origin/s'));
+    await world.run('timeout', '60', 'cp', at('snapshots/origin/s'), world.file('shadow-s'));
+    const show = (name: string) =>
+      daemon.cli<{ clonedFrom: string | null; size: number; mappedBytes: number }>('volume', 'show', name);
+
+    await world.run('timeout', '60', 'cp', '--preserve=timestamps', at('snapshots/origin/s'), at('volumes/clone'));
+    expect(await show('clone')).toMatchObject({ clonedFrom: 'origin@s', size: made });
+    await world.run('timeout', '60', 'cmp', world.file('shadow-s'), at('volumes/clone'));
+    await world.run('qemu-img', 'compare', '-f', 'raw', '-F', 'raw', world.file('shadow-s'), daemon.uri('clone'));
+    // it is a volume like others: written, and the snapshot keeps what it has
+    await world.run('sh', '-c', 'printf changed | dd of="$1" conv=notrunc,fsync', 'sh', at('volumes/clone'));
+    expect(await world.run('head', '-c', '7', at('volumes/clone'))).toBe('changed');
+    await world.run('timeout', '60', 'cmp', world.file('shadow-s'), at('snapshots/origin/s'));
+
+    await world.run('timeout', '60', 'cp', '--sparse=never', at('snapshots/origin/s'), at('volumes/dense'));
+    await world.run('timeout', '60', 'cmp', world.file('shadow-s'), at('volumes/dense'));
+    // copied as bytes
+    await world.run('timeout', '60', 'cp', '--sparse=always', at('snapshots/origin/s'), at('volumes/holes'));
+    await world.run('timeout', '60', 'cmp', world.file('shadow-s'), at('volumes/holes'));
+    await world.run('timeout', '60', 'cp', '--reflink=never', at('snapshots/origin/s'), at('volumes/bytes'));
+    await world.run('timeout', '60', 'cmp', world.file('shadow-s'), at('volumes/bytes'));
+    expect(await show('bytes')).toMatchObject({ clonedFrom: null });
+    await world.run(
+      'timeout',
+      '60',
+      'dd',
+      `if=${at('snapshots/origin/s')}`,
+      `of=${at('volumes/dd')}`,
+      'bs=64k',
+      'count=20',
+    );
+    await world.run('cmp', '-n', String(20 * 64 * KIB), world.file('shadow-s'), at('volumes/dd'));
+    expect(await show('dd')).toMatchObject({ size: 20 * 64 * KIB, clonedFrom: null });
+
+    // in pieces: the second MiB of data without the first, odd ones, others before it is closed
+    const pieces = await agent(
+      `volumes, snapshot, shadow = sys.argv[1:]
+s = os.open(snapshot, os.O_RDONLY); want = open(shadow, 'rb').read()
+def fresh(name): return os.open(volumes + '/' + name, os.O_CREAT | os.O_EXCL | os.O_RDWR)
+def piece(fd, at, n): return os.copy_file_range(s, fd, n, at, at)
+def closed(fd, name):
+    os.close(fd); return open(volumes + '/' + name, 'rb').read()
+M = 1 << 20
+found = []
+fd = fresh('second'); n = piece(fd, 2 * M, M); found.append(n == M and os.fstat(fd).st_size == 3 * M)
+found.append(closed(fd, 'second') == bytes(2 * M) + want[2 * M:3 * M])
+fd = fresh('odd'); n = piece(fd, 65536, 65536 + 5000); found.append(65536 <= n <= 65536 + 5000)
+found.append(closed(fd, 'odd')[:65536 + n] == bytes(65536) + want[65536:65536 + n])
+fd = fresh('moved'); n = os.copy_file_range(s, fd, 65536, 0, 65536); found.append(closed(fd, 'moved')[:65536 + n] == bytes(65536) + want[:n])
+fd = fresh('written'); piece(fd, 0, M); os.pwrite(fd, b'x' * 512, 512); n = piece(fd, 2 * M, M)
+got = closed(fd, 'written'); found.append(got[:M] == want[:512] + b'x' * 512 + want[1024:M] and not any(got[M:2 * M]))
+found.append(got[2 * M:2 * M + n] == want[2 * M:2 * M + n])
+fd = fresh('read'); piece(fd, 2 * M, 65536); found.append(os.pread(fd, 65536, 2 * M) == want[2 * M:2 * M + 65536] and not any(os.pread(fd, 65536, 0)))
+os.close(fd)
+fd = fresh('cut'); piece(fd, 0, M); os.ftruncate(fd, 4096); os.ftruncate(fd, 2 * M); found.append(closed(fd, 'cut') == want[:4096] + bytes(2 * M - 4096))
+fd = fresh('longer'); piece(fd, 0, M); os.ftruncate(fd, 8 * M); found.append(closed(fd, 'longer') == want[:M] + bytes(7 * M))
+fd = fresh('synced'); piece(fd, 0, M); os.fsync(fd); found.append(os.lseek(fd, 0, os.SEEK_HOLE) == M); found.append(closed(fd, 'synced') == want[:M])
+fd = fresh('emptied'); piece(fd, 0, M); os.close(os.open(volumes + '/emptied', os.O_WRONLY | os.O_TRUNC)); found.append(closed(fd, 'emptied') == b'')
+if os.fork() == 0:
+    fd = fresh('broken'); piece(fd, 0, M); os.kill(os.getpid(), 9)
+os.wait(); found.append(open(volumes + '/broken', 'rb').read() == want[:M])
+print(json.dumps(found))`,
+      at('volumes'),
+      at('snapshots/origin/s'),
+      world.file('shadow-s'),
+    );
+    expect(pieces).toEqual(Array(14).fill(true));
+    expect(await show('second')).toMatchObject({ clonedFrom: 'origin@s', mappedBytes: MIB });
+    // a snapshot taken while it is being copied has what was copied
+    const during = await agent(
+      `volumes, snapshots, shadow = sys.argv[1:]
+s = os.open(snapshots + '/origin/s', os.O_RDONLY); fd = os.open(volumes + '/during', os.O_CREAT | os.O_RDWR)
+os.copy_file_range(s, fd, 1 << 20, 0, 0)
+os.close(os.open(snapshots + '/during/t', os.O_CREAT | os.O_WRONLY))
+print(json.dumps(open(snapshots + '/during/t', 'rb').read() == open(shadow, 'rb').read(1 << 20)))`,
+      at('volumes'),
+      at('snapshots'),
+      world.file('shadow-s'),
+    );
+    expect(during).toBe(true);
+    // somebody else gives it bytes: whoever copied is told, once
+    const raced = await agent(
+      `import subprocess
+volumes, snapshot, atoll, home = sys.argv[1:]
+# started first: a process that begins closes what it inherits, which settles the copy
+other = subprocess.Popen(['sh', '-c', 'read go; exec "$@" >/dev/null', 'sh', atoll, 'volume', 'resize', 'raced', '--size', '2M', '--home', home], stdin=subprocess.PIPE)
+s = os.open(snapshot, os.O_RDONLY); fd = os.open(volumes + '/raced', os.O_CREAT | os.O_RDWR)
+os.copy_file_range(s, fd, 1 << 20, 0, 0)
+other.communicate(b'go\\n'); assert other.returncode == 0
+print(json.dumps([errno_of(lambda: os.fsync(fd)), errno_of(lambda: os.fsync(fd)), errno_of(lambda: os.close(fd)),
+  any(open(volumes + '/raced', 'rb').read())]))`,
+      at('volumes'),
+      at('snapshots/origin/s'),
+      path.resolve('bin/atoll'),
+      daemon.home,
+    );
+    expect(raced).toEqual([16, 0, 0, false]); // EBUSY
+    expect(await daemon.cli('check')).toMatchObject({ ok: true, problemCount: 0 });
+    await world.run('timeout', '60', 'sh', '-c', 'rm "$1"/snapshots/*/* && rm "$1"/volumes/*', 'sh', dir);
+    expect(await daemon.cli('status')).toMatchObject({ volumes: 0 });
+  });
+
   it('says what is wrong with names, and takes odd ones', async () => {
     const found = await agent(
       `os.chdir(sys.argv[1])

@@ -15,6 +15,7 @@ import {
 } from '../../xseg/types.ts';
 import { EINVAL, EIO, EISDIR, ENAMETOOLONG, ENOENT, EOPNOTSUPP, EPERM, EROFS, errnoOf, Refusal } from './errno.ts';
 import { ownerIno, placeOf, ROOT, SNAPSHOTS, snapshotIno, VOLUMES, volumeIno } from './numbers.ts';
+import { SnapshotCopy } from './snapshot-copy.ts';
 
 /** native/fuse/names.h */
 const ASK = {
@@ -84,7 +85,11 @@ export class Tree {
   /** names and numbers that this mount is changing itself, about which the kernel need not be told */
   readonly #own = new Map<string, number>();
   /** by ino: handle, and how often it is open here */
-  readonly #opens = new Map<number, { handle: number; count: number }>();
+  readonly #opens = new Map<number, { handle: number; count: number; blockSize: number }>();
+  /** by ino: volumes that are being copied into */
+  readonly #copies = new Map<number, SnapshotCopy>();
+  /** pieces of copies, one after another */
+  #copying: Promise<unknown> = Promise.resolve();
   /** by ino: when it changed last, as far as somebody looked; and what its counter said then */
   readonly #times = new Map<number, { ms: number; changes: number }>();
   /** snapshots that were made here and are open since */
@@ -125,7 +130,7 @@ export class Tree {
           live: () => heard(true),
           ended: () => {
             heard(false);
-            this.close();
+            void this.close();
             this.options.onEnd();
           },
         },
@@ -136,16 +141,20 @@ export class Tree {
     }
     this.#deaf = this.files.onChange((change) => this.#changed(change));
     if (await live) return;
-    this.close();
+    await this.close();
     throw new EngineError('IO', `the kernel does not use ${path}`);
   }
 
-  /** Detaches it; whoever has files open gets ENOTCONN. */
-  close(): void {
+  /** Detaches it; whoever has files open gets ENOTCONN. Resolves when what was copied is there. */
+  async close(): Promise<void> {
     this.#deaf();
     if (this.#mount < 0) return;
     this.files.unmount(this.#mount);
     this.#mount = -1;
+    for (const ino of this.#copies.keys())
+      await this.#settle(ino).catch((error: Error) =>
+        this.options.log('error', 'fuse.copy_lost', { ino, reason: error.message }),
+      );
     for (const { handle, count } of this.#opens.values())
       for (let i = 0; i < count; i++) void this.engine.release(handle).catch(() => undefined);
     this.#opens.clear();
@@ -189,6 +198,10 @@ export class Tree {
         return this.#list(q.ino, q.a);
       case ASK.grow:
         return this.#grow(q.ino, q.a);
+      case ASK.copy:
+        return { copy: Float64Array.of(await this.#copy(q.ino, q.a, q.ino2, q.b, q.c)) };
+      case ASK.settle:
+        return this.#settle(q.ino);
       case ASK.mkdir:
         throw new Refusal(EPERM);
       default:
@@ -208,8 +221,10 @@ export class Tree {
     const mode = S_IFREG | ((0o440 | write) & (this.options.allowOther ? 0o660 : 0o600));
     const ino = node.kind === 'volume' ? volumeIno(node.id) : snapshotIno(node.id);
     const time = this.#time(ino, node);
-    const blocks = Math.min(node.mappedBytes, node.size) / SECTOR;
-    return Float64Array.of(ino, mode, 1, node.size, Math.ceil(blocks), IO_BYTES, time, time);
+    const size = this.#copies.get(ino)?.size ?? node.size;
+    // a snapshot seems to have no holes: from files with holes `cp` reads, and asks for no clone (docs/fuse.md, "Clones")
+    const blocks = (node.kind === 'snapshot' ? size : Math.min(node.mappedBytes, size)) / SECTOR;
+    return Float64Array.of(ino, mode, 1, size, Math.ceil(blocks), IO_BYTES, time, time);
   }
 
   /** Times of volumes are not stored: since it was made, or since something here saw that it changed. */
@@ -319,18 +334,31 @@ export class Tree {
     if ((q.a & SET_SIZE) !== 0) {
       if (place?.kind !== 'volume') throw new Refusal(EISDIR);
       const size = Math.ceil(q.b / SECTOR) * SECTOR;
-      const { id } = place;
-      await this.#owning([`${id}`], () => this.files.resize(id, size));
+      await this.#resize(q.ino, place.id, size);
     }
     if (place?.kind === 'volume' && (q.a & SET_MTIME) !== 0)
       this.#times.set(q.ino, { ms: q.c === 0 ? Date.now() : q.c, changes: (await this.files.node(place.id)).changes });
     return this.#attributes(q.ino);
   }
 
+  /** `cp` gives a copy that ends with a hole its size this way. */
+  #resize(ino: number, id: number, size: number): Promise<void> {
+    return this.#oneCopy(async () => {
+      const copy = this.#copies.get(ino);
+      if (copy !== undefined && copy.source.size === size) {
+        copy.size = size;
+        return;
+      }
+      await this.#settleNow(ino);
+      await this.#owning([`${id}`], () => this.files.resize(id, size));
+    });
+  }
+
   async #grow(ino: number, size: number): Promise<MountAnswer> {
     const place = placeOf(ino);
     if (place?.kind !== 'volume') throw new Refusal(EROFS);
     const { id } = place;
+    await this.#settle(ino);
     await this.#owning([`${id}`], () => this.files.grow(id, size));
     return {};
   }
@@ -341,14 +369,14 @@ export class Tree {
     if (place.kind === 'snapshot' && ((flags & O_ACCMODE) !== 0 || (flags & O_TRUNC) !== 0)) throw new Refusal(EROFS);
     const { id } = place;
     const { fullName, size } = await this.files.node(id);
-    if ((flags & O_TRUNC) !== 0 && size !== 0) await this.#owning([`${id}`], () => this.files.resize(id, 0));
+    if ((flags & O_TRUNC) !== 0 && (size !== 0 || this.#copies.has(ino))) await this.#resize(ino, id, 0);
     return this.#opened(ino, fullName);
   }
 
   async #opened(ino: number, fullName: string): Promise<Float64Array> {
-    const { handle, readOnly } = await this.engine.open(fullName);
+    const { handle, readOnly, blockSize } = await this.engine.open(fullName);
     const known = this.#opens.get(ino);
-    this.#opens.set(ino, { handle, count: (known?.count ?? 0) + 1 });
+    this.#opens.set(ino, { handle, count: (known?.count ?? 0) + 1, blockSize });
     return Float64Array.of(handle, readOnly ? 1 : 0);
   }
 
@@ -356,6 +384,7 @@ export class Tree {
     const known = this.#opens.get(ino);
     // revoked: given back already
     if (known === undefined || known.handle !== handle) return {};
+    if (known.count === 1) await this.#settle(ino);
     known.count--;
     if (known.count === 0) {
       this.#opens.delete(ino);
@@ -388,12 +417,74 @@ export class Tree {
       await this.#owning([`0/${name}`], () => this.files.create(name));
     } else if (place?.kind === 'owner') {
       const { id } = place;
+      await this.#settle(volumeIno(id));
       const volume = await this.files.node(id);
       await this.#owning([`${id}/${name}`], () => this.engine.createSnapshot(volume.fullName, name));
     } else {
       throw new Refusal(EPERM);
     }
     return this.#lookup(folder, name);
+  }
+
+  // ---- copying from snapshots
+
+  #oneCopy<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#copying.then(work);
+    this.#copying = result.catch(() => undefined);
+    return result;
+  }
+
+  /**
+   * A piece of a snapshot that goes to the same place of a volume without bytes: remembered, and done when the volume is closed
+   * or something else is done with it. Others are refused, and the kernel copies their bytes.
+   * @returns bytes
+   */
+  #copy(from: number, offset: number, to: number, toOffset: number, length: number): Promise<number> {
+    return this.#oneCopy(async () => {
+      const source = placeOf(from);
+      const copy = this.#copies.get(to) ?? (await this.#newCopy(from, to));
+      const count =
+        copy === null || source?.kind !== 'snapshot' || source.id !== copy.source.id || offset !== toOffset
+          ? 0
+          : copy.add(offset, length);
+      if (copy !== null && count > 0) {
+        this.#copies.set(to, copy);
+        return count;
+      }
+      await this.#settleNow(to);
+      throw new Refusal(EOPNOTSUPP);
+    });
+  }
+
+  async #newCopy(from: number, to: number): Promise<SnapshotCopy | null> {
+    const [source, target] = [placeOf(from), placeOf(to)];
+    const open = this.#opens.get(to);
+    const blockSize = this.#opens.get(from)?.blockSize;
+    if (source?.kind !== 'snapshot' || target?.kind !== 'volume' || open === undefined || blockSize === undefined)
+      return null;
+    const [snapshot, volume] = [await this.files.node(source.id), await this.files.node(target.id)];
+    // whom nobody else sees: they would see it without bytes until it is closed
+    const alone = volume.size === 0 && volume.openCount === open.count;
+    return alone && volume.pool === snapshot.pool ? new SnapshotCopy(snapshot, blockSize) : null;
+  }
+
+  async #settle(ino: number): Promise<MountAnswer> {
+    await this.#oneCopy(() => this.#settleNow(ino));
+    return {};
+  }
+
+  /** What was copied is there, or never will be: who asked for this is told. */
+  async #settleNow(ino: number): Promise<void> {
+    const copy = this.#copies.get(ino);
+    const place = placeOf(ino);
+    if (copy === undefined || place?.kind !== 'volume') return;
+    const { source, size, blocks } = copy;
+    try {
+      const { fullName } = await this.files.node(source.id);
+      await this.#owning([`${place.id}`], () => this.files.fill(place.id, fullName, size, blocks));
+    } finally {
+      this.#copies.delete(ino);
+    }
   }
 
   #checkName(name: string): void {

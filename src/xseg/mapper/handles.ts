@@ -124,19 +124,23 @@ export class Handles {
     const handle = r.handle;
     if (handle < 0) return;
     if (!r.dead) this.host.cut(r);
-    const leaves = this.frames.leaves.get(handle);
-    if (leaves !== undefined) {
-      for (const frame of leaves.values())
-        if (frame !== 0 && this.tree.inPlace(r, frame)) this.native.stamp(this.core, frame, 0xffffffff, 0);
-      this.frames.unhashRange(handle, 0, Number.MAX_SAFE_INTEGER);
-      this.frames.leaves.delete(handle);
-    }
+    this.forgetLeaves(r);
     this.#resources[handle] = undefined;
     r.handle = -1;
     this.host.pools.get(r.row.pool)?.releaseOwner(r);
     // batches on their way sync data through the handle: it lives until they have landed
     if (r.flying || r.flights.length > 0) r.closing.push(handle);
     else this.#retire(handle);
+  }
+
+  /** Reactors ask again for what they know of the map. */
+  forgetLeaves(r: Resource): void {
+    const leaves = this.frames.leaves.get(r.handle);
+    if (leaves === undefined) return;
+    for (const frame of leaves.values())
+      if (frame !== 0 && this.tree.inPlace(r, frame)) this.native.stamp(this.core, frame, 0xffffffff, 0);
+    this.frames.unhashRange(r.handle, 0, Number.MAX_SAFE_INTEGER);
+    this.frames.leaves.delete(r.handle);
   }
 
   #retire(handle: number): void {

@@ -750,6 +750,12 @@ export class Mapper implements ReportsHost {
         return o.resize(this.nodes.node(a[0]).fullName, a[1], (error) => done(error), { least: 0 });
       case 'nodeGrow':
         return o.resize(this.nodes.node(a[0]).fullName, a[1], (error) => done(error), { lazily: true });
+      case 'nodeFill':
+        return o.fill(a[0], a[1], a[2], a[3], done);
+      case 'nodeClear':
+        return o.clear(a[0], a[1], done);
+      case 'nodeTake':
+        return o.take(a[0], a[1], done);
       case 'handleOf': {
         const r = this.registry.byFullName(a[0]);
         return done(null, r === undefined ? -1 : r.handle);

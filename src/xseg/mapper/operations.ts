@@ -32,6 +32,8 @@ export const SIZE_MAX = 2 ** 50;
 export const SECTOR_BYTES = 512;
 /** Extents of one diff answer. */
 const DIFF_EXTENTS_MAX = 65536;
+/** Gaps of a copy that are looked at before others get a turn. */
+const WALKS_PER_TURN = 64;
 
 export type Done<T> = (error: EngineError | null, value?: T) => void;
 
@@ -593,11 +595,15 @@ export class Operations {
     this.handles.close(r);
     // what it changed goes first, with its data, in a batch of its own; the move is one batch
     this.host.cut(r);
+    r.row.generation++;
+    this.#takeMap(r, other);
+  }
+
+  #takeMap(r: Resource, other: ResourceRow): void {
     if (r.row.root !== 0) r.changes.releases.push(this.#release(r));
     this.host.accountChanged(r.row);
     r.row.grp = other.grp;
     this.host.accountChanged(r.row);
-    r.row.generation++;
     r.row.root = other.root;
     r.row.height = other.height;
     r.row.size = other.size;
@@ -632,6 +638,157 @@ export class Operations {
         });
       },
     );
+  }
+
+  // ---- copies of snapshots into open, empty volumes (docs/fuse.md, "Clones")
+
+  /**
+   * The volume, which is open and has no bytes, becomes a snapshot of which only some was copied, if the rest holds nothing.
+   * @param copied blocks [from, to) after each other, ascending
+   * @param size of the volume then: a multiple of a block, or the snapshot's
+   * @param done gives what the snapshot has in blocks that were not copied, [from, to) after each other; nothing was done then
+   */
+  fill(id: number, from: string, size: number, copied: number[], done: Done<number[]>): void {
+    this.#holding<number[]>(
+      () => [this.#needEmpty(id), this.needSnapshot(from)],
+      done,
+      (finish) => {
+        const r = this.#needEmpty(id);
+        const source = this.needSnapshot(from);
+        if (r.row.pool !== source.row.pool) throw new EngineError('UNSUPPORTED', 'only one pool can share its blocks');
+        this.#mappedBesides(source, copied, (error, besides) => {
+          if (error !== null || besides.length > 0) finish(error, besides);
+          else
+            this.#guard(finish, () =>
+              this.#freeze(r, () => {
+                this.#becomesOpen(r, { ...source.row, size });
+                r.row.cloned_from = from;
+                if (source.row.root !== 0) this.#addPageRef(r, source.row.root);
+                this.#durable(r, (error) => finish(error, []));
+              }),
+            );
+        });
+      },
+    );
+  }
+
+  /** Blocks [from, to) after each other lose what they have; nobody has the volume open. */
+  clear(name: string, blocks: number[], done: Done<void>): void {
+    this.#holding<void>(
+      () => [this.needVolume(name)],
+      done,
+      (finish) => {
+        const r = this.needVolume(name);
+        this.faults.barrier(r, (release) => {
+          const next = (i: number) => {
+            if (i < blocks.length) {
+              this.faults.unmapping.range(r, blocks[i], blocks[i + 1], false, (error) => {
+                if (error === 0) return next(i + 2);
+                release();
+                finish(new EngineError('IO', `a copy could not be cleared: errno ${error}`));
+              });
+              return;
+            }
+            release();
+            this.#durable(r, finish);
+          };
+          next(0);
+        });
+      },
+    );
+  }
+
+  /** The volume, which is open and has no bytes, becomes one that nobody has open, and that is gone then. */
+  take(id: number, stagedName: string, done: Done<void>): void {
+    this.#holding<void>(
+      () => [this.#needEmpty(id), this.needVolume(stagedName)],
+      done,
+      (finish) => {
+        const r = this.#needEmpty(id);
+        const staged = this.needVolume(stagedName);
+        if (staged.openCount > 0) throw new EngineError('BUSY', `${stagedName} is open; it must be closed`);
+        staged.changes.syncData = true;
+        this.#durable(staged, (error) => {
+          if (error !== null) return finish(error);
+          this.#guard(finish, () =>
+            this.#freeze(r, () => {
+              this.handles.close(staged);
+              this.#becomesOpen(r, staged.row);
+              r.row.cloned_from = staged.row.cloned_from;
+              r.changes.rowsDeleted.push(staged.id);
+              this.registry.unname(staged.row);
+              this.registry.kill(staged);
+              this.#finishBurial(r, [staged], finish);
+            }),
+          );
+        });
+      },
+    );
+  }
+
+  #needEmpty(id: number): Resource {
+    const r = this.registry.get(id);
+    if (r === undefined || r.dead) throw new EngineError('NOT_FOUND', `there is no resource ${id} any more`);
+    if (r.failed !== 0) throw new EngineError('POOL_FAILED', `${r.row.name} has failed; see the log`);
+    if (r.row.size !== 0) throw new EngineError('BUSY', `${r.row.name} was given bytes by somebody else`);
+    return r;
+  }
+
+  /** At a consistent cut of `r`, which has no bytes: no request of the reactors reaches its map. */
+  #becomesOpen(r: Resource, other: ResourceRow): void {
+    this.handles.forgetLeaves(r);
+    this.host.cut(r);
+    this.#takeMap(r, other);
+    if (r.handle >= 0) this.handles.publishSize(r);
+    this.faults.entries.mapChanged(r);
+  }
+
+  /** Which blocks of a snapshot hold something and are in none of the ranges. */
+  #mappedBesides(
+    source: Resource,
+    ranges: number[],
+    done: (error: EngineError | null, besides: number[]) => void,
+  ): void {
+    const blocks = Math.ceil(source.row.size / this.views.blockSize(source));
+    const gaps: number[] = [];
+    let known = 0;
+    for (let i = 0; i < ranges.length; i += 2) {
+      if (ranges[i] > known) gaps.push(known, ranges[i]);
+      known = ranges[i + 1];
+    }
+    if (known < blocks) gaps.push(known, blocks);
+    const besides: number[] = [];
+    let gap = 0;
+    const turn = () => {
+      for (let walks = 0; gap < gaps.length; walks++) {
+        if (walks === WALKS_PER_TURN) return this.host.nextTurn(turn);
+        const walk = new Walk(
+          this.tree,
+          this.frames,
+          source,
+          null,
+          gaps[gap],
+          gaps[gap + 1],
+          (first, count, _changed, data) => {
+            if (!data) return true;
+            if (besides.length > 0 && besides[besides.length - 1] === first) besides[besides.length - 1] += count;
+            else besides.push(first, first + count);
+            return true;
+          },
+        );
+        const { next, status } = walk.run();
+        if (status === BROKEN)
+          return done(new EngineError('CORRUPT', 'a map page of the snapshot is damaged; `atoll check` names it'), []);
+        gaps[gap] = next;
+        if (next >= gaps[gap + 1]) gap += 2;
+        else if (status === WAIT) {
+          this.host.commitAll();
+          return this.host.whenFrames(turn);
+        }
+      }
+      done(null, besides);
+    };
+    turn();
   }
 
   // ---- opening
