@@ -1,5 +1,5 @@
 /**
- * fio against an NBD server: one run, and what of its JSON is used.
+ * fio against an NBD server or a file: one run, and what of its JSON is used.
  */
 import fs from 'node:fs';
 import path from 'node:path';
@@ -62,10 +62,14 @@ interface Job {
 /** fio hangs on a server that does not answer; no run of ours takes this much longer than it was told. */
 const GRACE_SECONDS = 120;
 
-export async function fio(children: Children, dir: string, uri: string, job: FioJob): Promise<FioResult> {
+/** @param target an NBD URI, or the absolute path of a file, which is read and written with O_DIRECT */
+export async function fio(children: Children, dir: string, target: string, job: FioJob): Promise<FioResult> {
   const jobs = job.jobs ?? 1;
   const output = path.join(dir, `fio-${process.pid}-${Date.now()}-${Math.floor(Math.random() * 1e9)}.json`);
-  const argv = ['--name=bench', '--ioengine=nbd', `--uri=${uri}`, `--rw=${job.rw}`];
+  const where = target.startsWith('/')
+    ? ['--ioengine=libaio', '--direct=1', `--filename=${target}`]
+    : ['--ioengine=nbd', `--uri=${target}`];
+  const argv = ['--name=bench', ...where, `--rw=${job.rw}`];
   argv.push(job.blockSize.includes('-') ? `--bsrange=${job.blockSize}` : `--bs=${job.blockSize}`);
   argv.push(`--iodepth=${job.depth}`, `--numjobs=${jobs}`, '--group_reporting', '--percentile_list=50:99:99.9');
   argv.push('--output-format=json', `--output=${output}`);

@@ -3,6 +3,7 @@ import { chain } from './chain.ts';
 import { cloneTimes } from './clone-times.ts';
 import { direct } from './direct.ts';
 import { freeing } from './freeing.ts';
+import { fuse } from './fuse.ts';
 import { ingest } from './ingest.ts';
 import { neighbour } from './neighbour.ts';
 import { resident } from './resident.ts';
@@ -26,4 +27,5 @@ export const ROWS: readonly Row[] = [
   resident,
   sealing,
   ingest,
+  fuse,
 ];
