@@ -4,26 +4,17 @@
  * the ingest's own).
  */
 import { loadNative } from '../native.ts';
+import { IndexSnapshot } from '../seal/index-snapshot.ts';
 import { blockHash } from '../seal/tree-hash.ts';
-import { openReader } from '../store/schema.ts';
 import { HASH_BYTES } from '../store/seal-batch.ts';
-import { SealReader } from '../store/seal-reader.ts';
+import type { SealReader } from '../store/seal-reader.ts';
 import { BLOCK_HASHED, BLOCK_ZERO, PIECE_BYTES, type PieceHashes, type PieceJob, type WriteError } from './job.ts';
 
 const native = loadNative();
-const readers = new Map<string, SealReader>();
+const indexes = new Map<string, IndexSnapshot>();
 const zeroes = new Map<number, Buffer>();
 /** what slots of the index hold */
 let other = Buffer.alloc(0);
-
-function readerOf(path: string): SealReader {
-  let reader = readers.get(path);
-  if (reader === undefined) {
-    reader = new SealReader(openReader(path));
-    readers.set(path, reader);
-  }
-  return reader;
-}
 
 function zeroOf(blockSize: number): Buffer {
   let zero = zeroes.get(blockSize);
@@ -36,8 +27,16 @@ function zeroOf(blockSize: number): Buffer {
 
 /** Piscina's entry. */
 export function hashPiece(job: PieceJob): PieceHashes {
+  let index = indexes.get(job.storePath);
+  if (index === undefined) {
+    index = new IndexSnapshot(job.storePath);
+    indexes.set(job.storePath, index);
+  }
+  return index.look((reader) => hashed(job, reader));
+}
+
+function hashed(job: PieceJob, index: SealReader): PieceHashes {
   const { blocks, blockSize, pool } = job;
-  const index = readerOf(job.storePath);
   const zero = zeroOf(blockSize);
   const bytes = Buffer.from(job.bytes);
   const states = new Uint8Array(blocks);

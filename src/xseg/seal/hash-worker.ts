@@ -3,24 +3,19 @@
  * thread can be run again.
  */
 import { loadNative } from '../native.ts';
-import { openReader } from '../store/schema.ts';
-import { SealReader } from '../store/seal-reader.ts';
 import { HashRun } from './hash-run.ts';
+import { IndexSnapshot } from './index-snapshot.ts';
 import type { HashJob, HashResult } from './job.ts';
 
 const native = loadNative();
-const readers = new Map<string, SealReader>();
-
-function readerOf(path: string): SealReader {
-  let reader = readers.get(path);
-  if (reader === undefined) {
-    reader = new SealReader(openReader(path));
-    readers.set(path, reader);
-  }
-  return reader;
-}
+const indexes = new Map<string, IndexSnapshot>();
 
 /** Piscina's entry. */
 export function hashSlots(job: HashJob): HashResult {
-  return new HashRun(job, readerOf(job.storePath), native).run();
+  let index = indexes.get(job.storePath);
+  if (index === undefined) {
+    index = new IndexSnapshot(job.storePath);
+    indexes.set(job.storePath, index);
+  }
+  return index.look((reader) => new HashRun(job, reader, native).run());
 }
