@@ -98,9 +98,20 @@ export class Mounts {
     this.#mounted.clear();
   }
 
-  /** Refuses a path of the daemon's own work that lies in one of its mounts. @throws {ControlError} INVALID */
-  refuseInside(file: string): void {
-    const at = path.resolve(file);
+  /**
+   * Refuses a path of the daemon's own work that lies in one of its mounts, also through symbolic links, or is a loop device on
+   * a file there. @throws {ControlError} INVALID
+   */
+  async refuseInside(file: string): Promise<void> {
+    if (this.#mounted.size === 0) return;
+    this.#refuse(file, path.resolve(file));
+    const real = await realPathOf(path.resolve(file));
+    this.#refuse(file, real);
+    const backing = await backingFile(real);
+    if (backing !== null) this.#refuse(file, backing);
+  }
+
+  #refuse(file: string, at: string): void {
     for (const mount of this.#mounted.keys())
       if (at === mount || at.startsWith(`${mount}/`))
         throw new ControlError(
@@ -117,10 +128,9 @@ export class Mounts {
 
   async #folder(at: string): Promise<string> {
     if (!path.isAbsolute(at)) throw new ControlError('INVALID', 'the path of a mount has to be absolute');
-    this.refuseInside(at);
+    await this.refuseInside(at);
     // not on this thread, which answers for the mounts
     const real = await fs.promises.realpath(at);
-    this.refuseInside(real);
     if (!(await fs.promises.stat(real)).isDirectory()) throw new ControlError('INVALID', `${at} is not a folder`);
     if (fileSystemAt(real) === FILE_SYSTEM) throw new ControlError('BUSY', `another daemon is mounted on ${real}`);
     return real;
@@ -175,6 +185,27 @@ export class Mounts {
     const list = [...this.list(), ...this.#missing.values()];
     fs.writeFileSync(`${this.#file}.new`, `${JSON.stringify(list)}\n`, { mode: 0o600 });
     fs.renameSync(`${this.#file}.new`, this.#file);
+  }
+}
+
+/** Of what is there of a path, links followed; the rest as it is. Not on this thread, which answers for the mounts. */
+async function realPathOf(at: string): Promise<string> {
+  try {
+    return await fs.promises.realpath(at);
+  } catch {
+    const parent = path.dirname(at);
+    return parent === at ? at : path.join(await realPathOf(parent), path.basename(at));
+  }
+}
+
+/** The file that a loop device is on; null for others. */
+async function backingFile(device: string): Promise<string | null> {
+  const name = /^\/dev\/(loop\d+)$/.exec(device)?.[1];
+  if (name === undefined) return null;
+  try {
+    return (await fs.promises.readFile(`/sys/block/${name}/loop/backing_file`, 'utf8')).trimEnd();
+  } catch {
+    return null;
   }
 }
 

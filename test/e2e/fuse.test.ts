@@ -375,6 +375,54 @@ print(json.dumps(len(done)))`,
     expect((await daemon.cli<{ mounts: { path: string }[] }>('mount')).mounts).toMatchObject([{ path: dir }]);
   });
 
+  it('is not used by its own daemon, through links and loop devices neither', async () => {
+    const link = world.file('link');
+    fs.symlinkSync(dir, link);
+    for (const at of [
+      path.join(dir, 'volumes/'),
+      path.join(link, 'volumes/'),
+      path.join(link, 'volumes/none/below/'),
+    ]) {
+      await expect(daemon.cli('pool', 'create', 'inside', '--path', at)).rejects.toThrow(/serves itself/);
+      await expect(daemon.cli('backup', path.join(at, 'b'))).rejects.toThrow(/serves itself/);
+    }
+    const disk = path.join(dir, 'volumes/looped');
+    await world.run('timeout', '60', 'truncate', '-s', '64M', disk);
+    const loop = spawnSync('losetup', ['--find', '--show', disk], { encoding: 'utf8' });
+    if (loop.status === 0) {
+      const device = loop.stdout.trim();
+      loops.push(device);
+      await expect(daemon.cli('pool', 'create', 'inside', '--path', device)).rejects.toThrow(/serves itself/);
+      await world.run('losetup', '--detach', loops.pop() as string);
+    }
+  });
+
+  it('says when the pool is full, and goes on when it is not', { timeout: TEST_MS_MAX }, async () => {
+    await daemon.cli('pool', 'create', 'small', '--path', `${world.file('small')}/`, '--size', '64M');
+    await daemon.cli('volume', 'create', 'big', '--size', '256M', '--pool', 'small');
+    const big = path.join(dir, 'volumes/big');
+    await until('it is there', async () => (await names(path.join(dir, 'volumes'))).includes('big'));
+    const error = await agent(
+      `fd = os.open(sys.argv[1], os.O_RDWR)
+def fill():
+    for i in range(256): os.pwrite(fd, bytes([i % 255 + 1]) * (1 << 20), i << 20)
+error = errno_of(fill); first = os.pread(fd, 4096, 0) == b'\\x01' * 4096
+free = os.fstatvfs(fd).f_bavail; print(json.dumps([error, first, free < 1024]))`,
+      big,
+    );
+    expect(error).toEqual([28, true, true]); // ENOSPC
+    await world.run('timeout', '60', 'fallocate', '--punch-hole', '--offset', '0', '--length', '16M', big);
+    await until(
+      'there is room again',
+      async () =>
+        (await agent(
+          `fd = os.open(sys.argv[1], os.O_RDWR); print(json.dumps(errno_of(lambda: os.pwrite(fd, b'x' * 65536, 0))))`,
+          big,
+        )) === 0,
+    );
+    await world.run('timeout', '60', 'rm', big);
+  });
+
   it('after kill -9 who is there gets ENOTCONN, and the next start mounts again; ext4 on it is whole', {
     timeout: TEST_MS_MAX,
   }, async ({ skip }) => {

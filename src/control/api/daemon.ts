@@ -27,7 +27,7 @@ export function daemonRoutes(app: Api, { engine, transfers, mounts, sockets }: A
   app.post('/v1/backup', { schema: { body: schemas.Backup } }, async (request, reply) => {
     if (!path.isAbsolute(request.body.path))
       throw new ControlError('INVALID', 'the path of a backup has to be absolute');
-    mounts.refuseInside(request.body.path);
+    await mounts.refuseInside(request.body.path);
     reply.code(201);
     return engine.backup(request.body.path);
   });

@@ -14,9 +14,10 @@ export function poolRoutes(app: Api, { engine, mounts }: ApiContext): void {
     checkNewName('pool', request.body.name);
     // The daemon's working directory is nobody's business: a relative path would mean another place to each.
     if (!path.isAbsolute(request.body.path)) throw new ControlError('INVALID', 'the path of a pool has to be absolute');
+    // before anything looks at it: on this thread that would wait for itself
+    await mounts.refuseInside(request.body.path);
     refuseMissingDevice(request.body.path);
     reply.code(201);
-    mounts.refuseInside(request.body.path);
     return engine.createPool(request.body);
   });
 
