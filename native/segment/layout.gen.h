@@ -32,6 +32,9 @@ inline constexpr uint32_t kOpDone = 3u;  // request: the data of a grant is in i
 inline constexpr uint32_t kOpUnmap = 4u;  // request: unmap whole blocks [block, block+count)
 inline constexpr uint32_t kOpFlush = 5u;  // request: make everything acknowledged on the volume durable, map included
 inline constexpr uint32_t kOpStatus = 6u;  // request: extents of [offset, offset+length) into a scratch slot
+inline constexpr uint32_t kOpHash = 7u;  // request: what the bytes of slot `block` hash to; reply: count 1 and the hash at REPLY_HASH, or count 0 when the slot is not in the index
+inline constexpr uint32_t kOpRotten = 8u;  // request: the bytes of slot `block` do not hash to that; reply: EIO, or 0 when there is something else to read by now
+inline constexpr uint32_t kReplyHash = 32u;  // OP_HASH: where in the reply the 32 bytes of the hash begin, in place of the slots
 inline constexpr uint32_t kOpWake = 16u;  // misc: a control message waits
 inline constexpr uint32_t kOpSyncDone = 17u;  // misc: a data sync asked for by the mapper has ended
 inline constexpr uint32_t kOpZeroDone = 18u;  // misc: a zeroing of slots asked for by the mapper has ended
@@ -46,6 +49,7 @@ inline constexpr uint32_t kExtentChanged = 1u;  // atoll:changed-since: bytes ma
 inline constexpr uint32_t kVolumeFree = 0u;  // volume record state
 inline constexpr uint32_t kVolumeOpen = 1u;  // volume record state
 inline constexpr uint32_t kVolumeReadOnly = 1u;  // volume record flag
+inline constexpr uint32_t kVolumeVerify = 2u;  // volume record flag: blocks are compared with their hash before their bytes are returned or copied
 
 // a map entry, 64 bits: bits 0-47 slot+1 (leaf) or page id (inner), 0 = empty; bit 61 BAD: in memory only, the slot does not hold what it should and reads of it answer EIO; bit 62 OWNED: this page holds the reference; bit 63 EXCLUSIVE: a leaf's slot may be written in place while the frame's stamp is the volume's
 // a leaf hash entry, 64 bits, 0 = empty, 1 = deleted: bits 0-21 frame+2, bits 22-51 leaf number (block >> 9), bits 52-63 volume handle

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <cstring>
 #include <deque>
 #include <functional>
 #include <map>
@@ -21,6 +22,7 @@
 #include "block/block.h"
 #include "core.h"
 #include "map/generation.h"
+#include "seal/blake3.h"
 #include "segment/atomic.h"
 #include "test/check.h"
 
@@ -39,7 +41,9 @@ class TestMapper {
   std::atomic<uint64_t> slots_max{UINT64_MAX};
   // ---- counters
   std::atomic<uint64_t> loads{0}, grants_made{0}, in_place_answers{0}, flushes{0}, evictions{0}, unmaps{0}, reused{0};
-  std::atomic<uint64_t> copies{0};  // grants with a block to copy from
+  std::atomic<uint64_t> hashes{0}, doubts{0}, condemned{0};
+  std::atomic<bool> stale_hashes{false};  // every other answer to OP_HASH is of what the slot does not hold
+  std::atomic<uint64_t> copies{0};        // grants with a block to copy from
 
   explicit TestMapper(Core& core) : core_(core) {
     for (uint32_t f = core.segment().frames(); f-- > 1;) free_frames_.push_back(f);
@@ -102,6 +106,46 @@ class TestMapper {
       }
       volumes_.erase(handle);
     });
+  }
+
+  /// Puts what every used slot without a writer holds into the index, as sealing does. Returns how many there are.
+  uint64_t seal() {
+    uint64_t count = 0;
+    control([&] {
+      std::set<uint64_t> writable;
+      for (const auto& [key, leaf] : leaves_) {
+        if (leaf.generation != generation(static_cast<uint32_t>(key >> 32))) continue;
+        for (const uint64_t entry : leaf.entries) {
+          if ((entry & kEntryExclusive) != 0) writable.insert((entry & kEntryValueMask) - 1);
+        }
+      }
+      for (const auto& [key, leaf] : leaves_) {
+        for (const uint64_t entry : leaf.entries) {
+          const uint64_t slot = (entry & kEntryValueMask) - 1;
+          if (entry == 0 || writable.contains(slot) || index_.contains(slot)) continue;
+          index_[slot] = hash_now(slot, load_relaxed(core_.segment().volume(static_cast<uint32_t>(key >> 32)).pool));
+        }
+      }
+      count = index_.size();
+    });
+    return count;
+  }
+  /// Changes one byte of a slot.
+  void rot(uint64_t slot, uint32_t pool, uint64_t at) {
+    control([&, slot, pool, at] {
+      uint8_t byte = 0;
+      move_now(BlockOp::kRead, (slot << shift_of_all) + at, pool, &byte, 1);
+      byte ^= 1;
+      move_now(BlockOp::kWrite, (slot << shift_of_all) + at, pool, &byte, 1);
+    });
+  }
+  void verify(uint32_t volume, bool on) {
+    std::atomic_ref<uint32_t> flags(core_.segment().volume(volume).flags);
+    if (on) {
+      flags.fetch_or(kVolumeVerify);
+    } else {
+      flags.fetch_and(~kVolumeVerify);
+    }
   }
 
   /// Slots that entries name, each once.
@@ -222,6 +266,10 @@ class TestMapper {
         return grant_answered(request);
       case kOpStatus:
         return status(request);
+      case kOpHash:
+        return hash(request);
+      case kOpRotten:
+        return rotten(request);
       case kOpFlush:
         if (hold_flushes.load()) {
           again_.push_back(request);
@@ -363,6 +411,7 @@ class TestMapper {
     const uint64_t slot = (entry & kEntryValueMask) - 1;
     if (--refs_[slot] != 0) return;
     refs_.erase(slot);
+    index_.erase(slot);
     slot_pool_[slot] = pool;
     retired_slots_.push_back({core_.epochs().advance(), slot});
   }
@@ -579,6 +628,41 @@ class TestMapper {
     reply(request).count = count;
   }
 
+  // ---- verify on read
+  /// One operation, waited for, whatever layers the pool has.
+  void move_now(BlockOp op, uint64_t address, uint32_t pool, uint8_t* buffer, uint64_t length) {
+    BlockIo io;
+    io.op = op;
+    io.address = address;
+    io.buffer = buffer;
+    io.length = length;
+    expect(core_.run_now(*core_.shared_pool(pool), &io) == 0, "a slot is read or written");
+  }
+  BlockHash hash_now(uint64_t slot, uint32_t pool) {
+    std::vector<uint8_t> bytes(size_t{1} << shift_of_all);
+    move_now(BlockOp::kRead, slot << shift_of_all, pool, bytes.data(), bytes.size());
+    return blake3(bytes.data(), bytes.size());
+  }
+  void hash(const RequestRecord& request) {
+    hashes++;
+    ReplyRecord& answer = reply(request);
+    const auto found = index_.find(request.block);
+    if (found == index_.end()) return;
+    answer.count = 1;
+    BlockHash told = found->second;
+    if (stale_hashes.load() && hashes % 2 == 0) told[7] ^= 1;
+    std::memcpy(reinterpret_cast<uint8_t*>(&answer) + kReplyHash, told.data(), told.size());
+  }
+  void rotten(const RequestRecord& request) {
+    doubts++;
+    const auto found = index_.find(request.block);
+    const bool bad =
+        found != index_.end() &&
+        hash_now(request.block, load_relaxed(core_.segment().volume(request.volume).pool)) != found->second;
+    if (bad) condemned++;
+    reply(request, bad ? EIO : 0);
+  }
+
   // ---- snapshots
   bool snapshots_on_their_way() {
     return std::any_of(volumes_.begin(), volumes_.end(), [](const auto& v) { return v.second.parked; });
@@ -628,6 +712,7 @@ class TestMapper {
   std::deque<Retired> retired_slots_;
   std::unordered_map<uint64_t, uint32_t> slot_pool_;
   std::unordered_map<uint64_t, uint32_t> refs_;
+  std::unordered_map<uint64_t, BlockHash> index_;  // by slot
   std::deque<uint64_t> free_slots_;
   std::set<uint64_t> dirty_;
   uint64_t next_slot_ = 0;

@@ -108,6 +108,19 @@ void VolumePeer::fill_and_write(Work* work, const Target& target) {
     overlay_and_write(work, target);
     return;
   }
+  if (verifies(target)) {
+    // Else what is wrong would be copied to where no hash tells.
+    work->copying = true;
+    work->mismatches = 0;
+    ask_hash(work, work->slot_old);
+    return;
+  }
+  fill_unchecked(work, target);
+}
+
+void VolumePeer::fill_unchecked(Work* work, const Target& target) {
+  const uint64_t from = work->cursor & target.block_mask();
+  const uint64_t to = from + work->granted;
   const uint64_t read_from = from == 0 ? to : 0;
   const uint64_t read_to = to == target.block_bytes() ? from : target.block_bytes();
   const uint64_t address = (work->slot_old << target.shift) + read_from;
@@ -156,16 +169,7 @@ void VolumePeer::move_ended(Work* work) {
 /// The files written are marked by now: the mapper syncs them before the commit that names the slots.
 void VolumePeer::answer_grant(Work* work, int error) {
   const uint32_t shift = target_of(work->volume).shift;
-  if (work->buffer != nullptr) {
-    buffers_.give(work->buffer, shift);
-    work->buffer = nullptr;
-    // Not from in here: a long queue would become a deep stack.
-    Work* const waiter = buffer_waiters_.pop();
-    if (waiter != nullptr) {
-      waiter->step = Step::kPutOff;
-      put_off_.push(waiter);
-    }
-  }
+  if (work->buffer != nullptr) give_buffer(work);
   if (error != 0 && error != ECANCELED) fail(work->request, error);
   RequestRecord record;
   record.op = kOpDone;

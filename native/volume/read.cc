@@ -1,5 +1,6 @@
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -21,9 +22,11 @@ VolumePeer::Progress VolumePeer::drive_read(Request* request) {
   const Target target = target_of(request->volume);
   const uint64_t end = request->offset + request->length;
   uint64_t moved = 0;
+  const bool checks = verifies(target);
   while (request->cursor < end) {
     if (moved >= kDriveBytesMax) return put_off(request);
-    const Span span = read_span(target, request->cursor, end);
+    const uint64_t until = checks ? std::min(end, (request->cursor | target.block_mask()) + 1) : end;
+    const Span span = read_span(target, request->cursor, until);
     if (span.place == Place::kMissing) return load_and_park(request, target, request->cursor, end);
     if (span.place == Place::kBad) {
       fail(request, EIO);
@@ -32,6 +35,13 @@ VolumePeer::Progress VolumePeer::drive_read(Request* request) {
     uint8_t* const buffer = request->buffer + (request->cursor - request->offset);
     if (span.place == Place::kZero) {
       std::memset(buffer, 0, span.length);
+    } else if (checks && !written_in_place(target, request->cursor)) {
+      Work* const work = take_work(request);
+      if (work == nullptr) return Progress::kWaiting;
+      work->cursor = request->cursor;
+      work->end = request->cursor + span.length;
+      work->copying = false;
+      ask_hash(work, span.address >> target.shift);
     } else {
       const int result = target.pool->read_now(span.address, buffer, static_cast<uint32_t>(span.length));
       if (result == -EAGAIN) {
@@ -57,6 +67,8 @@ bool VolumePeer::lend(uint32_t volume, uint64_t offset, uint64_t* length, FileRa
   const Request asked{.op = Op::kRead, .volume = volume, .offset = offset, .length = *length};
   if (refusal(asked) != 0) return false;
   const Target target = target_of(volume);
+  // What is sent from the page cache is seen by nobody here.
+  if (verifies(target)) return false;
   // Slots smaller than a page share pages with others, which zeroing them does not replace.
   if (target.block_bytes() < page_bytes()) return false;
   const Span span = read_span(target, offset, offset + *length);

@@ -248,6 +248,7 @@ Work* VolumePeer::take_work(Request* request) {
   work->request = request;
   work->volume = request->volume;
   work->retries = 0;
+  work->mismatches = 0;
   work->buffer = nullptr;
   return work;
 }
@@ -297,7 +298,11 @@ bool VolumePeer::run_put_off() {
   Work* work = nullptr;
   bool ran = false;
   while (turn_bytes_ < kTurnBytesMax && (work = due.pop()) != nullptr) {
-    move(work);
+    if (work->step == Step::kCheckPutOff) {
+      check_read(work);
+    } else {
+      move(work);
+    }
     ran = true;
   }
   due.append(&put_off_);
@@ -356,6 +361,9 @@ void VolumePeer::io_ended(Work* work) {
       break;
     case Step::kMove:
       move_ended(work);
+      break;
+    case Step::kCheckRead:
+      whole_read(work, work->io.error);
       break;
     default:
       broken("I/O ended in a step that has none");
@@ -418,6 +426,19 @@ void VolumePeer::on_reply(const ReplyRecord& reply) {
       return;
     case Step::kStatus:
       on_status(work, reply);
+      return;
+    case Step::kHash:
+      on_hash(work, reply);
+      return;
+    case Step::kRotten:
+      on_rotten(work, error);
+      return;
+    case Step::kCheckLoad:
+      if (error != 0) {
+        end_check(work, error);
+      } else {
+        check_read(work);
+      }
       return;
     case Step::kLoad:
     case Step::kUnmap:

@@ -12,7 +12,7 @@
 //
 // Files: volume_peer.cc queues and lifetimes · spans.cc what lies where · read.cc · write.cc in-place writes and faults
 // · grant.cc moving data into granted slots · durable.cc flush and FUA · discard.cc trim and zeroes · status.cc status,
-// cache.
+// cache · verify.cc blocks that are compared with their hashes before they are given out.
 //
 // One per reactor; everything runs on its thread.
 #pragma once
@@ -57,6 +57,8 @@ class VolumePeer final : public RequestSink {
   /// Loads or grants for the same bytes that led nowhere, after which something is broken and the request fails. A leaf
   /// may well be evicted again before it is looked at when the cache is small and the load heavy, but not so often.
   static constexpr uint32_t kRetriesMax = 1000;
+  /// Times that a block's bytes differ from its hash and the mapper finds them right, before the reader gets EIO.
+  static constexpr uint32_t kMismatchesMax = 3;
   /// Replies taken in one loop turn.
   static constexpr uint32_t kRepliesPerTurn = 256;
 
@@ -174,6 +176,19 @@ class VolumePeer final : public RequestSink {
   // read.cc
   Progress drive_read(Request* request);
 
+  // verify.cc
+  static bool verifies(const Target& target);
+  bool written_in_place(const Target& target, uint64_t cursor);
+  void ask_hash(Work* work, uint64_t slot);
+  void on_hash(Work* work, const ReplyRecord& reply);
+  void check_read(Work* work);
+  void read_unchecked(Work* work, const Target& target, const Span& span);
+  void read_whole(Work* work, const Target& target);
+  void whole_read(Work* work, int error);
+  void on_rotten(Work* work, int error);
+  void end_check(Work* work, int error);
+  void give_buffer(Work* work);
+
   // write.cc
   Progress drive_write(Request* request);
   static bool beyond_end(const Target& target, uint64_t end);
@@ -189,6 +204,7 @@ class VolumePeer final : public RequestSink {
   void move(Work* work);
   void move_run(Work* work, const Target& target);
   void fill_and_write(Work* work, const Target& target);
+  void fill_unchecked(Work* work, const Target& target);
   void overlay_and_write(Work* work, const Target& target);
   void move_ended(Work* work);
   void answer_grant(Work* work, int error);

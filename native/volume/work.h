@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "block/block.h"
+#include "seal/blake3.h"
 #include "segment/layout.gen.h"
 #include "volume/request.h"
 #include "volume/syncer.h"
@@ -26,6 +27,12 @@ enum class Step : uint8_t {
   kUnmap,         // mapper
   kFlush,         // mapper
   kStatus,        // mapper
+  kHash,          // mapper: what slot_old should hash to
+  kCheckLoad,     // mapper: the leaf of a block that is to be checked becomes resident again
+  kCheckBuffer,   // to be checked: a block buffer is needed
+  kCheckPutOff,   // to be checked: the turn's share of moving is spent
+  kCheckRead,     // block I/O: the whole block, to be checked
+  kRotten,        // mapper: it did not hold what it should
   kSync,          // VolumeSyncer
 };
 
@@ -54,6 +61,11 @@ struct Work {
   uint64_t granted = 0;  // bytes of the volume
   uint64_t moved = 0;    // of these
   uint8_t* buffer = nullptr;
+  // ---- of a check (verify.cc)
+  bool copying = false;     // what is checked is what a granted block is copied from; else a part of a read
+  bool hashed = false;      // slot_old is in the index, and this is its hash
+  uint32_t mismatches = 0;  // times the bytes were others
+  BlockHash hash = {};
 };
 
 /// Singly linked, first in, first out, through `next`.

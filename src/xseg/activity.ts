@@ -18,7 +18,7 @@ export const WAIT_KINDS = ['read', 'write', 'flush', 'other'] as const;
 export type WaitKind = (typeof WAIT_KINDS)[number];
 
 /** Map faults by what was asked: a place for a write is `write`. */
-export const FAULT_KINDS = ['load', 'write', 'unmap', 'flush', 'status'] as const;
+export const FAULT_KINDS = ['load', 'write', 'unmap', 'flush', 'status', 'verify'] as const;
 export type FaultKind = (typeof FAULT_KINDS)[number];
 
 /** errno of faults that failed */

@@ -50,6 +50,12 @@ export const OP_UNMAP = 4;
 export const OP_FLUSH = 5;
 /** request: extents of [offset, offset+length) into a scratch slot */
 export const OP_STATUS = 6;
+/** request: what the bytes of slot `block` hash to; reply: count 1 and the hash at REPLY_HASH, or count 0 when the slot is not in the index */
+export const OP_HASH = 7;
+/** request: the bytes of slot `block` do not hash to that; reply: EIO, or 0 when there is something else to read by now */
+export const OP_ROTTEN = 8;
+/** OP_HASH: where in the reply the 32 bytes of the hash begin, in place of the slots */
+export const REPLY_HASH = 32;
 /** misc: a control message waits */
 export const OP_WAKE = 16;
 /** misc: a data sync asked for by the mapper has ended */
@@ -78,6 +84,8 @@ export const VOLUME_FREE = 0;
 export const VOLUME_OPEN = 1;
 /** volume record flag */
 export const VOLUME_READ_ONLY = 1;
+/** volume record flag: blocks are compared with their hash before their bytes are returned or copied */
+export const VOLUME_VERIFY = 2;
 
 // a map entry, 64 bits: bits 0-47 slot+1 (leaf) or page id (inner), 0 = empty; bit 61 BAD: in memory only, the slot does not hold what it should and reads of it answer EIO; bit 62 OWNED: this page holds the reference; bit 63 EXCLUSIVE: a leaf's slot may be written in place while the frame's stamp is the volume's
 // a leaf hash entry, 64 bits, 0 = empty, 1 = deleted: bits 0-21 frame+2, bits 22-51 leaf number (block >> 9), bits 52-63 volume handle

@@ -94,6 +94,8 @@ export interface SealInfo {
   rate: number;
   /** bytes/s read by scrubbing, 0: none */
   scrubRate: number;
+  /** sealed blocks are compared with their hash before their bytes are returned */
+  verifyOnRead: boolean;
   /** blocks in the index, and about what they take in the store */
   entries: number;
   indexBytes: number;
@@ -119,6 +121,7 @@ export interface PoolSettings {
   sealPaused?: boolean;
   /** bytes/s, 0: no scrubbing */
   scrubRate?: number;
+  verifyOnRead?: boolean;
 }
 
 /** What is exclusive is computed when somebody asks: not at all, without waiting, or with waiting a moment. */

@@ -113,12 +113,13 @@ export class FakeEngine implements Engine {
   async setPool(name: string, settings: PoolSettings): Promise<PoolInfo> {
     this.call('setPool', name, settings);
     const pool = found(this.pools, name, 'pool');
-    const { seal, sealRate, sealPaused, scrubRate } = settings;
+    const { seal, sealRate, sealPaused, scrubRate, verifyOnRead } = settings;
     if (pool.seal === null) throw new EngineError('NOT_FOUND', 'the pool is not open');
     pool.seal.on = seal ?? pool.seal.on;
     pool.seal.rate = sealRate ?? pool.seal.rate;
     pool.seal.paused = sealPaused ?? pool.seal.paused;
     pool.seal.scrubRate = scrubRate ?? pool.seal.scrubRate;
+    pool.seal.verifyOnRead = verifyOnRead ?? pool.seal.verifyOnRead;
     return pool;
   }
 
@@ -320,7 +321,17 @@ function poolOf(spec: PoolSpecInput): PoolInfo {
     ...{ releasingBytes: 0, logicalBytes: 0, mappedBytes: 0, exclusiveBytes: null, sharedBytes: null },
     ...{ fullPercent: 0, level: 'ok' as const, state: 'ok' as const, reason: null },
     seal: {
-      ...{ on: false, paused: false, rate: 0, scrubRate: 0, entries: 0, indexBytes: 0, hashedBytes: 0, foldedBytes: 0 },
+      ...{
+        on: false,
+        paused: false,
+        rate: 0,
+        scrubRate: 0,
+        verifyOnRead: false,
+        entries: 0,
+        indexBytes: 0,
+        hashedBytes: 0,
+        foldedBytes: 0,
+      },
       ...{ dedupRatio: 1, backlogSnapshots: 0, backlogBytes: 0, quarantined: 0, scrubbedAt: null },
     },
     copies: {

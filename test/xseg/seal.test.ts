@@ -272,13 +272,15 @@ describe('sealing', () => {
   });
 
   it('settings live on; off and paused mean nothing is hashed; rates are checked', async () => {
-    await e.setPool('p', { sealPaused: true, sealRate: 12 * MIB, scrubRate: 3 * MIB });
+    await e.setPool('p', { sealPaused: true, sealRate: 12 * MIB, scrubRate: 3 * MIB, verifyOnRead: true });
     await e.createVolume({ name: 'v', size: MIB, pool: 'p' });
     await write('v', 0, blocks(256, 9, 11));
     await e.createSnapshot('v', 's');
     await home.close();
     e = await home.open();
-    expect((await e.showPool('p')).seal).toMatchObject({ on: true, paused: true, rate: 12 * MIB, scrubRate: 3 * MIB });
+    expect((await e.showPool('p')).seal).toMatchObject({
+      ...{ on: true, paused: true, rate: 12 * MIB, scrubRate: 3 * MIB, verifyOnRead: true },
+    });
     await new Promise((resolve) => setTimeout(resolve, 700));
     expect((await e.showPool('p')).seal).toMatchObject({ hashedBytes: 0, backlogSnapshots: 1, backlogBytes: MIB });
     await e.setPool('p', { seal: false, sealPaused: false });
@@ -291,26 +293,27 @@ describe('sealing', () => {
     await sealed('v@s');
   });
 
+  /** Changes one byte of a slot behind the daemon's back. */
+  const damage = (slot: number, name = 'p') => {
+    const file = path.join(home.dir, name, 's00000000');
+    const fd = fs.openSync(file, 'r+');
+    const byte = Buffer.alloc(1);
+    fs.readSync(fd, byte, 0, 1, slot * BLOCK + 100);
+    byte[0] ^= 1;
+    fs.writeSync(fd, byte, 0, 1, slot * BLOCK + 100);
+    fs.closeSync(fd);
+  };
+  /** slots of the index, by their bytes */
+  const slotOf = (block: Buffer, poolId: number): number => {
+    const db = new Database(path.join(home.home, 'store.db'), { readonly: true });
+    const slot = db.prepare('SELECT slot FROM sealed WHERE pool = ? AND hash = ?').pluck().get(poolId, blake3(block));
+    db.close();
+    return slot as number;
+  };
+  const quarantined = (count: number, name = 'p') =>
+    until(`${count} in quarantine`, async () => (await e.showPool(name)).seal?.quarantined === count);
+
   describe('scrubbing', () => {
-    /** Changes one byte of a slot behind the daemon's back. */
-    const damage = (slot: number, name = 'p') => {
-      const file = path.join(home.dir, name, 's00000000');
-      const fd = fs.openSync(file, 'r+');
-      const byte = Buffer.alloc(1);
-      fs.readSync(fd, byte, 0, 1, slot * BLOCK + 100);
-      byte[0] ^= 1;
-      fs.writeSync(fd, byte, 0, 1, slot * BLOCK + 100);
-      fs.closeSync(fd);
-    };
-    /** slots of the index, by their bytes */
-    const slotOf = (block: Buffer, poolId: number): number => {
-      const db = new Database(path.join(home.home, 'store.db'), { readonly: true });
-      const slot = db.prepare('SELECT slot FROM sealed WHERE pool = ? AND hash = ?').pluck().get(poolId, blake3(block));
-      db.close();
-      return slot as number;
-    };
-    const quarantined = (count: number) =>
-      until(`${count} in quarantine`, async () => (await e.showPool('p')).seal?.quarantined === count);
     const scrub = async () => {
       await e.setPool('p', { scrubRate: 0 });
       await e.setPool('p', { scrubRate: 1024 * MIB });
@@ -413,6 +416,106 @@ describe('sealing', () => {
       expect((await readAll('p')).equals(bytes)).toBe(true);
       await clean();
       expect((await e.showPool('p')).seal?.scrubbedAt).not.toBe(null);
+    });
+  });
+
+  describe('verify-on-read', () => {
+    for (const direct of [false, true])
+      it(`finds rot at the read that meets it, ${direct ? 'past' : 'in'} the page cache, and nobody gets the wrong bytes`, async () => {
+        await e.createPool({ name: 'r', path: path.join(home.dir, 'r/'), blockSize: BLOCK, direct });
+        await e.setPool('r', { seal: true });
+        const bytes = blocks(64, 100_000, 30);
+        await e.createVolume({ name: 'v', size: bytes.length, pool: 'r' });
+        await write('v', 0, bytes);
+        await e.createSnapshot('v', 's');
+        await sealed('v@s');
+        await e.clone('v@s', 'c');
+        // open before and after the switch
+        const reader = await home.connect('v@s');
+        damage(slotOf(bytes.subarray(20 * BLOCK, 21 * BLOCK), 3), 'r');
+        damage(slotOf(bytes.subarray(30 * BLOCK, 31 * BLOCK), 3), 'r');
+        const wrong = await reader.read(20 * BLOCK, BLOCK);
+        expect(wrong.equals(bytes.subarray(20 * BLOCK, 21 * BLOCK))).toBe(false);
+        await e.setPool('r', { verifyOnRead: true });
+        expect((await e.showPool('r')).seal).toMatchObject({ verifyOnRead: true, quarantined: 0 });
+        await expect(reader.read(20 * BLOCK + 7, 1)).rejects.toThrow();
+        await quarantined(1, 'r');
+        await expect(reader.read(18 * BLOCK, 4 * BLOCK)).rejects.toThrow();
+        expect(home.errors.splice(0).length).toBe(1);
+        expect((await reader.read(21 * BLOCK, 9 * BLOCK)).equals(bytes.subarray(21 * BLOCK, 30 * BLOCK))).toBe(true);
+        expect((await reader.read(0, 20 * BLOCK)).equals(bytes.subarray(0, 20 * BLOCK))).toBe(true);
+        await reader.close();
+        // a part of a block is not written around what is wrong; and it lives on
+        await home.close();
+        e = await home.open();
+        expect((await e.showPool('r')).seal?.verifyOnRead).toBe(true);
+        const client = await home.connect('c');
+        await expect(client.write(30 * BLOCK + 7, Buffer.from('x'))).rejects.toThrow();
+        await quarantined(2, 'r');
+        expect(home.errors.splice(0).length).toBe(1);
+        await client.write(30 * BLOCK, bytes.subarray(30 * BLOCK, 31 * BLOCK));
+        await client.write(20 * BLOCK, bytes.subarray(20 * BLOCK, 21 * BLOCK));
+        await client.write(40 * BLOCK + 1, bytes.subarray(40 * BLOCK + 1, 40 * BLOCK + 9));
+        expect((await client.read(0, bytes.length)).equals(bytes)).toBe(true);
+        await client.close();
+        expect((await e.check()).problems.map(({ code }) => code)).toEqual(['BAD_BLOCK']);
+      });
+
+    it('does not copy what is wrong when a volume ends in the middle of it', async () => {
+      await e.setPool('p', { verifyOnRead: true });
+      const bytes = blocks(8, 100_000, 32);
+      await e.createVolume({ name: 'v', size: bytes.length, pool: 'p' });
+      await write('v', 0, bytes);
+      await e.createSnapshot('v', 's');
+      await sealed('v@s');
+      damage(slotOf(bytes.subarray(5 * BLOCK, 6 * BLOCK), 2));
+      await e.clone('v@s', 'c');
+      await expect(e.resizeVolume('c', 5 * BLOCK + 512)).rejects.toMatchObject({ code: 'CORRUPT' });
+      await quarantined(1);
+      expect(home.errors.splice(0).length).toBe(1);
+    });
+
+    it('every byte is right while blocks fold, snapshots go and slots are used again', async () => {
+      await e.setPool('p', { verifyOnRead: true });
+      const bytes = blocks(512, 40, 31);
+      await e.createVolume({ name: 'base', size: bytes.length, pool: 'p' });
+      await write('base', 0, bytes);
+      const client = await home.connect('base');
+      let stop = false;
+      const churn = (async () => {
+        const next = random(77);
+        for (let round = 0; !stop; round++) {
+          const block = Math.floor(next() * 500);
+          const fresh = blocks(8, 40, 31);
+          const writer = await home.connect('base');
+          fresh.copy(bytes, block * BLOCK);
+          await writer.write(block * BLOCK, fresh);
+          await writer.flush();
+          await writer.close();
+          await e.createSnapshot('base', `s${round}`);
+          await sealed(`base@s${round}`);
+          expect((await client.read(0, bytes.length)).equals(bytes)).toBe(true);
+          if (round > 0) await e.deleteSnapshot(`base@s${round - 1}`);
+        }
+        return true;
+      })();
+      const still = await home.connect('base');
+      try {
+        for (let i = 0; i < 150; i++) {
+          // the last blocks are written by nobody
+          const from = 508 * BLOCK + (i % 3) * 1000;
+          expect((await still.read(from, 8000)).equals(bytes.subarray(from, from + 8000))).toBe(true);
+          await still.read((i * 7 * BLOCK) % (bytes.length - 65536), 65536);
+        }
+      } finally {
+        stop = true;
+      }
+      expect(await churn).toBe(true);
+      await still.close();
+      await client.close();
+      expect((await e.showPool('p')).seal?.foldedBytes).toBeGreaterThan(0);
+      expect((await e.showPool('p')).seal?.quarantined).toBe(0);
+      await clean();
     });
   });
 });

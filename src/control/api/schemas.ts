@@ -40,6 +40,7 @@ export const PoolSet = Type.Object(
     sealRate: Type.Optional(Bytes),
     sealPaused: Type.Optional(Type.Boolean()),
     scrubRate: Type.Optional(Bytes),
+    verifyOnRead: Type.Optional(Type.Boolean()),
   },
   strict,
 );

@@ -12,6 +12,7 @@ interface SetOptions extends CommonOptions {
   seal?: boolean;
   sealRate?: number;
   scrubRate?: number;
+  verifyOnRead?: boolean;
 }
 
 function onOff(text: string): boolean {
@@ -30,14 +31,20 @@ export function poolSetCommand(pool: Command, world: World): void {
     .option('--seal <on|off>', 'hash snapshots in the background and keep equal blocks once', onOff)
     .option('--seal-rate <size>', 'bytes per second read for it, or max', rate('max'))
     .option('--scrub-rate <size>', 'bytes per second read to verify what is sealed, or off', rate('off'))
+    .option(
+      '--verify-on-read <on|off>',
+      'compare sealed blocks with their hashes before their bytes are returned',
+      onOff,
+    )
     .action(async (name: string, options: SetOptions) => {
-      const { seal, sealRate, scrubRate } = options;
-      if (seal === undefined && sealRate === undefined && scrubRate === undefined)
-        throw new ControlError('USAGE', 'say what to set: --seal, --seal-rate, --scrub-rate');
+      const { seal, sealRate, scrubRate, verifyOnRead } = options;
+      if ([seal, sealRate, scrubRate, verifyOnRead].every((one) => one === undefined))
+        throw new ControlError('USAGE', 'say what to set: --seal, --seal-rate, --scrub-rate, --verify-on-read');
       const pool = await clientOf(options, world).post<PoolInfo>(route('pools', name, 'set'), {
         seal,
         sealRate,
         scrubRate,
+        verifyOnRead,
       });
       print(
         world,
@@ -87,5 +94,6 @@ export function sealLine(seal: SealInfo): string {
 export function scrubLine(seal: SealInfo): string {
   const pace = seal.scrubRate > 0 ? `at ${formatSize(seal.scrubRate)}/s` : 'off';
   const last = seal.scrubbedAt === null ? 'no whole pass yet' : `last whole pass ended ${shortTime(seal.scrubbedAt)}`;
-  return `${pace}; ${last}; ${seal.quarantined} blocks in quarantine`;
+  const reads = seal.verifyOnRead ? '; reads are verified' : '';
+  return `${pace}; ${last}; ${seal.quarantined} blocks in quarantine${reads}`;
 }

@@ -12,12 +12,15 @@ import {
   GRANT_IN_PLACE,
   OP_DONE,
   OP_FLUSH,
+  OP_HASH,
   OP_LOAD,
   OP_MAP_WRITE,
+  OP_ROTTEN,
   OP_STATUS,
   OP_UNMAP,
   PAGE_ENTRIES,
   RECORD_BYTES,
+  REPLY_HASH,
   Reply,
   Request,
   SCRATCH_EXTENTS,
@@ -76,6 +79,10 @@ export interface FaultsHost extends EntriesHost, UnmappingHost {
   commitSoon(resource: Resource): void;
   /** a fault was served, microseconds after it was taken */
   sampleFault(op: number, us: number): void;
+  /** HASH_BYTES: what the index has for a slot; null nothing */
+  hashOf(pool: SlotPool, slot: number): Uint8Array | null;
+  /** a reader found other bytes in it: errno that it gets, 0 when it is to look again */
+  rotten(pool: SlotPool, slot: number): number;
   /** a fault failed with this errno */
   faultFailed(error: number): void;
 }
@@ -159,6 +166,15 @@ export class Faults {
       case OP_STATUS:
         this.#status(f, resource);
         break;
+      case OP_HASH:
+        this.#hash(f, resource);
+        break;
+      case OP_ROTTEN: {
+        const error = this.host.rotten(this.host.poolOf(resource), f.block);
+        if (error === 0) this.#reply(f);
+        else this.#fail(f, error);
+        break;
+      }
       default:
         this.#fail(f, EINVAL);
     }
@@ -424,6 +440,19 @@ export class Faults {
     resource.changes.syncData = true;
     resource.changes.waiters.push((error) => (error !== 0 ? this.#fail(f, error) : this.#ok(f)));
     this.host.commitSoon(resource);
+  }
+
+  // ---- verify on read
+
+  /** `block` is a slot. It may be anybody's by now: who reads it looks it up again. */
+  #hash(f: Fault, resource: Resource): void {
+    const hash = this.host.hashOf(this.host.poolOf(resource), f.block);
+    const at = this.#reply(f);
+    if (hash !== null) {
+      this.#out[at + Reply.count / 4] = 1;
+      this.replies.set(hash, at * 4 + REPLY_HASH);
+    }
+    this.#served(f.op, f.at);
   }
 
   // ---- block status

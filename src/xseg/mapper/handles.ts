@@ -3,7 +3,7 @@
  * after the last release, and is taken back when they run out or the resource changes its map whole.
  */
 import type { OpenActivity } from '../activity.ts';
-import { VOLUME_FREE, VOLUME_OPEN, VOLUME_READ_ONLY, VOLUMES_MAX, VolumeRecord } from '../layout.gen.ts';
+import { VOLUME_FREE, VOLUME_OPEN, VOLUME_READ_ONLY, VOLUME_VERIFY, VOLUMES_MAX, VolumeRecord } from '../layout.gen.ts';
 import type { Native } from '../native.ts';
 import { KIND_SNAPSHOT } from '../store/batch.ts';
 import { EngineError } from '../types.ts';
@@ -22,6 +22,8 @@ export interface HandlesHost {
   cut(resource: Resource): void;
   /** false: what an earlier life of the daemon wrote to the pool may not be durable yet */
   settled(pool: number): boolean;
+  /** reads of the pool are to be verified */
+  verifies(pool: number): boolean;
 }
 
 export class Handles {
@@ -89,7 +91,7 @@ export class Handles {
     const words = this.frames.words;
     const at = this.recordAt(handle);
     words.fill(0, at, at + VolumeRecord.BYTES / 4);
-    words[at + VolumeRecord.flags / 4] = r.row.kind === KIND_SNAPSHOT ? VOLUME_READ_ONLY : 0;
+    words[at + VolumeRecord.flags / 4] = this.#flagsOf(r);
     words[at + VolumeRecord.generation / 4] = r.row.generation;
     words[at + VolumeRecord.blockShift / 4] = pool.row.block_shift;
     this.publishSize(r);
@@ -158,6 +160,18 @@ export class Handles {
     const safe = this.native.epochSafe(this.core);
     while (this.#retired.length > 0 && this.#retired[0].epoch <= safe)
       this.#free.push((this.#retired.shift() as { handle: number }).handle);
+  }
+
+  #flagsOf(r: Resource): number {
+    const readOnly = r.row.kind === KIND_SNAPSHOT ? VOLUME_READ_ONLY : 0;
+    return this.host.verifies(r.row.pool) ? readOnly | VOLUME_VERIFY : readOnly;
+  }
+
+  /** Whether reads of a pool are verified has changed: for requests that come from now on. */
+  publishVerify(pool: number): void {
+    for (const r of this.#resources)
+      if (r !== undefined && r.row.pool === pool)
+        Atomics.store(this.frames.words, this.recordAt(r.handle) + VolumeRecord.flags / 4, this.#flagsOf(r));
   }
 
   /** In one store: reactors hold requests against it at any time. */

@@ -240,6 +240,8 @@ export class Mapper implements ReportsHost {
         nextTurn,
         sampleFault: (op, us) => this.meters.faultServed(op, us),
         faultFailed: (error) => this.meters.faultFailed(error),
+        hashOf: (pool, slot) => this.reader.seal.row(pool.id, slot)?.hash ?? null,
+        rotten: (pool, slot) => this.scrubber.doubted(pool, slot),
       },
       TAKE_MAX,
       this.clock,
@@ -280,6 +282,7 @@ export class Mapper implements ReportsHost {
       commitSoon,
       cut,
       settled: (pool) => this.#leftovers.get(pool)?.done ?? true,
+      verifies: (pool) => this.sealer.settings(pool).verify !== 0,
     });
     this.operations = new Operations(this.registry, this.frames, this.tree, this.faults, this.handles, native, core, {
       pools: this.pools,
@@ -303,7 +306,11 @@ export class Mapper implements ReportsHost {
       sendLoose: (batch, done) => this.commits.sendLoose(batch, done),
       forgetPages: (r) => this.#forgetPages(r),
       poke: () => this.freeing.poke(),
-      isBad: (pool, slot) => this.quarantine.has(pool, slot),
+      isBad: (id, slot) => {
+        if (this.quarantine.has(id, slot)) return true;
+        const pool = this.pools.get(id);
+        return pool !== undefined && this.sealer.settings(id).verify !== 0 && this.scrubber.doubted(pool, slot) !== 0;
+      },
       accountChanged: (row) => this.accounting.changed(row),
       exclusiveBlocks: (row) => this.accounting.exclusiveBlocks(row),
       ticket,
@@ -799,12 +806,14 @@ export class Mapper implements ReportsHost {
     if (change.sealPaused !== undefined) row.paused = change.sealPaused ? 1 : 0;
     if (change.sealRate !== undefined) row.rate = change.sealRate;
     if (change.scrubRate !== undefined) row.scrub_rate = change.scrubRate;
+    if (change.verifyOnRead !== undefined) row.verify = change.verifyOnRead ? 1 : 0;
     const batch = this.commits.newBatch();
     batch.seal = { ...emptySeal(), pools: [row] };
     this.commits.sendLoose(batch, (error) => {
       if (error === null) {
         this.sealer.changed(row);
         this.scrubber.changed(id);
+        this.handles.publishVerify(id);
       }
       done(error === null ? null : new EngineError('IO', error.message));
     });

@@ -8,7 +8,7 @@ import {
   type MapperActivity,
 } from '../activity.ts';
 import { DURATION_BUCKETS, Histogram } from '../histogram.ts';
-import { OP_FLUSH, OP_LOAD, OP_MAP_WRITE, OP_STATUS, OP_UNMAP } from '../layout.gen.ts';
+import { OP_FLUSH, OP_HASH, OP_LOAD, OP_MAP_WRITE, OP_STATUS, OP_UNMAP } from '../layout.gen.ts';
 import { EINVAL, EIO, ENOSPC, EROFS, ESHUTDOWN } from './errors.ts';
 
 /** Records taken in one turn: 1, 2, 4 … 256. */
@@ -23,6 +23,7 @@ const OPS: Readonly<Record<FaultKind, number>> = {
   unmap: OP_UNMAP,
   flush: OP_FLUSH,
   status: OP_STATUS,
+  verify: OP_HASH,
 };
 const ERRNOS: ReadonlyMap<number, FaultError> = new Map([
   [EIO, 'EIO'],
@@ -48,7 +49,7 @@ export class Meters {
     for (const op of Object.values(OPS)) this.#faults[op] = new Histogram(DURATION_BUCKETS);
   }
 
-  /** @param op one of the five that ask something */
+  /** @param op one of OPS */
   faultServed(op: number, us: number): void {
     this.#faults[op].observe(us);
     this.#samples[this.#sampled++ % FAULT_SAMPLES] = us;

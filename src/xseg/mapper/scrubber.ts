@@ -10,6 +10,7 @@ import { emptySeal } from '../store/seal-batch.ts';
 import type { SealedRow } from '../store/seal-reader.ts';
 import type { Clock } from './clock.ts';
 import type { Commits } from './commits.ts';
+import { EIO } from './errors.ts';
 import type { Quarantine } from './quarantine.ts';
 import type { Sealer, SealerHost } from './sealer.ts';
 import type { SlotPool } from './slots.ts';
@@ -79,6 +80,24 @@ export class Scrubber {
       if (state.waiting || now < state.paceAt) continue;
       this.#next(pool, state, now);
     }
+  }
+
+  /**
+   * A reader found other bytes in a slot than the index says. Puts it into quarantine if that is so.
+   * @returns EIO for bad or unreadable bytes; 0 when they are right, or the slot is not in the index any more
+   */
+  doubted(pool: SlotPool, slot: number): number {
+    const row = this.reader.seal.row(pool.id, slot);
+    if (row === undefined) return 0;
+    const now = this.#look(pool, slot);
+    if (now === null) return EIO;
+    if (now.well) return 0;
+    if (this.quarantine.has(pool.id, slot)) return EIO;
+    const batch = this.commits.newBatch();
+    batch.seal = emptySeal();
+    this.#condemn(pool, slot, batch.seal.bad);
+    this.commits.sendLoose(batch, () => undefined);
+    return EIO;
   }
 
   #state(pool: number): PoolState {

@@ -143,8 +143,8 @@ export class Sealer {
 
   /** Settings are durable. */
   changed(row: SealPoolRow): void {
-    const { seal, paused, rate, scrub_rate } = row;
-    Object.assign(this.settings(row.pool), { seal, paused, rate, scrub_rate });
+    const { seal, paused, rate, scrub_rate, verify } = row;
+    Object.assign(this.settings(row.pool), { seal, paused, rate, scrub_rate, verify });
     this.#paceAt = 0;
     this.#poked = true;
   }
@@ -158,6 +158,7 @@ export class Sealer {
       paused: row.paused !== 0,
       rate: row.rate,
       scrubRate: row.scrub_rate,
+      verifyOnRead: row.verify !== 0,
       entries: row.entries,
       indexBytes: row.entries * SEALED_ROW_BYTES,
       hashedBytes: row.hashed * size,

@@ -14,6 +14,8 @@ export interface SealPoolRow {
   rate: number;
   /** bytes/s read by scrubbing; 0: none */
   scrub_rate: number;
+  /** 0 or 1: sealed blocks are compared with their hash before their bytes are returned */
+  verify: number;
   /** rows of `sealed` */
   entries: number;
   /** blocks, ever */
@@ -67,6 +69,7 @@ export function defaultSealPool(pool: number): SealPoolRow {
     paused: 0,
     rate: 0,
     scrub_rate: 0,
+    verify: 0,
     entries: 0,
     hashed: 0,
     folded: 0,

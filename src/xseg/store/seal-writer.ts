@@ -28,10 +28,10 @@ export class SealWriter {
       resourceDrop: p('DELETE FROM resource_hash WHERE id = ?'),
       count: p(`INSERT INTO seal_pool (pool, hashed, folded) VALUES (?, ?, ?)
         ON CONFLICT (pool) DO UPDATE SET hashed = hashed + excluded.hashed, folded = folded + excluded.folded`),
-      pool: p(`INSERT INTO seal_pool (pool, seal, paused, rate, scrub_rate, scrub_at, scrubbed_at)
-        VALUES (@pool, @seal, @paused, @rate, @scrub_rate, @scrub_at, @scrubbed_at)
+      pool: p(`INSERT INTO seal_pool (pool, seal, paused, rate, scrub_rate, verify, scrub_at, scrubbed_at)
+        VALUES (@pool, @seal, @paused, @rate, @scrub_rate, @verify, @scrub_at, @scrubbed_at)
         ON CONFLICT (pool) DO UPDATE SET seal = @seal, paused = @paused, rate = @rate, scrub_rate = @scrub_rate,
-        scrub_at = @scrub_at, scrubbed_at = @scrubbed_at`),
+        verify = @verify, scrub_at = @scrub_at, scrubbed_at = @scrubbed_at`),
     };
   }
 

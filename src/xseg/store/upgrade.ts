@@ -21,6 +21,7 @@ export const STEPS: readonly FormatStep[] = [
   { to: 2, sql: SEAL_TABLES },
   // records of ingests: an older version would keep for ever what was not finished
   { to: 3, sql: '' },
+  { to: 4, sql: 'ALTER TABLE seal_pool ADD COLUMN verify INTEGER NOT NULL DEFAULT 0' },
 ];
 
 /** Version of everything on disk; a newer one is refused. */
