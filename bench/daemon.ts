@@ -114,7 +114,8 @@ export class Daemon {
     const started = process.hrtime.bigint();
     const child = this.children.spawn(ATOLL, ['serve', '--home', this.home, ...(this.options.args ?? [])], {
       stdio: ['ignore', 'pipe', log],
-      env: { ...process.env, ...this.options.env },
+      // Several run at once; who wants HTTP says where.
+      env: { ...process.env, ATOLL_HTTP: 'none', ...this.options.env },
     });
     fs.closeSync(log);
     this.child = child;

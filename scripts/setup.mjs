@@ -29,6 +29,9 @@ const PACKAGES_TEST = [
   ...['fio', 'nbdkit', 'libnbd-bin', 'python3-libnbd', 'e2fsprogs'],
   ...['restic', 'borgbackup'],
   ...['busybox-static', 'cpio', 'kmod', 'acpid', 'procps', 'gnuplot-nox'],
+  // The client that the identity API is tested with.
+  'python3-openstackclient',
+  'openssl',
   // Power loss: qemu-storage-daemon, losetup.
   ...['qemu-system-common', 'mount'],
   ...['clang', 'libclang-rt-14-dev', 'clang-format'],

@@ -5,6 +5,7 @@
  * - `client.ts` and `api/` are the two ends of the control socket (docs/control-api.md);
  * - `serve/` is the daemon's life; `transfers.ts` what it keeps aside until an import is whole;
  * - `transfer/` moves images and streams between files and NBD, `stream/` is the backup stream (docs/stream.md), `nbd/` a client;
+ * - `catalog/` is who and what there is above the engine (docs/catalog.md); `src/frontends/http/` serves it;
  * - `metrics/` reads what is counted elsewhere for GET /metrics, `top/` for `atoll top` (docs/watching.md);
  * - `errors.ts` has every code, once (docs/errors.md).
  */

@@ -6,6 +6,8 @@ import { checkSocketPath } from './home.ts';
 
 /** an answer that is one document is at most this long: a list of a hundred thousand volumes is 40 MB */
 const ANSWER_BYTES_MAX = 512 << 20;
+/** has what is in `cloud/operator.key`: who may use the socket is not by that an administrator of the cloud */
+export const OPERATOR_HEADER = 'x-atoll-operator';
 const JSON_TYPE = 'application/json';
 const BYTES_TYPE = 'application/octet-stream';
 /** how a message begins that says that nothing listens at all */
@@ -42,8 +44,8 @@ export class ControlClient {
     return this.call<T>('GET', target);
   }
 
-  post<T>(target: string, body: unknown = {}): Promise<T> {
-    return this.call<T>('POST', target, body);
+  post<T>(target: string, body: unknown = {}, headers: Record<string, string> = {}): Promise<T> {
+    return this.call<T>('POST', target, body, headers);
   }
 
   /** Bytes, as they are. */
@@ -74,8 +76,13 @@ export class ControlClient {
     }
   }
 
-  private async call<T>(method: string, target: string, body?: unknown): Promise<T> {
-    const response = await this.send(method, target, body);
+  private async call<T>(
+    method: string,
+    target: string,
+    body?: unknown,
+    headers: Record<string, string> = {},
+  ): Promise<T> {
+    const response = await this.send(method, target, body, headers);
     const text = await collect(response).catch((error: Error) => {
       throw error instanceof ControlError ? error : this.lost(error);
     });
@@ -84,7 +91,12 @@ export class ControlClient {
     return (text === '' ? null : parse(text)) as T;
   }
 
-  private send(method: string, target: string, body?: unknown): Promise<http.IncomingMessage> {
+  private send(
+    method: string,
+    target: string,
+    body?: unknown,
+    headers: Record<string, string> = {},
+  ): Promise<http.IncomingMessage> {
     const raw = body instanceof Uint8Array;
     const payload = body === undefined || raw ? body : JSON.stringify(body);
     return new Promise((resolve, reject) => {
@@ -95,8 +107,12 @@ export class ControlClient {
         agent: false,
         headers:
           payload === undefined
-            ? {}
-            : { 'content-type': raw ? BYTES_TYPE : JSON_TYPE, 'content-length': Buffer.byteLength(payload) },
+            ? headers
+            : {
+                ...headers,
+                'content-type': raw ? BYTES_TYPE : JSON_TYPE,
+                'content-length': Buffer.byteLength(payload),
+              },
       });
       request.once('response', resolve);
       request.once('error', (error) => reject(this.lost(error)));

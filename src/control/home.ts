@@ -24,6 +24,7 @@ const OWN_FILES = new Set([
   'lock-journal',
   'holder',
   'pools',
+  'cloud',
   'lost+found',
 ]);
 /** what makes a folder a home of ours (docs/format.md) */

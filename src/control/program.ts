@@ -9,6 +9,7 @@ import { serveCommand } from './commands/serve.ts';
 import { snapshotCommands } from './commands/snapshot.ts';
 import { topCommand } from './commands/top.ts';
 import { transferCommands } from './commands/transfer.ts';
+import { userCommands } from './commands/users.ts';
 import { volumeCommands } from './commands/volume.ts';
 import { describeError, ERRORS, type ErrorBody, EXIT, oneLine } from './errors.ts';
 import { packageVersion } from './version.ts';
@@ -48,6 +49,7 @@ export function buildProgram(world: World): Command {
   sealCommands(program, world);
   daemonCommands(program, world);
   topCommand(program, world);
+  userCommands(program, world);
   recoverCommands(program, world);
   harden(program, world);
   return program;

@@ -8,6 +8,7 @@ import type {
   RawServerDefault,
 } from 'fastify';
 import type { Engine } from '../../xseg/types.ts';
+import type { Catalog } from '../catalog/catalog.ts';
 import type { Ingests } from '../ingests.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics/metrics.ts';
@@ -22,7 +23,9 @@ export interface ApiContext {
   log: Log;
   metrics: Metrics;
   /** where the daemon can be reached */
-  sockets: () => { control: string; nbd: string[]; metrics: string | null };
+  sockets: () => { control: string; nbd: string[]; metrics: string | null; http?: string | null };
+  /** none: HTTP for users is not served */
+  catalog?: () => Catalog | null;
 }
 
 /** A fastify that takes its types from TypeBox schemas. */

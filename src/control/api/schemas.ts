@@ -67,6 +67,15 @@ const Path = Type.String({ minLength: 1, maxLength: 4096 });
 export const MountCreate = Type.Object({ path: Path, allowOther: Type.Optional(Type.Boolean()) }, strict);
 export const MountDeleteQuery = Type.Object({ path: Path, lazy: Type.Optional(Flag) }, strict);
 
+export const PasswordSet = Type.Object(
+  {
+    user: Name,
+    domain: Type.Optional(Name),
+    password: Type.Optional(Type.String({ maxLength: 4096 })),
+  },
+  strict,
+);
+
 export const Backup = Type.Object({ path: Type.String({ minLength: 1, maxLength: 4096 }) }, strict);
 
 export const DiffQuery = Type.Object(

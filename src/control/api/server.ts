@@ -13,6 +13,7 @@ import { daemonRoutes } from './daemon.ts';
 import { INGEST_BODY_BYTES_MAX, ingestRoutes } from './ingests.ts';
 import { metricsRoutes } from './metrics.ts';
 import { mountRoutes } from './mounts.ts';
+import { passwordRoutes } from './passwords.ts';
 import { poolRoutes } from './pools.ts';
 import { followRequest, requestFailed } from './request-log.ts';
 import { snapshotRoutes } from './snapshots.ts';
@@ -87,6 +88,7 @@ export function buildApi(
   app.addHook('preHandler', (request, _reply, done) => requestIds.run(request.id, done));
   daemonRoutes(app, context);
   metricsRoutes(app, context);
+  passwordRoutes(app, context);
   poolRoutes(app, context);
   volumeRoutes(app, context);
   snapshotRoutes(app, context);

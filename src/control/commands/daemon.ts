@@ -16,7 +16,7 @@ import { scrubLine, sealLine } from './seal.ts';
 /** What GET /v1/status answers. */
 export interface DaemonStatus extends EngineStatus {
   /** `metrics`: a URL, when they are served over TCP */
-  sockets: { control: string; nbd: string[]; metrics: string | null };
+  sockets: { control: string; nbd: string[]; metrics: string | null; http?: string | null };
   transfers: number;
 }
 
@@ -133,6 +133,7 @@ function statusText(status: DaemonStatus): string {
     ['control', status.sockets.control],
     ['nbd', status.sockets.nbd.join(' ') || '-'],
     ...(status.sockets.metrics === null ? [] : ([['metrics', status.sockets.metrics]] as const)),
+    ...(status.sockets.http ? ([['http', status.sockets.http]] as const) : []),
     ['volumes', `${status.volumes}, and ${status.snapshots} snapshots`],
     ['map', `${map.residentPages} pages in ${formatSize(map.cacheBytes)}, ${map.dirtyPages} not durable yet`],
     ['map faults', `${map.faults}; ${spread(map.faultP50Us, map.faultP99Us, 'µs')}`],

@@ -2,7 +2,13 @@
 import { type Command, Option } from 'commander';
 import { parseDuration } from '../durations.ts';
 import type { LogLevel } from '../log.ts';
-import { type NbdAddress, parseMetricsAddress, parseNbdAddress } from '../serve/addresses.ts';
+import {
+  type NbdAddress,
+  parseHttpAddress,
+  parseMetricsAddress,
+  parseNbdAddress,
+  parsePublicUrl,
+} from '../serve/addresses.ts';
 import type { ServeOptions } from '../serve/run.ts';
 import { parseSize } from '../sizes.ts';
 import type { World } from '../world.ts';
@@ -27,6 +33,14 @@ export function serveCommand(program: Command, world: World): void {
     .option('--pool-critical <percent>', 'and again when it is so full (default 95)', countOption(1, 100))
     .option('--no-io-uring', 'threads instead of io_uring')
     .option('--metrics <address>', 'serve metrics on loopback TCP too, such as 127.0.0.1:9187', parseMetricsAddress)
+    .option(
+      '--http <address>',
+      'serve users here (default: $ATOLL_HTTP, else 127.0.0.1:8780); none: not at all',
+      parseHttpAddress,
+    )
+    .option('--public-url <url>', 'what users reach that by, if it is not the address', parsePublicUrl)
+    .option('--tls-cert <file>', 'speak TLS there, with this certificate (PEM, with those that sign it)')
+    .option('--tls-key <file>', 'and this key (PEM)')
     .option('--log-json', 'log lines as JSON')
     .addOption(new Option('--log-level <level>', 'the least that is logged (default: info)').choices(LOG_LEVELS))
     // The other commands have it; run.ts says what to take instead.

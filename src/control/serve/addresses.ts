@@ -1,4 +1,4 @@
-/** Where NBD is served: `unix:/path` or `tcp:HOST:PORT` on loopback; and metrics: `HOST:PORT` on loopback. */
+/** Where NBD is served: `unix:/path` or `tcp:HOST:PORT` on loopback; metrics: `HOST:PORT` on loopback; and HTTP: `HOST:PORT`. */
 import net from 'node:net';
 import path from 'node:path';
 import { ControlError } from '../errors.ts';
@@ -48,6 +48,34 @@ export function parseMetricsAddress(text: string): TcpAddress {
   return tcp;
 }
 
+/** where users are served unless told otherwise */
+export const HTTP_DEFAULT = '127.0.0.1:8780';
+const NAME_BYTES_MAX = 253;
+
+/**
+ * @returns null for `none`
+ * @throws {ControlError} INVALID
+ */
+export function parseHttpAddress(text: string): TcpAddress | null {
+  if (text === 'none') return null;
+  const tcp = parseTcp(text);
+  if (tcp === null || tcp.host.length > NAME_BYTES_MAX)
+    throw new ControlError('INVALID', `${text} is no address for HTTP; write ${HTTP_DEFAULT}, [::1]:8780 or none`);
+  return tcp;
+}
+
+/**
+ * What clients from elsewhere reach the daemon by; services are paths below it.
+ * @throws {ControlError} INVALID
+ */
+export function parsePublicUrl(text: string): string {
+  const url = URL.canParse(text) ? new URL(text) : null;
+  const isPlain = url && /^https?:$/.test(url.protocol) && !url.username && !url.password && !url.search && !url.hash;
+  if (!isPlain || text.length > 1024)
+    throw new ControlError('INVALID', `${text} is no public URL; write https://cloud.example.org or the like`);
+  return url.href.replace(/\/+$/, '');
+}
+
 function parseTcp(text: string): TcpAddress | null {
   const match = TCP.exec(text);
   const port = Number(match?.groups?.port);
@@ -56,7 +84,7 @@ function parseTcp(text: string): TcpAddress | null {
   return { host: host === 'localhost' ? '127.0.0.1' : host, port };
 }
 
-function isLoopback(host: string): boolean {
+export function isLoopback(host: string): boolean {
   if (host === 'localhost' || host === '::1') return true;
   return net.isIPv4(host) && host.startsWith('127.');
 }

@@ -14,6 +14,7 @@ import { type Log, LogCounts } from '../log.ts';
 import { Mounts } from '../mounts.ts';
 import { Transfers } from '../transfers.ts';
 import { formatNbdAddress, type NbdAddress, type TcpAddress } from './addresses.ts';
+import type { FrontDoor } from './front-door.ts';
 import type { MetricsListener } from './metrics-listener.ts';
 import { clearSocketPath, groupId, MODE_GROUP, MODE_PRIVATE, openToGroup, prepareSocketFolder } from './sockets.ts';
 
@@ -25,6 +26,10 @@ export interface DaemonOptions {
   nbd: NbdAddress[];
   /** where metrics are served besides the control socket; none by default */
   metrics?: TcpAddress | undefined;
+  /** where users are served over HTTP; none by default */
+  http?: TcpAddress | null | undefined;
+  publicUrl?: string | undefined;
+  tls?: { cert: string; key: string } | undefined;
   engine: Omit<EngineOptions, 'home' | 'log' | 'onFatal'>;
   log: Log;
   logCounts?: LogCounts | undefined;
@@ -43,8 +48,14 @@ export class Daemon {
     private readonly transfers: Transfers,
     private readonly mounts: Mounts,
     private readonly metricsListener: MetricsListener | null,
+    private readonly frontDoor: FrontDoor | null,
     readonly nbdAddresses: string[],
   ) {}
+
+  /** what users reach HTTP by */
+  get httpUrl(): string | null {
+    return this.frontDoor?.publicUrl ?? null;
+  }
 
   /** where metrics are served over TCP, as a URL */
   get metricsUrl(): string | null {
@@ -61,7 +72,7 @@ export class Daemon {
     const { home, log, onFatal } = options;
     const opening = options.openEngine({ ...options.engine, home, log, onFatal });
     // The engine's threads start while this one loads the API, which takes about as long.
-    await Promise.allSettled([opening, loadApi()]);
+    await Promise.allSettled([opening, loadApi(), options.http ? loadFrontDoor() : null]);
     const engine = await opening;
     try {
       return await Daemon.listen(options, paths, gid, engine);
@@ -97,7 +108,14 @@ export class Daemon {
       return { status, activity, transfers: transfers.count, log: logCounts };
     });
     const listener = options.metrics ? await MetricsListener.start(options.metrics, metrics, options.log) : null;
-    const sockets = () => ({ control: paths.control, nbd: nbdAddresses, metrics: listener?.url ?? null });
+    let frontDoor: FrontDoor | null = null;
+    const sockets = () => ({
+      control: paths.control,
+      nbd: nbdAddresses,
+      metrics: listener?.url ?? null,
+      http: frontDoor?.publicUrl ?? null,
+    });
+    const catalog = () => frontDoor?.catalog ?? null;
     const api = buildApi({
       engine,
       transfers,
@@ -106,20 +124,23 @@ export class Daemon {
       log: options.log,
       metrics,
       sockets,
+      catalog,
     });
     try {
+      if (options.http) frontDoor = await openFrontDoor(options, paths.home);
       await clearSocketPath(paths.control);
       await api.listen({ path: paths.control });
       openToGroup(paths.control, gid);
     } catch (error) {
       await listener?.close();
+      await frontDoor?.close();
       throw error;
     }
     // Not awaited: being ready must not wait for lists as long as the home is large.
     transfers.sweep().catch((error: Error) => options.log('warn', 'transfers.sweep', { message: error.message }));
     writeDaemonFile(paths.daemonFile, { pid: process.pid, control: paths.control, nbd: nbdAddresses });
     await mounts.restore();
-    return new Daemon(paths, engine, api, transfers, mounts, listener, nbdAddresses);
+    return new Daemon(paths, engine, api, transfers, mounts, listener, frontDoor, nbdAddresses);
   }
 
   /** Clients first, then what is unfinished, then the engine, which commits everything acknowledged. */
@@ -127,6 +148,7 @@ export class Daemon {
     await this.transfers.abortAll();
     await this.mounts.close();
     await this.metricsListener?.close();
+    await Promise.race([this.frontDoor?.close(), sleep(API_CLOSE_MS_MAX, undefined, { ref: false })]);
     await Promise.race([this.api.close(), sleep(API_CLOSE_MS_MAX, undefined, { ref: false })]);
     await this.engine.close();
     for (const file of [this.paths.control, this.paths.daemonFile, ...this.unixSockets()])
@@ -141,6 +163,16 @@ export class Daemon {
 
 function loadApi() {
   return Promise.all([import('../api/server.ts'), import('../metrics/metrics.ts'), import('./metrics-listener.ts')]);
+}
+
+function loadFrontDoor() {
+  return import('./front-door.ts');
+}
+
+async function openFrontDoor(options: DaemonOptions, home: string): Promise<FrontDoor> {
+  const { FrontDoor } = await loadFrontDoor();
+  const { log, onFatal, publicUrl, tls } = options;
+  return FrontDoor.start({ home, address: options.http!, publicUrl, tls, log, onFatal });
 }
 
 /** An errno alone does not say which of the addresses it is about. */

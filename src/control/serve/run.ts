@@ -7,7 +7,7 @@ import { nbdUri } from '../nbd/uri.ts';
 import { shellWord } from '../output.ts';
 import { packageVersion } from '../version.ts';
 import type { CommonOptions, World } from '../world.ts';
-import type { NbdAddress, TcpAddress } from './addresses.ts';
+import { HTTP_DEFAULT, type NbdAddress, parseHttpAddress, type TcpAddress } from './addresses.ts';
 import { Daemon } from './daemon.ts';
 import { ServiceManager } from './notify.ts';
 
@@ -28,6 +28,11 @@ export interface ServeOptions extends CommonOptions {
   poolCritical?: number;
   ioUring: boolean;
   metrics?: TcpAddress;
+  /** null: none */
+  http?: TcpAddress | null;
+  publicUrl?: string;
+  tlsCert?: string;
+  tlsKey?: string;
   /** ms */
   copyEvery?: number;
   logJson?: boolean;
@@ -60,6 +65,9 @@ export async function serve(options: ServeOptions, world: World): Promise<void> 
     socketGroup: options.socketGroup,
     nbd: options.nbd ?? [],
     metrics: options.metrics,
+    http: options.http === undefined ? parseHttpAddress(world.env.ATOLL_HTTP || HTTP_DEFAULT) : options.http,
+    publicUrl: options.publicUrl,
+    tls: tlsFiles(options),
     engine: engineOptions(options),
     log,
     logCounts,
@@ -70,10 +78,18 @@ export async function serve(options: ServeOptions, world: World): Promise<void> 
   world.out(await readyLine(daemon, options, world));
   manager.ready(`serving ${daemon.paths.nbd}`);
   const metrics = daemon.metricsUrl === null ? {} : { metrics: daemon.metricsUrl };
-  log('info', 'ready', { home: daemon.paths.home, nbd: daemon.nbdAddresses, ...metrics, pid: process.pid });
+  const http = daemon.httpUrl === null ? {} : { http: daemon.httpUrl };
+  log('info', 'ready', { home: daemon.paths.home, nbd: daemon.nbdAddresses, ...metrics, ...http, pid: process.pid });
   await untilAborted(world.signal);
   manager.stopping();
   await stop(daemon, log, world);
+}
+
+function tlsFiles({ tlsCert: cert, tlsKey: key }: ServeOptions): { cert: string; key: string } | undefined {
+  if (cert === undefined && key === undefined) return undefined;
+  if (cert === undefined || key === undefined)
+    throw new ControlError('USAGE', 'TLS takes both --tls-cert and --tls-key');
+  return { cert, key };
 }
 
 function engineOptions(options: ServeOptions): Omit<EngineOptions, 'home' | 'log' | 'onFatal'> {
@@ -100,7 +116,7 @@ async function readyLine(daemon: Daemon, options: ServeOptions, world: World): P
   const { paths, engine } = daemon;
   if (options.json) {
     const nbd = daemon.nbdAddresses;
-    const at = { home: paths.home, control: paths.control, nbd, metrics: daemon.metricsUrl };
+    const at = { home: paths.home, control: paths.control, nbd, metrics: daemon.metricsUrl, http: daemon.httpUrl };
     return `${JSON.stringify({ ready: true, pid: process.pid, ...at })}\n`;
   }
   const { volumes } = await engine.status();

@@ -1,0 +1,94 @@
+/** Applies changes to the catalog, in groups: one transaction, and in it one savepoint for each list of changes. */
+import { type Kysely, sql } from 'kysely';
+import { CatalogError, type CatalogTables, type Change, type Value } from './types.ts';
+
+export type Applied = { ok: true } | { ok: false; error: CatalogError };
+
+/**
+ * @param groups lists of changes; one that fails leaves nothing and hinders no other
+ * @returns what became of each, in order; durable when this resolves
+ */
+export async function applyGroups(
+  db: Kysely<CatalogTables>,
+  groups: readonly (readonly Change[])[],
+): Promise<Applied[]> {
+  return db.connection().execute(async (connection) => {
+    const results: Applied[] = [];
+    await sql`BEGIN IMMEDIATE`.execute(connection);
+    try {
+      for (const changes of groups) results.push(await applyOne(connection, changes));
+      await sql`COMMIT`.execute(connection);
+    } catch (error) {
+      await sql`ROLLBACK`.execute(connection).catch(() => undefined);
+      throw error;
+    }
+    return results;
+  });
+}
+
+async function applyOne(db: Kysely<CatalogTables>, changes: readonly Change[]): Promise<Applied> {
+  await sql`SAVEPOINT one`.execute(db);
+  try {
+    for (const change of changes) await applyChange(db, change);
+    await sql`RELEASE SAVEPOINT one`.execute(db);
+    return { ok: true };
+  } catch (error) {
+    const known = catalogErrorOf(error);
+    if (known === null) throw error;
+    await sql`ROLLBACK TO SAVEPOINT one`.execute(db);
+    await sql`RELEASE SAVEPOINT one`.execute(db);
+    return { ok: false, error: known };
+  }
+}
+
+/** Column names come from our own code, values are bound. */
+async function applyChange(db: Kysely<CatalogTables>, change: Change): Promise<void> {
+  const table = sql.table(change.table);
+  if (change.do === 'insert') {
+    const entries = Object.entries(change.row);
+    const columns = sql.join(entries.map(([column]) => sql.ref(column)));
+    const values = sql.join(entries.map(([, value]) => sql`${value}`));
+    const onConflict = change.orKeep ? sql`ON CONFLICT DO NOTHING` : sql``;
+    await sql`INSERT INTO ${table} (${columns}) VALUES (${values}) ${onConflict}`.execute(db);
+    return;
+  }
+  if (change.do === 'purge') {
+    await sql`DELETE FROM ${table} WHERE ${sql.ref(change.column)} < ${change.below}`.execute(db);
+    return;
+  }
+  const where = conditions(change.where);
+  const statement =
+    change.do === 'delete'
+      ? sql`DELETE FROM ${table} WHERE ${where}`
+      : sql`UPDATE ${table} SET ${assignments(change.set ?? {}, change.revoke === true)} WHERE ${where}`;
+  const { numAffectedRows } = await statement.execute(db);
+  if (!change.orNone && numAffectedRows === 0n) throw new CatalogError('NOT_FOUND', `no such ${change.table}`);
+}
+
+function conditions(where: Record<string, Value | undefined>) {
+  const words = Object.entries(where).map(([column, value]) =>
+    value === null ? sql`${sql.ref(column)} IS NULL` : sql`${sql.ref(column)} = ${value}`,
+  );
+  // Never a whole table by an empty object.
+  if (words.length === 0) throw new Error('a change of every row');
+  return sql.join(words, sql` AND `);
+}
+
+function assignments(set: Record<string, Value | undefined>, revoke: boolean) {
+  const words = Object.entries(set)
+    .filter(([, value]) => value !== undefined)
+    .map(([column, value]) => sql`${sql.ref(column)} = ${value}`);
+  if (revoke) words.push(sql`epoch = epoch + 1`);
+  return sql.join(words.length > 0 ? words : [sql`id = id`]);
+}
+
+/** What a user's request can run into; null for the rest, which is ours or the disk's. */
+function catalogErrorOf(error: unknown): CatalogError | null {
+  if (error instanceof CatalogError) return error;
+  const { code } = error as { code?: string };
+  if (code === 'SQLITE_CONSTRAINT_UNIQUE' || code === 'SQLITE_CONSTRAINT_PRIMARYKEY')
+    return new CatalogError('EXISTS', 'it exists already');
+  if (code === 'SQLITE_CONSTRAINT_FOREIGNKEY')
+    return new CatalogError('REFERENCE', 'it is named by others, or names what is not there');
+  return null;
+}

@@ -1,0 +1,128 @@
+/**
+ * The catalog's face: who and what there is above the engine (docs/catalog.md). Frontends reach it through this file only.
+ *
+ * `types.ts` has the rows, `migrations.ts` the tables, `apply.ts` and `writer*.ts` the thread that writes, `bootstrap.ts` what a new
+ * catalog has in it, `operator-files.ts` what lies beside it for the operator.
+ */
+import fs from 'node:fs';
+import path from 'node:path';
+import type { Kysely } from 'kysely';
+import { makeFolders } from '../folders.ts';
+import { bootstrapChanges, DEFAULT_DOMAIN } from './bootstrap.ts';
+import { openCatalogReader } from './open.ts';
+import { type OpenrcName, OperatorFiles } from './operator-files.ts';
+import { Passwords, randomPassword } from './passwords.ts';
+import type { CatalogTables, Change } from './types.ts';
+import { Writer } from './writer.ts';
+
+export type CatalogReader = Kysely<CatalogTables>;
+
+export interface Catalog {
+  /** private to the operator; for what else has to lie beside the catalog */
+  readonly folder: string;
+  /** The connection that reads. It waits for the opening the first time. */
+  reader(): Promise<CatalogReader>;
+  /**
+   * Applies changes, all or none.
+   * @returns when they are durable
+   * @throws {CatalogError}
+   */
+  write(changes: readonly Change[]): Promise<void>;
+  readonly passwords: Passwords;
+  /** Hears of every password that was changed: what was kept of it for the operator is stale. */
+  passwordChanged(user: { name: string; domain_id: string }, password: string | null): void;
+  readonly operator: OperatorFiles;
+}
+
+export { assignmentId } from './bootstrap.ts';
+export { newId } from './ids.ts';
+export type { Passwords } from './passwords.ts';
+export { PASSWORD_BYTES_MAX } from './passwords.ts';
+
+const FILE = 'catalog.db';
+
+export class LocalCatalog implements Catalog {
+  readonly passwords = new Passwords();
+  #opening: Promise<CatalogReader> | null = null;
+  #writer: Writer | null = null;
+
+  private constructor(
+    readonly folder: string,
+    readonly operator: OperatorFiles,
+    readonly fresh: { admin: string; demo: string } | null,
+    private readonly onFatal: (reason: string) => void,
+  ) {}
+
+  /**
+   * Looks at what is there and writes down the passwords of a new one; the rest, which takes longer, is done by start().
+   * @param onFatal hears when the thread that writes has died: what it was told may or may not be there
+   * @throws {ControlError} NOT_OURS, FORMAT_NEWER, CORRUPT
+   */
+  static open(folder: string, onFatal: (reason: string) => void): LocalCatalog {
+    makeFolders(folder);
+    fs.chmodSync(folder, 0o700);
+    const isFresh = !isBootstrapped(path.join(folder, FILE));
+    const operator = new OperatorFiles(folder);
+    const fresh = isFresh ? { admin: randomPassword(), demo: randomPassword() } : null;
+    if (fresh) operator.setPasswords(fresh);
+    return new LocalCatalog(folder, operator, fresh, onFatal);
+  }
+
+  /** Starts the thread that writes, and makes a new catalog's content. Nobody needs to wait for it but reader() and write(). */
+  start(): Promise<CatalogReader> {
+    this.#opening ??= this.#open();
+    return this.#opening;
+  }
+
+  reader(): Promise<CatalogReader> {
+    return this.start();
+  }
+
+  async write(changes: readonly Change[]): Promise<void> {
+    await this.start();
+    await this.#writer!.write(changes);
+  }
+
+  passwordChanged(user: { name: string; domain_id: string }, password: string | null): void {
+    if (user.domain_id !== DEFAULT_DOMAIN || !['admin', 'demo'].includes(user.name)) return;
+    this.operator.setPasswords({ [user.name as OpenrcName]: password });
+  }
+
+  async close(): Promise<void> {
+    const reader = await this.#opening?.catch(() => null);
+    await this.#writer?.close();
+    await reader?.destroy();
+  }
+
+  async #open(): Promise<CatalogReader> {
+    const file = path.join(this.folder, FILE);
+    this.#writer = new Writer(file, (error) => this.onFatal(`the catalog ${file} cannot be written: ${error.message}`));
+    const [{ Kysely, SqliteDialect }] = await Promise.all([import('kysely'), this.#writer.opened]);
+    const reader = new Kysely<CatalogTables>({ dialect: new SqliteDialect({ database: openCatalogReader(file) }) });
+    if (this.fresh) await this.#writer.write(await this.#content(this.fresh));
+    await this.#writer.write([{ do: 'purge', table: 'revocation', column: 'expires_at', below: Date.now() }]);
+    return reader;
+  }
+
+  async #content(fresh: { admin: string; demo: string }): Promise<Change[]> {
+    const [admin, demo] = await Promise.all([this.passwords.hash(fresh.admin), this.passwords.hash(fresh.demo)]);
+    return bootstrapChanges(
+      [
+        { name: 'admin', passwordHash: admin, role: 'admin', system: true },
+        { name: 'demo', passwordHash: demo, role: 'member', system: false },
+      ],
+      Date.now(),
+    );
+  }
+}
+
+function isBootstrapped(file: string): boolean {
+  if (!fs.existsSync(file) || fs.statSync(file).size === 0) return false;
+  const db = openCatalogReader(file);
+  try {
+    const has = db.prepare("SELECT count(*) FROM sqlite_master WHERE name = 'domain'").pluck().get() === 1;
+    return has && db.prepare('SELECT count(*) FROM domain WHERE id = ?').pluck().get(DEFAULT_DOMAIN) === 1;
+  } finally {
+    db.close();
+  }
+}

@@ -1,0 +1,53 @@
+/**
+ * The catalog's versions (docs/catalog.md). A step that was released is never changed. Statements are in the SQL that SQLite and
+ * PostgreSQL share.
+ */
+export interface CatalogStep {
+  to: number;
+  statements: readonly string[];
+}
+
+const FIRST = [
+  `CREATE TABLE region (id TEXT PRIMARY KEY, description TEXT NOT NULL, parent_region_id TEXT REFERENCES region (id), extra TEXT NOT NULL)`,
+  `CREATE TABLE domain (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, description TEXT NOT NULL, enabled INTEGER NOT NULL, epoch INTEGER NOT NULL, extra TEXT NOT NULL)`,
+  `CREATE TABLE project (id TEXT PRIMARY KEY, name TEXT NOT NULL, domain_id TEXT NOT NULL REFERENCES domain (id), parent_id TEXT REFERENCES project (id),
+    description TEXT NOT NULL, enabled INTEGER NOT NULL, epoch INTEGER NOT NULL, extra TEXT NOT NULL, UNIQUE (domain_id, name))`,
+  'CREATE INDEX project_parent ON project (parent_id)',
+  'CREATE TABLE project_tag (project_id TEXT NOT NULL REFERENCES project (id) ON DELETE CASCADE, name TEXT NOT NULL, PRIMARY KEY (project_id, name))',
+  `CREATE TABLE "user" (id TEXT PRIMARY KEY, name TEXT NOT NULL, domain_id TEXT NOT NULL REFERENCES domain (id), default_project_id TEXT, enabled INTEGER NOT NULL,
+    description TEXT, password_hash TEXT, password_changed_at BIGINT, epoch INTEGER NOT NULL, extra TEXT NOT NULL, UNIQUE (domain_id, name))`,
+  `CREATE TABLE user_group (id TEXT PRIMARY KEY, name TEXT NOT NULL, domain_id TEXT NOT NULL REFERENCES domain (id), description TEXT NOT NULL, extra TEXT NOT NULL,
+    UNIQUE (domain_id, name))`,
+  `CREATE TABLE membership (user_id TEXT NOT NULL REFERENCES "user" (id) ON DELETE CASCADE, group_id TEXT NOT NULL REFERENCES user_group (id) ON DELETE CASCADE,
+    PRIMARY KEY (user_id, group_id))`,
+  'CREATE INDEX membership_group ON membership (group_id)',
+  'CREATE TABLE role (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, description TEXT, extra TEXT NOT NULL)',
+  `CREATE TABLE implied_role (prior_role_id TEXT NOT NULL REFERENCES role (id) ON DELETE CASCADE, implied_role_id TEXT NOT NULL REFERENCES role (id) ON DELETE CASCADE,
+    PRIMARY KEY (prior_role_id, implied_role_id))`,
+  `CREATE TABLE assignment (id TEXT PRIMARY KEY, user_id TEXT REFERENCES "user" (id) ON DELETE CASCADE, group_id TEXT REFERENCES user_group (id) ON DELETE CASCADE,
+    project_id TEXT REFERENCES project (id) ON DELETE CASCADE, domain_id TEXT REFERENCES domain (id) ON DELETE CASCADE, role_id TEXT NOT NULL REFERENCES role (id) ON DELETE CASCADE)`,
+  'CREATE INDEX assignment_user ON assignment (user_id)',
+  'CREATE INDEX assignment_group ON assignment (group_id)',
+  'CREATE INDEX assignment_project ON assignment (project_id)',
+  'CREATE INDEX assignment_domain ON assignment (domain_id)',
+  'CREATE INDEX assignment_role ON assignment (role_id)',
+  'CREATE TABLE service (id TEXT PRIMARY KEY, type TEXT NOT NULL, name TEXT, description TEXT, enabled INTEGER NOT NULL, extra TEXT NOT NULL)',
+  `CREATE TABLE endpoint (id TEXT PRIMARY KEY, service_id TEXT NOT NULL REFERENCES service (id) ON DELETE CASCADE, region_id TEXT REFERENCES region (id),
+    interface TEXT NOT NULL, url TEXT, path TEXT, enabled INTEGER NOT NULL, extra TEXT NOT NULL)`,
+  'CREATE INDEX endpoint_service ON endpoint (service_id)',
+  `CREATE TABLE application_credential (id TEXT PRIMARY KEY, user_id TEXT NOT NULL REFERENCES "user" (id) ON DELETE CASCADE,
+    project_id TEXT NOT NULL REFERENCES project (id) ON DELETE CASCADE, name TEXT NOT NULL, description TEXT, secret_hash TEXT NOT NULL, expires_at BIGINT,
+    unrestricted INTEGER NOT NULL, UNIQUE (user_id, name))`,
+  'CREATE INDEX application_credential_project ON application_credential (project_id)',
+  `CREATE TABLE application_credential_role (application_credential_id TEXT NOT NULL REFERENCES application_credential (id) ON DELETE CASCADE,
+    role_id TEXT NOT NULL REFERENCES role (id) ON DELETE CASCADE, PRIMARY KEY (application_credential_id, role_id))`,
+  'CREATE TABLE revocation (audit_id TEXT PRIMARY KEY, expires_at BIGINT NOT NULL)',
+  'CREATE INDEX revocation_expiry ON revocation (expires_at)',
+  'CREATE TABLE quota_default (resource TEXT PRIMARY KEY, hard_limit BIGINT NOT NULL)',
+  `CREATE TABLE quota (project_id TEXT NOT NULL REFERENCES project (id) ON DELETE CASCADE, resource TEXT NOT NULL, hard_limit BIGINT NOT NULL,
+    PRIMARY KEY (project_id, resource))`,
+  'CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL)',
+];
+
+export const CATALOG_STEPS: readonly CatalogStep[] = [{ to: 1, statements: FIRST }];
+export const CATALOG_VERSION = CATALOG_STEPS[CATALOG_STEPS.length - 1]!.to;

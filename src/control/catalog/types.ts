@@ -1,0 +1,200 @@
+/**
+ * What the catalog speaks: its rows, and changes to them. Loads nothing, so that whoever only speaks it stays quick.
+ *
+ * Ids are 32 hexadecimal digits, like Keystone's; times are milliseconds since 1970; booleans are 0 or 1; `extra` is a JSON object
+ * with what the API lets users add to a resource. docs/catalog.md has the tables and what each column means.
+ */
+export interface RegionRow {
+  id: string;
+  description: string;
+  parent_region_id: string | null;
+  extra: string;
+}
+export interface DomainRow {
+  id: string;
+  name: string;
+  description: string;
+  enabled: number;
+  /** counts what revokes tokens scoped to it */
+  epoch: number;
+  extra: string;
+}
+export interface ProjectRow {
+  id: string;
+  name: string;
+  domain_id: string;
+  /** the project above it; null: the domain */
+  parent_id: string | null;
+  description: string;
+  enabled: number;
+  /** counts what revokes tokens scoped to it */
+  epoch: number;
+  extra: string;
+}
+export interface ProjectTagRow {
+  project_id: string;
+  name: string;
+}
+export interface UserRow {
+  id: string;
+  name: string;
+  domain_id: string;
+  default_project_id: string | null;
+  enabled: number;
+  description: string | null;
+  /** argon2id, PHC string; null: no password opens it */
+  password_hash: string | null;
+  password_changed_at: number | null;
+  /** counts what revokes all of the user's tokens */
+  epoch: number;
+  extra: string;
+}
+export interface GroupRow {
+  id: string;
+  name: string;
+  domain_id: string;
+  description: string;
+  extra: string;
+}
+export interface MembershipRow {
+  user_id: string;
+  group_id: string;
+}
+export interface RoleRow {
+  id: string;
+  name: string;
+  description: string | null;
+  extra: string;
+}
+export interface ImpliedRoleRow {
+  prior_role_id: string;
+  implied_role_id: string;
+}
+export interface AssignmentRow {
+  /** made of the columns below, so that there is one of each */
+  id: string;
+  user_id: string | null;
+  group_id: string | null;
+  /** both null: the system */
+  project_id: string | null;
+  domain_id: string | null;
+  role_id: string;
+}
+export interface ServiceRow {
+  id: string;
+  type: string;
+  name: string | null;
+  description: string | null;
+  enabled: number;
+  extra: string;
+}
+export interface EndpointRow {
+  id: string;
+  service_id: string;
+  region_id: string | null;
+  interface: 'public' | 'internal' | 'admin';
+  /** null: `path` below this daemon's public URL */
+  url: string | null;
+  path: string | null;
+  enabled: number;
+  extra: string;
+}
+export interface ApplicationCredentialRow {
+  id: string;
+  user_id: string;
+  project_id: string;
+  name: string;
+  description: string | null;
+  secret_hash: string;
+  expires_at: number | null;
+  unrestricted: number;
+}
+export interface ApplicationCredentialRoleRow {
+  application_credential_id: string;
+  role_id: string;
+}
+export interface RevocationRow {
+  audit_id: string;
+  expires_at: number;
+}
+export interface QuotaDefaultRow {
+  resource: string;
+  hard_limit: number;
+}
+export interface QuotaRow {
+  project_id: string;
+  resource: string;
+  hard_limit: number;
+}
+
+export interface SettingRow {
+  key: 'admin_project';
+  value: string;
+}
+
+export interface CatalogTables {
+  region: RegionRow;
+  domain: DomainRow;
+  project: ProjectRow;
+  project_tag: ProjectTagRow;
+  user: UserRow;
+  user_group: GroupRow;
+  membership: MembershipRow;
+  role: RoleRow;
+  implied_role: ImpliedRoleRow;
+  assignment: AssignmentRow;
+  service: ServiceRow;
+  endpoint: EndpointRow;
+  application_credential: ApplicationCredentialRow;
+  application_credential_role: ApplicationCredentialRoleRow;
+  revocation: RevocationRow;
+  quota_default: QuotaDefaultRow;
+  quota: QuotaRow;
+  setting: SettingRow;
+}
+export type TableName = keyof CatalogTables;
+
+export type Value = string | number | null;
+export type Columns<T extends TableName = TableName> = { [C in keyof CatalogTables[T]]?: CatalogTables[T][C] };
+
+/** One change of one table. A list of them is applied as a whole or not at all. */
+export type Change = {
+  [T in TableName]:
+    | { do: 'insert'; table: T; row: CatalogTables[T] /** one that is there already is fine */; orKeep?: boolean }
+    | {
+        do: 'update';
+        table: T;
+        where: Columns<T>;
+        set?: Columns<T>;
+        /** adds 1 to the row's epoch */
+        revoke?: boolean;
+        /** no row is fine; otherwise it is NOT_FOUND */
+        orNone?: boolean;
+      }
+    | { do: 'delete'; table: T; where: Columns<T>; orNone?: boolean }
+    | { do: 'purge'; table: T; column: string /** rows whose column is below it go */; below: number };
+}[TableName];
+
+export type CatalogErrorCode =
+  /** a row that a change needs is not there */
+  | 'NOT_FOUND'
+  /** a name or id is taken */
+  | 'EXISTS'
+  /** a row that is named does not exist, or one that is to go is still named by others */
+  | 'REFERENCE'
+  /** more passwords than can be hashed at once */
+  | 'TOO_MANY'
+  /** the disk is full; nothing was changed */
+  | 'NO_SPACE'
+  /** the catalog is closed, or more writes wait than may */
+  | 'IO';
+
+export class CatalogError extends Error {
+  constructor(
+    readonly code: CatalogErrorCode,
+    message: string,
+  ) {
+    super(message);
+    this.name = 'CatalogError';
+  }
+}

@@ -1,0 +1,69 @@
+/** The near end of the catalog's writing thread. */
+import { Worker } from 'node:worker_threads';
+import { CatalogError, type CatalogErrorCode, type Change } from './types.ts';
+
+export type WriterRequest = { id: number; changes: readonly Change[] } | { close: true };
+export type WriterAnswer = { opened: true } | { id: number; error?: { code: CatalogErrorCode; message: string } };
+
+/** requests that wait for a commit; beyond it a writer is told so */
+const WAITING_MAX = 10_000;
+
+export class Writer {
+  #thread: Worker;
+  #waiting = new Map<number, { resolve: () => void; reject: (error: Error) => void }>();
+  #last = 0;
+  #ended: Error | null = null;
+  #closing = false;
+  readonly opened: Promise<void>;
+
+  /** @param onDeath hears when the thread ends without being asked to */
+  constructor(file: string, onDeath: (error: Error) => void) {
+    const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
+    this.#thread = new Worker(new URL(`writer-worker.${extension}`, import.meta.url), { workerData: { file } });
+    this.opened = new Promise((resolve, reject) => {
+      this.#thread.on('message', (message: WriterAnswer) =>
+        'opened' in message ? resolve() : this.#answered(message),
+      );
+      this.#thread.once('error', (error) => this.#end(error, reject, onDeath));
+      this.#thread.once('exit', () => this.#end(new Error('the catalog was closed'), reject, onDeath));
+    });
+    this.opened.catch(() => undefined);
+  }
+
+  /** @returns when the changes are durable, all of them. @throws {CatalogError} when none is */
+  write(changes: readonly Change[]): Promise<void> {
+    if (this.#ended || this.#closing)
+      return Promise.reject(new CatalogError('IO', 'the catalog takes no writes any more'));
+    if (this.#waiting.size >= WAITING_MAX) return Promise.reject(new CatalogError('IO', 'too many writes are waiting'));
+    const id = ++this.#last;
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(id, { resolve, reject });
+      this.#thread.postMessage({ id, changes } satisfies WriterRequest);
+    });
+  }
+
+  /** What was asked for before is done first. */
+  async close(): Promise<void> {
+    if (this.#closing || this.#ended) return;
+    this.#closing = true;
+    const exit = new Promise((resolve) => this.#thread.once('exit', resolve));
+    this.#thread.postMessage({ close: true } satisfies WriterRequest);
+    await exit;
+  }
+
+  #answered({ id, error }: Extract<WriterAnswer, { id: number }>): void {
+    const waiter = this.#waiting.get(id);
+    this.#waiting.delete(id);
+    if (error) waiter?.reject(new CatalogError(error.code, error.message));
+    else waiter?.resolve();
+  }
+
+  #end(error: Error, reject: (error: Error) => void, onDeath: (error: Error) => void): void {
+    const isFirst = this.#ended === null;
+    this.#ended ??= error;
+    reject(error);
+    if (isFirst && !this.#closing) onDeath(error);
+    for (const waiter of this.#waiting.values()) waiter.reject(new CatalogError('IO', this.#ended.message));
+    this.#waiting.clear();
+  }
+}

@@ -1,0 +1,79 @@
+/** HTTP for users: the catalog, and the listener that serves it. docs/http.md */
+import fs from 'node:fs';
+import { createSecureContext } from 'node:tls';
+import { HttpListener, type Tls } from '../../frontends/http/listener.ts';
+import { type Catalog, LocalCatalog } from '../catalog/catalog.ts';
+import { cloudFolder } from '../catalog/operator-files.ts';
+import { ControlError, describeError, oneLine } from '../errors.ts';
+import type { Log } from '../log.ts';
+import { isLoopback, type TcpAddress } from './addresses.ts';
+
+/** paths of PEM files */
+export interface TlsFiles {
+  cert: string;
+  key: string;
+}
+
+export interface FrontDoorOptions {
+  home: string;
+  address: TcpAddress;
+  publicUrl: string | undefined;
+  tls: TlsFiles | undefined;
+  log: Log;
+  /** hears when the catalog, which opens after the listener does, cannot be opened */
+  onFatal: (reason: string) => void;
+}
+
+export class FrontDoor {
+  private constructor(
+    private readonly local: LocalCatalog,
+    private readonly listener: HttpListener,
+  ) {}
+
+  get catalog(): Catalog {
+    return this.local;
+  }
+
+  get publicUrl(): string {
+    return this.listener.publicUrl;
+  }
+
+  /** @throws {ControlError} HELD when the port is taken; what the catalog's folder is in the way with */
+  static async start({ home, address, publicUrl, tls, log, onFatal }: FrontDoorOptions): Promise<FrontDoor> {
+    const pem = tls && readTls(tls);
+    const catalog = LocalCatalog.open(cloudFolder(home), onFatal);
+    const { host, port } = address;
+    const listener = await HttpListener.start({ host, port, publicUrl, tls: pem, catalog, log }).catch((error) => {
+      // without the address that Node says, which has no port
+      const { code, message } = describeError({ code: error.code, message: error.message });
+      const hint = code === 'HELD' ? '; choose another with --http, or --http none' : '';
+      throw new ControlError(code, `HTTP on ${host}:${port}: ${message}${hint}`);
+    });
+    catalog.operator.setUrl(listener.publicUrl);
+    if (!isLoopback(host) && !listener.publicUrl.startsWith('https:'))
+      log('warn', 'http.plain', { url: listener.publicUrl, hint: 'passwords travel in the clear; see --tls-cert' });
+    // Not awaited: being ready does not wait for what only a request needs. Requests that come earlier wait for it.
+    catalog.start().then(
+      () => catalog.passwords.warm().catch(() => undefined),
+      (error: Error) => onFatal(`the catalog in ${catalog.folder} cannot be opened: ${error.message}`),
+    );
+    return new FrontDoor(catalog, listener);
+  }
+
+  async close(): Promise<void> {
+    await this.listener.close();
+    await this.local.close();
+  }
+}
+
+/** @throws {ControlError} INVALID when the two are no pair; what reading them can throw */
+function readTls(files: TlsFiles): Tls {
+  const pem = { cert: fs.readFileSync(files.cert), key: fs.readFileSync(files.key) };
+  try {
+    createSecureContext(pem);
+    return pem;
+  } catch (error) {
+    const why = oneLine((error as Error).message);
+    throw new ControlError('INVALID', `${files.cert} and ${files.key} are no certificate and its key: ${why}`);
+  }
+}

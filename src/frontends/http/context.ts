@@ -1,0 +1,31 @@
+/** What a service's plugin gets, and what it makes of a fastify. */
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
+import type {
+  FastifyBaseLogger,
+  FastifyInstance,
+  RawReplyDefaultExpression,
+  RawRequestDefaultExpression,
+  RawServerDefault,
+} from 'fastify';
+import type { Catalog } from '../../control/catalog/catalog.ts';
+
+export type HttpLog = (
+  level: 'debug' | 'info' | 'warn' | 'error',
+  event: string,
+  fields: Record<string, unknown>,
+) => void;
+
+export interface HttpContext {
+  catalog: Catalog;
+  log: HttpLog;
+  /** without a slash at its end; what links and the service catalog begin with */
+  publicUrl: () => string;
+}
+
+export type Http = FastifyInstance<
+  RawServerDefault,
+  RawRequestDefaultExpression,
+  RawReplyDefaultExpression,
+  FastifyBaseLogger,
+  TypeBoxTypeProvider
+>;

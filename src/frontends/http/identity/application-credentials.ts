@@ -1,0 +1,142 @@
+/** /v3/users/{user}/application_credentials: passwords of programs, for one project, with some of the user's roles. */
+import { randomBytes } from 'node:crypto';
+import { Type } from '@sinclair/typebox';
+import { newId } from '../../../control/catalog/catalog.ts';
+import type { ApplicationCredentialRow, Change } from '../../../control/catalog/types.ts';
+import { badRequest, conflict, forbidden, notFound } from '../errors.ts';
+import { checkPassword } from './authentication.ts';
+import { Description, maybe, name, orNull, wrapped } from './bodies.ts';
+import { type IdentityRoutes, sessionOf } from './identity-context.ts';
+import { filters, LIST_MAX, list, taken } from './lists.ts';
+import { shownTime } from './shown.ts';
+import { refuseDelegated, userFor } from './users.ts';
+
+const NAME_MAX = 255;
+const ROLES_MAX = 64;
+const SECRET_BYTES = 48;
+const Role = Type.Object({ id: maybe(Type.String({ maxLength: 64 })), name: maybe(Type.String({ maxLength: 255 })) });
+const Create = wrapped('application_credential', {
+  name: name(NAME_MAX),
+  description: maybe(Description),
+  secret: maybe(orNull(Type.String({ maxLength: 4096 }))),
+  expires_at: maybe(orNull(Type.String({ maxLength: 64 }))),
+  roles: maybe(Type.Array(Role, { maxItems: ROLES_MAX })),
+  unrestricted: maybe(orNull(Type.Boolean())),
+  access_rules: maybe(orNull(Type.Array(Type.Unknown()))),
+});
+/** ISO 8601; without a zone it is UTC, as Keystone reads it */
+const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)?$/;
+
+export const applicationCredentialRoutes: IdentityRoutes = (app, context) => {
+  const { accounts, catalog, link } = context;
+  const base = '/v3/users/:user_id/application_credentials';
+
+  async function shown(row: ApplicationCredentialRow) {
+    const roles = await (await accounts.db())
+      .selectFrom('role')
+      .innerJoin('application_credential_role as held', 'held.role_id', 'role.id')
+      .select(['role.id', 'role.name'])
+      .where('held.application_credential_id', '=', row.id)
+      .orderBy('role.name')
+      .execute();
+    return {
+      id: row.id,
+      name: row.name,
+      description: row.description,
+      user_id: row.user_id,
+      project_id: row.project_id,
+      expires_at: row.expires_at === null ? null : shownTime(row.expires_at).replace('Z', ''),
+      unrestricted: row.unrestricted !== 0,
+      system: null,
+      roles: roles.map((role) => ({ ...role, domain_id: null })),
+      links: { self: link(`/users/${row.user_id}/application_credentials/${row.id}`) },
+    };
+  }
+
+  app.get(base, async (request) => {
+    const { user_id } = request.params as { user_id: string };
+    const user = await userFor(context, sessionOf(request), user_id, 'list_application_credentials');
+    const asked = filters(request, ['name']);
+    let query = (await accounts.db()).selectFrom('application_credential').selectAll().where('user_id', '=', user.id);
+    if (asked.name !== undefined) query = query.where('name', '=', asked.name);
+    const rows = await query
+      .orderBy('name')
+      .limit(LIST_MAX + 1)
+      .execute();
+    return list('application_credentials', await Promise.all(rows.map(shown)), request, context);
+  });
+
+  app.post(base, { schema: { body: Create } }, async (request, reply) => {
+    const { user_id } = request.params as { user_id: string };
+    const session = sessionOf(request);
+    const user = await userFor(context, session, user_id, 'create_application_credential');
+    // CVE-2020-12691: what was delegated cannot delegate, unless it was made for that.
+    refuseDelegated(session, 'create_application_credential');
+    if (session.project === null) throw forbidden('Application credentials are for a project: use a token for one.');
+    const wanted = request.body.application_credential;
+    if (wanted.access_rules && wanted.access_rules.length > 0) throw badRequest('access rules are not supported');
+    const secret = wanted.secret ?? randomBytes(SECRET_BYTES).toString('base64url');
+    checkPassword(secret);
+    const row: ApplicationCredentialRow = {
+      id: newId(),
+      user_id: user.id,
+      project_id: session.project.id,
+      name: wanted.name,
+      description: wanted.description ?? null,
+      secret_hash: await catalog.passwords.hash(secret),
+      expires_at: expiryOf(wanted.expires_at ?? null),
+      unrestricted: wanted.unrestricted ? 1 : 0,
+    };
+    const roles = wanted.roles && wanted.roles.length > 0 ? wanted.roles : session.roleRows;
+    const changes: Change[] = [{ do: 'insert', table: 'application_credential', row }];
+    for (const role of roles) {
+      const held = session.roleRows.find(({ id, name: own }) =>
+        role.id === undefined ? own === role.name : id === role.id,
+      );
+      if (!held) throw badRequest('a role that the token does not have cannot be given on');
+      const link = { application_credential_id: row.id, role_id: held.id };
+      changes.push({ do: 'insert', table: 'application_credential_role', row: link, orKeep: true });
+    }
+    await catalog.write(changes).catch((error: { code?: string }) => {
+      throw error.code === 'EXISTS' ? conflict(taken('application_credential', row.name)) : error;
+    });
+    reply.code(201);
+    return { application_credential: { ...(await shown(row)), secret } };
+  });
+
+  app.get(`${base}/:id`, async (request) => {
+    const { user_id, id } = request.params as { user_id: string; id: string };
+    const user = await userFor(context, sessionOf(request), user_id, 'get_application_credential');
+    return { application_credential: await shown(await find(user.id, id)) };
+  });
+
+  app.delete(`${base}/:id`, async (request, reply) => {
+    const { user_id, id } = request.params as { user_id: string; id: string };
+    const session = sessionOf(request);
+    const user = await userFor(context, session, user_id, 'delete_application_credential');
+    refuseDelegated(session, 'delete_application_credential');
+    const row = await find(user.id, id);
+    await catalog.write([{ do: 'delete', table: 'application_credential', where: { id: row.id } }]);
+    return reply.code(204).send();
+  });
+
+  async function find(userId: string, id: string): Promise<ApplicationCredentialRow> {
+    const db = await accounts.db();
+    const row = await db
+      .selectFrom('application_credential')
+      .selectAll()
+      .where('user_id', '=', userId)
+      .where('id', '=', id)
+      .executeTakeFirst();
+    if (!row) throw notFound('application credential', id);
+    return row;
+  }
+};
+
+function expiryOf(text: string | null): number | null {
+  if (text === null) return null;
+  const ms = TIME.test(text) ? Date.parse(/(Z|[+-]\d\d:\d\d)$/.test(text) ? text : `${text}Z`) : Number.NaN;
+  if (Number.isNaN(ms)) throw badRequest('expires_at is a time such as 2030-12-31T12:00:00Z');
+  if (ms <= Date.now()) throw badRequest('expires_at is in the past');
+  return ms;
+}

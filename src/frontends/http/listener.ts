@@ -1,0 +1,177 @@
+/**
+ * The front door: one listener for all that speaks HTTP to users (docs/http.md). Services are plugins, one folder each; what is common
+ * to all is here: limits, request ids, what is taken away from requests, /healthcheck.
+ */
+import { randomUUID } from 'node:crypto';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { STATUS_CODES } from 'node:http';
+import type https from 'node:https';
+import type { AddressInfo } from 'node:net';
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
+import {
+  type FastifyHttpsOptions,
+  type FastifyReply,
+  type FastifyRequest,
+  type FastifyServerOptions,
+  fastify,
+} from 'fastify';
+import type { Http, HttpContext } from './context.ts';
+import { badRequest, HttpError, httpErrorOf } from './errors.ts';
+import { identityPlugin } from './identity/plugin.ts';
+
+/** Keystone's own bound */
+export const BODY_BYTES_MAX = 114_688;
+export const CONNECTIONS_MAX = 1024;
+/** names and ids in a path */
+const PARAM_LENGTH_MAX = 1024;
+const HEADERS_MS_MAX = 30_000;
+/** the bodies of the services there are have at most BODY_BYTES_MAX; a service that streams will bring a rate instead */
+const REQUEST_MS_MAX = 60_000;
+const PATH_LOGGED_MAX = 512;
+
+/**
+ * What other systems set between a gateway and a service. Here nobody is trusted to, and nothing reads them; they are taken away
+ * first, so that nothing ever will (CVE-2026-22797).
+ */
+const FORGED_HEADERS =
+  /^x-(user|project|tenant|domain|role|roles|is-admin|identity-status|service-(user|project|roles|identity)|system-scope|trust|openstack-request-id)\b/;
+
+/** requests whose client waits for `100 Continue` */
+const waiting = new WeakSet<IncomingMessage>();
+
+/** PEM */
+export interface Tls {
+  cert: Buffer;
+  key: Buffer;
+}
+
+export interface HttpOptions extends Omit<HttpContext, 'publicUrl'> {
+  host: string;
+  port: number;
+  /** default: where it listens */
+  publicUrl?: string | undefined;
+  tls?: Tls | undefined;
+}
+
+export class HttpListener {
+  private constructor(
+    private readonly app: Http,
+    readonly url: string,
+    readonly publicUrl: string,
+  ) {}
+
+  /** @throws EADDRINUSE and the like, as Node has them */
+  static async start(options: HttpOptions): Promise<HttpListener> {
+    let publicUrl = options.publicUrl?.replace(/\/+$/, '') ?? '';
+    const { catalog, log, tls } = options;
+    const app = buildHttp({ catalog, log, publicUrl: () => publicUrl }, tls);
+    await app.listen({ host: options.host, port: options.port });
+    const { port } = app.server.address() as AddressInfo;
+    const url = `${tls ? 'https' : 'http'}://${options.host.includes(':') ? `[${options.host}]` : options.host}:${port}`;
+    publicUrl ||= url;
+    return new HttpListener(app, url, publicUrl);
+  }
+
+  close(): Promise<void> {
+    return this.app.close();
+  }
+}
+
+export function buildHttp(context: HttpContext, tls?: Tls): Http {
+  const app = newServer(context.log, tls);
+  takeJson(app);
+  app.server.maxConnections = CONNECTIONS_MAX;
+  // Who asks first is told only when the request was let in (see the preParsing hook).
+  app.server.on('checkContinue', (request: IncomingMessage, response: ServerResponse) => {
+    waiting.add(request);
+    app.server.emit('request', request, response);
+  });
+  app.addHook('onRequest', (request, reply, done) => {
+    follow(context.log, request, reply);
+    for (const name of Object.keys(request.headers)) if (FORGED_HEADERS.test(name)) delete request.headers[name];
+    done();
+  });
+  app.addHook('preParsing', (request, reply, payload, done) => {
+    if (waiting.delete(request.raw)) reply.raw.writeContinue();
+    done(null, payload);
+  });
+  app.setNotFoundHandler((_request, reply) => sendError(reply, new HttpError(404, 'The resource could not be found.')));
+  app.setErrorHandler((error, request, reply) => answerError(context.log, error, request, reply));
+  app.get('/healthcheck', async (_request, reply) => {
+    await context.catalog.reader();
+    return reply.type('text/plain').send('OK');
+  });
+  void app.register(identityPlugin, { context, prefix: '/identity' });
+  return app;
+}
+
+function newServer(log: HttpContext['log'], tls: Tls | undefined): Http {
+  const times = { headersTimeout: HEADERS_MS_MAX, connectionsCheckingInterval: HEADERS_MS_MAX };
+  const options: FastifyServerOptions = {
+    logger: false,
+    genReqId: () => `req-${randomUUID()}`,
+    bodyLimit: BODY_BYTES_MAX,
+    requestTimeout: REQUEST_MS_MAX,
+    routerOptions: { maxParamLength: PARAM_LENGTH_MAX, ignoreTrailingSlash: true },
+    ajv: { customOptions: { coerceTypes: false, removeAdditional: false, useDefaults: false, allErrors: false } },
+    frameworkErrors: (error, request, reply) => {
+      follow(log, request as FastifyRequest, reply as FastifyReply);
+      answerError(log, error, request as FastifyRequest, reply as FastifyReply);
+    },
+    clientErrorHandler: (_error, socket) => {
+      if (!socket.writable) return void socket.destroy();
+      socket.end(`HTTP/1.1 400 ${STATUS_CODES[400]}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`);
+    },
+    forceCloseConnections: true,
+  };
+  if (tls) {
+    // Its types differ in what nobody here uses.
+    const withTls = { ...options, https: { ...times, ...tls } } as unknown as FastifyHttpsOptions<https.Server>;
+    return fastify(withTls) as unknown as Http;
+  }
+  return fastify({ ...options, http: times }).withTypeProvider<TypeBoxTypeProvider>();
+}
+
+/** JSON and nothing else; some clients announce it for a body that is not there. */
+function takeJson(app: Http): void {
+  const parse = app.getDefaultJsonParser('error', 'error');
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
+    if (body === '') return done(null, undefined);
+    parse(request, body as string, (error, value) => {
+      if (error) done(badRequest('The body is no JSON.'));
+      else done(null, value);
+    });
+  });
+}
+
+/** Names the request to the client, and logs its end: without query and headers, which may hold secrets. */
+function follow(log: HttpContext['log'], request: FastifyRequest, reply: FastifyReply): void {
+  const started = performance.now();
+  reply.header('x-openstack-request-id', request.id);
+  reply.raw.once('close', () => {
+    const ms = Math.round((performance.now() - started) * 10) / 10;
+    const path = request.url.split('?', 1)[0]!.slice(0, PATH_LOGGED_MAX);
+    log('debug', 'http', { request: request.id, method: request.method, path, status: reply.raw.statusCode, ms });
+  });
+}
+
+function answerError(log: HttpContext['log'], error: unknown, request: FastifyRequest, reply: FastifyReply): void {
+  const known = httpErrorOf(error);
+  if (known === null) {
+    const { message, stack } = error as Error;
+    log('error', 'http.failed', { request: request.id, message, stack });
+  }
+  sendError(
+    reply,
+    known ?? new HttpError(500, 'An unexpected error prevented the server from fulfilling your request.'),
+  );
+}
+
+/** The shape that Keystone has, and Glance, Cinder and Nova understand. */
+function sendError(reply: FastifyReply, error: HttpError): void {
+  void reply
+    .code(error.status)
+    .headers(error.headers)
+    .send({ error: { code: error.status, message: error.message, title: error.title } });
+}

@@ -1,0 +1,295 @@
+/** The identity API as Debian's `openstack` client uses it, and what a crash and a restart leave of it. */
+import { spawnSync } from 'node:child_process';
+import fs from 'node:fs';
+import path from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { ATOLL, type Daemon } from '../../bench/daemon.ts';
+import { World } from './lib/daemon.ts';
+
+const OSC = path.join(import.meta.dirname, 'lib/osc.py');
+/** loading the client takes seconds, each command half of one, on a machine that does nothing else */
+const CLIENT_MS_MAX = 280_000;
+
+type Env = Record<string, string>;
+interface Ran {
+  exit: number;
+  out: string;
+  err: string;
+}
+
+const world = new World();
+let daemon: Daemon;
+let admin: Env;
+let demo: Env;
+beforeAll(async () => {
+  daemon = await world.start(['--http', '127.0.0.1:0', '--log-level', 'debug']);
+  admin = await daemon.cli<Env>('openrc');
+  demo = await daemon.cli<Env>('openrc', 'demo');
+});
+afterAll(() => world.end());
+
+/** Runs commands of the client, each a list of words or a line without quotes, one after the other. */
+function openstack(env: Env, ...commands: (string | string[])[]): Ran[] {
+  const lines = commands.map((words) => JSON.stringify(typeof words === 'string' ? words.split(' ') : words));
+  const { PATH = '', HOME = '' } = process.env;
+  const ran = spawnSync('/usr/bin/python3', [OSC], {
+    input: `${lines.join('\n')}\n`,
+    encoding: 'utf8',
+    env: { PATH, HOME, LC_ALL: 'C.UTF-8', ...env },
+    timeout: CLIENT_MS_MAX,
+  });
+  const answers = ran.stdout.split('\n').filter((line) => line !== '');
+  if (answers.length !== commands.length) throw new Error(`the client ended early: ${ran.stderr}`);
+  return answers.map((line) => JSON.parse(line) as Ran);
+}
+
+/** The same, all of which have to work. @returns what each printed, which is JSON where it was asked for */
+// biome-ignore lint/suspicious/noExplicitAny: what a test looks into is what it asserts
+function works(env: Env, ...commands: (string | string[])[]): any[] {
+  return openstack(env, ...commands).map(({ exit, out, err }, index) => {
+    expect([commands[index], exit, err]).toEqual([commands[index], 0, expect.not.stringContaining('Traceback')]);
+    return out.startsWith('{') || out.startsWith('[') ? JSON.parse(out) : out;
+  });
+}
+
+const fetchAs = (token: string, route: string, init: RequestInit = {}) =>
+  fetch(`${admin.OS_AUTH_URL}${route}`, {
+    ...init,
+    headers: { 'x-auth-token': token, 'content-type': 'application/json' },
+  });
+
+describe('the openstack client', { timeout: 300_000 }, () => {
+  it('logs in as both, and finds the catalog where it logged in', () => {
+    const [token, catalog, versions] = works(
+      admin,
+      'token issue -f json',
+      'catalog list -f json',
+      'versions show -f json',
+    );
+    expect(token.id).toMatch(/^[\w-]{186}$/);
+    expect(catalog).toHaveLength(1);
+    expect(catalog[0]).toMatchObject({ Name: 'keystone', Type: 'identity' });
+    for (const endpoint of catalog[0].Endpoints) expect(`${endpoint.url}/v3`).toBe(admin.OS_AUTH_URL);
+    expect(versions).toEqual([
+      expect.objectContaining({ 'Service Type': 'identity', Version: '3.14', Status: 'CURRENT' }),
+    ]);
+    const [own, others] = openstack(demo, 'token issue -f json', 'user list');
+    expect([own!.exit, others!.exit]).toEqual([0, 1]);
+    const [project] = works(demo, `project show -f json ${JSON.parse(own!.out).project_id}`);
+    expect(project).toMatchObject({ name: 'demo', domain_id: 'default' });
+    expect(others!.err).toContain('not authorized to perform the requested action: identity:list_users. (HTTP 403)');
+  });
+
+  it('domains, projects, users and groups', () => {
+    const [domain, , , project, , shown, user, , , users, , contains, groups] = works(
+      admin,
+      'domain create -f json d1 --description one',
+      'domain set d1 --description two',
+      'domain show -f json d1',
+      'project create -f json p1 --domain d1 --tag a --tag b --property k=v',
+      ['project', 'set', 'p1', '--domain', 'd1', '--tag', 'c', '--description', 'a project'],
+      'project show -f json p1 --domain d1',
+      'user create -f json u1 --domain d1 --password pw --email u@example.org --project p1',
+      'user set u1 --domain d1 --disable',
+      'user set u1 --domain d1 --enable --description x',
+      'user list -f json --long --domain d1',
+      'group create g1 --domain d1',
+      'group add user g1 u1 --group-domain d1 --user-domain d1',
+      'group list -f json --user u1 --user-domain d1',
+    );
+    expect(domain).toMatchObject({ name: 'd1', enabled: true, description: 'one' });
+    expect(project).toMatchObject({ name: 'p1', domain_id: domain.id, parent_id: domain.id, tags: ['a', 'b'], k: 'v' });
+    expect(shown).toMatchObject({ id: project.id, tags: ['a', 'b', 'c'], description: 'a project', k: 'v' });
+    expect(user).toMatchObject({ email: 'u@example.org', default_project_id: project.id });
+    expect(users).toEqual([
+      expect.objectContaining({ Name: 'u1', Email: 'u@example.org', Enabled: true, Description: 'x' }),
+    ]);
+    expect(contains).toBe('');
+    expect(groups).toEqual([expect.objectContaining({ Name: 'g1' })]);
+    const [is] = works(admin, 'group contains user g1 u1 --group-domain d1 --user-domain d1');
+    expect(is).toBe('u1 in group g1\n');
+    const refused = openstack(admin, 'domain delete d1', 'project create p1 --domain d1', 'user show nosuch');
+    expect(refused.map(({ exit }) => exit)).toEqual([1, 1, 1]);
+    expect(refused[0]!.err).toContain('HTTP 403');
+    expect(refused[1]!.err).toContain('HTTP 409');
+  });
+
+  it('roles, and who has which where, by name and in effect', () => {
+    const [, , , , direct, effective, system] = works(
+      admin,
+      'role create r1',
+      'role add --group g1 --group-domain d1 --project p1 --project-domain d1 manager',
+      'role add --user u1 --user-domain d1 --domain d1 r1',
+      'role add --user u1 --user-domain d1 --system all reader',
+      'role assignment list -f json --names --project p1 --project-domain d1',
+      'role assignment list -f json --names --effective --user u1 --user-domain d1',
+      'role assignment list -f json --names --system all',
+    );
+    expect(direct).toEqual([expect.objectContaining({ Role: 'manager', Group: 'g1@d1', Project: 'p1@d1' })]);
+    const rows = effective.map(
+      (row: Record<string, string>) => `${row.Role} ${row.Project || row.Domain || row.System}`,
+    );
+    expect(rows.sort()).toEqual(['manager p1@d1', 'member p1@d1', 'r1 d1', 'reader all', 'reader p1@d1']);
+    expect(system.map((row: Record<string, string>) => `${row.User} ${row.Role}`).sort()).toEqual([
+      'admin@Default admin',
+      'u1@d1 reader',
+    ]);
+    const reader = {
+      OS_AUTH_URL: admin.OS_AUTH_URL!,
+      OS_IDENTITY_API_VERSION: '3',
+      OS_USERNAME: 'u1',
+      OS_PASSWORD: 'pw',
+      OS_USER_DOMAIN_NAME: 'd1',
+      OS_SYSTEM_SCOPE: 'all',
+    };
+    const [list, made] = openstack(reader, 'user list -f json', 'user create u2');
+    expect([list!.exit, made!.exit]).toEqual([0, 1]);
+    works(admin, 'role remove --user u1 --user-domain d1 --system all reader', 'role delete r1');
+    expect(openstack(reader, 'user list')[0]!.exit).toBe(1);
+  });
+
+  it('services, endpoints and regions', () => {
+    const [, , , endpoints, regions, catalog] = works(
+      admin,
+      'service create --name vol --description volumes volumev3',
+      'region create R2 --parent-region RegionOne --description second',
+      ['endpoint', 'create', '--region', 'R2', 'volumev3', 'public', 'http://x.example/$(project_id)s'],
+      'endpoint list -f json --service volumev3',
+      'region list -f json',
+      'catalog show -f json volumev3',
+    );
+    expect(endpoints).toEqual([
+      expect.objectContaining({ Region: 'R2', Interface: 'public', URL: 'http://x.example/$(project_id)s' }),
+    ]);
+    expect(regions.map((row: Record<string, string>) => [row.Region, row['Parent Region']])).toEqual([
+      ['R2', 'RegionOne'],
+      ['RegionOne', null],
+    ]);
+    expect(catalog.endpoints[0].url).toMatch(/^http:\/\/x\.example\/[0-9a-f]{32}$/);
+    const [used] = openstack(admin, 'region delete R2');
+    expect(used!.err).toContain('HTTP 409');
+    works(admin, 'service delete volumev3', 'region delete R2');
+  });
+
+  it('application credentials', () => {
+    const [made, listed] = works(
+      demo,
+      'application credential create -f json robot',
+      'application credential list -f json',
+    );
+    expect(listed).toEqual([expect.objectContaining({ Name: 'robot' })]);
+    const robot = {
+      OS_AUTH_URL: demo.OS_AUTH_URL!,
+      OS_IDENTITY_API_VERSION: '3',
+      OS_AUTH_TYPE: 'v3applicationcredential',
+      OS_APPLICATION_CREDENTIAL_ID: made.id as string,
+      OS_APPLICATION_CREDENTIAL_SECRET: made.secret as string,
+    };
+    const [token, another] = openstack(robot, 'token issue -f json', 'application credential create more');
+    expect(JSON.parse(token!.out)).toMatchObject({ project_id: made.project_id, user_id: made.user_id });
+    expect(another!.err).toContain('HTTP 403');
+    works(demo, 'application credential delete robot');
+    expect(openstack(robot, 'token issue')[0]!.err).toContain('HTTP 401');
+  });
+
+  it('a password changed by its owner, and reset from the machine', async () => {
+    works(demo, ['user', 'password', 'set', '--original-password', demo.OS_PASSWORD!, '--password', 'my own']);
+    expect(openstack(demo, 'token issue')[0]!.err).toContain('HTTP 401');
+    works({ ...demo, OS_PASSWORD: 'my own' }, 'token issue');
+    const gone = spawnSync(ATOLL, ['openrc', 'demo', '--home', daemon.home], { encoding: 'utf8' });
+    expect([gone.status, gone.stdout]).toEqual([3, '']);
+    expect(gone.stderr).toMatch(/^atoll: [^\n]*`atoll passwd demo`[^\n]*\n$/);
+    const { password } = await daemon.cli<{ password: string }>('passwd', 'demo');
+    demo = await daemon.cli<Env>('openrc', 'demo');
+    expect(demo.OS_PASSWORD).toBe(password);
+    works(demo, 'token issue');
+  });
+
+  it('what is not there is said not to be', () => {
+    for (const { exit, err } of openstack(admin, 'trust list', 'ec2 credentials list', 'identity provider list')) {
+      expect([exit, err]).toEqual([1, expect.stringContaining('HTTP 404')]);
+    }
+  });
+});
+
+describe('the daemon', () => {
+  it('keeps what it acknowledged through kill -9, and tokens with it', async () => {
+    const { token } = await login();
+    const made = await fetchAs(token, '/users', { method: 'POST', body: JSON.stringify({ user: { name: 'kept' } }) });
+    expect(made.status).toBe(201);
+    await daemon.kill();
+    // The port was the system's choice; the home is the same.
+    await daemon.restart();
+    admin = await daemon.cli<Env>('openrc');
+    const { users } = (await (await fetchAs(token, '/users?name=kept')).json()) as { users: unknown[] };
+    expect(users).toHaveLength(1);
+  });
+
+  it('on a port that is taken: says so, and ends', () => {
+    const { host } = new URL(admin.OS_AUTH_URL!);
+    const ran = spawnSync(ATOLL, ['serve', '--home', world.file('taken'), '--http', host], { encoding: 'utf8' });
+    expect(ran.status).toBe(4);
+    expect(ran.stderr).toContain(`HTTP on ${host}: the address is in use; choose another with --http, or --http none`);
+  });
+
+  it('without HTTP has no users to give passwords to', async () => {
+    const other = await world.start();
+    const ran = spawnSync(ATOLL, ['openrc', '--home', other.home], { encoding: 'utf8' });
+    expect([ran.status, ran.stdout]).toEqual([3, '']);
+    expect(fs.existsSync(path.join(other.home, 'cloud'))).toBe(false);
+    await expect(other.http('POST', '/v1/passwords', { user: 'admin' })).rejects.toMatchObject({ code: 'UNSUPPORTED' });
+    await expect(daemon.http('POST', '/v1/passwords', { user: 'admin' })).rejects.toMatchObject({ code: 'DENIED' });
+  });
+
+  it('speaks TLS with the certificate it was given', async () => {
+    const [cert, key] = [world.file('cert.pem'), world.file('key.pem')];
+    const subject = ['-subj', '/CN=localhost', '-addext', 'subjectAltName=IP:127.0.0.1'];
+    const kind = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2'];
+    await world.run('openssl', 'req', '-x509', ...kind, ...subject, '-out', cert, '-keyout', key);
+    const other = await world.start(['--http', '127.0.0.1:0', '--tls-cert', cert, '--tls-key', key]);
+    const openrc = await other.cli<Env>('openrc');
+    expect(openrc.OS_AUTH_URL).toMatch(/^https:\/\/127\.0\.0\.1:\d+\/identity\/v3$/);
+    works({ ...openrc, OS_CACERT: cert }, 'token issue');
+    expect(openstack(openrc, 'token issue')[0]!.err).toMatch(/SSL|certificate/);
+    for (const argv of [
+      ['--tls-cert', cert],
+      ['--tls-cert', cert, '--tls-key', cert],
+      ['--tls-cert', cert, '--tls-key', world.file('none')],
+    ]) {
+      const ran = spawnSync(ATOLL, ['serve', '--home', world.file('tls'), '--http', '127.0.0.1:0', ...argv], {
+        encoding: 'utf8',
+      });
+      expect([ran.status, ran.stderr.split('\n').filter((line) => line.startsWith('atoll: ')).length]).toEqual([
+        argv.includes(world.file('none')) ? 3 : 2,
+        1,
+      ]);
+    }
+  });
+
+  it('says where users reach it, when that is elsewhere', async () => {
+    const other = await world.start(['--http', '127.0.0.1:0', '--public-url', 'https://cloud.example.org/']);
+    const { sockets } = await other.http<{ sockets: { http: string } }>('GET', '/v1/status');
+    expect(sockets.http).toBe('https://cloud.example.org');
+    expect((await other.cli<Env>('openrc')).OS_AUTH_URL).toBe('https://cloud.example.org/identity/v3');
+  });
+
+  it('has logged no password and no token', async () => {
+    const { token } = await login();
+    const text = fs.readFileSync(daemon.log, 'utf8');
+    expect(text).toContain('path=/identity/v3/auth/tokens');
+    for (const secret of [admin.OS_PASSWORD!, demo.OS_PASSWORD!, token]) expect(text).not.toContain(secret);
+  });
+});
+
+async function login(): Promise<{ token: string }> {
+  const domain = { id: 'default' };
+  const user = { name: admin.OS_USERNAME, domain, password: admin.OS_PASSWORD };
+  const scope = { project: { name: admin.OS_PROJECT_NAME, domain } };
+  const body = JSON.stringify({ auth: { identity: { methods: ['password'], password: { user } }, scope } });
+  const answer = await fetch(`${admin.OS_AUTH_URL}/auth/tokens`, {
+    method: 'POST',
+    body,
+    headers: { 'content-type': 'application/json' },
+  });
+  return { token: answer.headers.get('x-subject-token')! };
+}

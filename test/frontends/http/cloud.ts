@@ -1,0 +1,114 @@
+/** A catalog and the front door on it, in this process, for tests. Compiled, since the catalog's thread is. */
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import type { LocalCatalog } from '../../../src/control/catalog/catalog.ts';
+import type { Http } from '../../../src/frontends/http/context.ts';
+
+const catalogModule = '../../../dist/src/control/catalog/catalog.js';
+const listenerModule = '../../../dist/src/frontends/http/listener.js';
+const { LocalCatalog: Local } = (await import(
+  catalogModule
+)) as typeof import('../../../src/control/catalog/catalog.ts');
+const { buildHttp } = (await import(listenerModule)) as typeof import('../../../src/frontends/http/listener.ts');
+
+export const PUBLIC_URL = 'http://cloud.example:1234';
+
+export interface Answer {
+  status: number;
+  headers: Record<string, string | string[] | number | undefined>;
+  // biome-ignore lint/suspicious/noExplicitAny: what a test looks into is what it asserts
+  body: any;
+}
+
+export interface Ask {
+  token?: string | undefined;
+  body?: unknown;
+  headers?: Record<string, string>;
+}
+
+export class Cloud {
+  readonly dir = fs.mkdtempSync(path.join(os.tmpdir(), 'atoll-cloud-'));
+  readonly folder = path.join(this.dir, 'cloud');
+  readonly logged: string[] = [];
+  catalog!: LocalCatalog;
+  app!: Http;
+
+  async open(): Promise<this> {
+    this.catalog = Local.open(this.folder, (reason) => void this.logged.push(`fatal ${reason}`));
+    this.app = buildHttp({
+      catalog: this.catalog,
+      log: (level, event, fields) => void this.logged.push(`${level} ${event} ${JSON.stringify(fields)}`),
+      publicUrl: () => PUBLIC_URL,
+    });
+    await this.app.ready();
+    await this.catalog.start();
+    return this;
+  }
+
+  async reopen(): Promise<void> {
+    await this.close();
+    await this.open();
+  }
+
+  async close(): Promise<void> {
+    await this.app.close();
+    await this.catalog.close();
+  }
+
+  async end(): Promise<void> {
+    await this.close();
+    fs.rmSync(this.dir, { recursive: true, force: true });
+  }
+
+  password(name: 'admin' | 'demo'): string {
+    const file = JSON.parse(fs.readFileSync(path.join(this.folder, 'openrc.json'), 'utf8')) as {
+      users: Record<string, { password: string }>;
+    };
+    return file.users[name]!.password;
+  }
+
+  async call(method: string, url: string, { token, body, headers = {} }: Ask = {}): Promise<Answer> {
+    const response = await this.app.inject({
+      method: method as 'GET',
+      url: url.startsWith('/identity') || url.startsWith('/health') ? url : `/identity/v3${url}`,
+      headers: { ...(token === undefined ? {} : { 'x-auth-token': token }), ...headers },
+      ...(body === undefined ? {} : { payload: body as object }),
+    });
+    const text = response.body;
+    const isJson = text !== '' && String(response.headers['content-type']).startsWith('application/json');
+    return { status: response.statusCode, headers: response.headers, body: isJson ? JSON.parse(text) : text };
+  }
+
+  /** @returns the answer to a login by password */
+  login(name: string, password: string, scope?: unknown, domain = 'default'): Promise<Answer> {
+    const user = { name, domain: { id: domain }, password };
+    const auth = { identity: { methods: ['password'], password: { user } }, ...(scope === undefined ? {} : { scope }) };
+    return this.call('POST', '/auth/tokens', { body: { auth } });
+  }
+
+  /** @returns a token of a user, for a scope */
+  async token(name: string, password: string, scope?: unknown, domain?: string): Promise<string> {
+    const answer = await this.login(name, password, scope, domain);
+    if (answer.status !== 201) throw new Error(`login of ${name}: ${answer.status} ${JSON.stringify(answer.body)}`);
+    return String(answer.headers['x-subject-token']);
+  }
+
+  admin(): Promise<string> {
+    return this.token('admin', this.password('admin'), inProject('admin'));
+  }
+
+  demo(): Promise<string> {
+    return this.token('demo', this.password('demo'), inProject('demo'));
+  }
+
+  /** The one of that name. */
+  async idOf(noun: string, name: string, token: string): Promise<string> {
+    const { body } = await this.call('GET', `/${noun}?name=${encodeURIComponent(name)}`, { token });
+    return body[noun][0].id as string;
+  }
+}
+
+export const inProject = (name: string, domain = 'default') => ({ project: { name, domain: { id: domain } } });
+export const inDomain = (id: string) => ({ domain: { id } });
+export const inSystem = { system: { all: true } };

@@ -1,0 +1,120 @@
+/** What is common to all services: versions, health, ids, errors, lists. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Change } from '../../../src/control/catalog/types.ts';
+import { Cloud, PUBLIC_URL } from './cloud.ts';
+
+const cloud = new Cloud();
+beforeAll(() => cloud.open());
+afterAll(() => cloud.end());
+
+describe('without a token', () => {
+  it('versions, where clients look', async () => {
+    for (const url of ['/identity', '/identity/']) {
+      const { status, body } = await cloud.call('GET', url);
+      expect([url, status]).toEqual([url, 300]);
+      expect(body.versions.values).toEqual([
+        expect.objectContaining({
+          id: 'v3.14',
+          status: 'stable',
+          links: [{ rel: 'self', href: `${PUBLIC_URL}/identity/v3/` }],
+        }),
+      ]);
+    }
+    for (const url of ['/identity/v3', '/identity/v3/']) {
+      const { status, body } = await cloud.call('GET', url);
+      expect([url, status, body.version.id]).toEqual([url, 200, 'v3.14']);
+    }
+  });
+
+  it('health', async () => {
+    expect(await cloud.call('GET', '/healthcheck')).toMatchObject({ status: 200, body: 'OK' });
+  });
+
+  it('what is not there is 404 in Keystone’s shape', async () => {
+    for (const url of [
+      '/',
+      '/image',
+      '/v1/x',
+      '/auth/v1.0',
+      '/info',
+      '/metrics',
+      '/identity/v2.0',
+      '/identity/v3/OS-TRUST/trusts',
+      '/identity/v3/credentials',
+    ]) {
+      const response = await cloud.app.inject({ method: 'GET', url });
+      expect([url, response.statusCode]).toEqual([url, 404]);
+      expect(response.json()).toEqual({
+        error: { code: 404, message: 'The resource could not be found.', title: 'Not Found' },
+      });
+    }
+  });
+});
+
+describe('every answer', () => {
+  it('has an id of ours, whatever the client calls it', async () => {
+    const ids = new Set<unknown>();
+    for (const url of ['/identity/v3', '/identity/v3/users', '/identity/nonsense']) {
+      const { headers } = await cloud.call('GET', url, { headers: { 'x-openstack-request-id': 'req-mine' } });
+      expect(headers['x-openstack-request-id']).toMatch(/^req-[0-9a-f-]{36}$/);
+      ids.add(headers['x-openstack-request-id']);
+    }
+    expect(ids.size).toBe(3);
+  });
+
+  it('varies with the token', async () => {
+    expect((await cloud.call('GET', '/users')).headers.vary).toBe('X-Auth-Token');
+  });
+});
+
+describe('lists', () => {
+  it('have a thousand rows, and say when there are more', async () => {
+    const token = await cloud.admin();
+    const rows = (from: number, to: number): Change[] =>
+      Array.from({ length: to - from }, (_, index) => ({
+        do: 'insert',
+        table: 'region',
+        row: { id: `r${from + index}`, description: '', parent_region_id: null, extra: '{}' },
+      }));
+    // One is there already.
+    await cloud.catalog.write(rows(0, 999));
+    const full = await cloud.call('GET', '/regions', { token });
+    expect([full.body.regions.length, full.body.truncated]).toEqual([1000, undefined]);
+    await cloud.catalog.write(rows(999, 1000));
+    const cut = await cloud.call('GET', '/regions', { token });
+    expect([cut.body.regions.length, cut.body.truncated]).toEqual([1000, true]);
+    expect(cut.body.links).toEqual({ next: null, previous: null, self: `${PUBLIC_URL}/identity/v3/regions` });
+  });
+
+  it('are filtered by what they say, once', async () => {
+    const token = await cloud.admin();
+    for (const name of ['f1', 'f2'])
+      await cloud.call('POST', '/users', { token, body: { user: { name, enabled: name === 'f1' } } });
+    const names = async (query: string) => {
+      const { body } = await cloud.call('GET', `/users?${query}`, { token });
+      return body.users.map((user: { name: string }) => user.name);
+    };
+    expect(await names('name=f1')).toEqual(['f1']);
+    expect(await names('enabled=false')).toEqual(['f2']);
+    expect(await names('enabled=True&domain_id=default')).toEqual(['admin', 'demo', 'f1']);
+    expect(await names('domain_id=nowhere')).toEqual([]);
+    expect((await cloud.call('GET', '/users?name=a&name=b', { token })).status).toBe(400);
+  });
+});
+
+describe('what users add to a resource', () => {
+  it('stays with it until it is taken away, and shadows nothing', async () => {
+    const token = await cloud.admin();
+    const body = { user: { name: 'more', email: 'a@b', id: 'mine', note: { deep: [1] } } };
+    const { user } = (await cloud.call('POST', '/users', { token, body })).body;
+    expect(user).toMatchObject({ email: 'a@b', note: { deep: [1] } });
+    expect(user.id).toMatch(/^[0-9a-f]{32}$/);
+    const patched = await cloud.call('PATCH', `/users/${user.id}`, {
+      token,
+      body: { user: { email: null, other: 1 } },
+    });
+    expect(patched.body.user).toMatchObject({ note: { deep: [1] }, other: 1 });
+    expect(patched.body.user).not.toHaveProperty('email');
+    expect((await cloud.call('GET', `/users/${user.id}`, { token })).body).toEqual(patched.body);
+  });
+});
