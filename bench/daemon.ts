@@ -115,7 +115,7 @@ export class Daemon {
     const child = this.children.spawn(ATOLL, ['serve', '--home', this.home, ...(this.options.args ?? [])], {
       stdio: ['ignore', 'pipe', log],
       // Several run at once; who wants HTTP says where.
-      env: { ...process.env, ATOLL_HTTP: 'none', ...this.options.env },
+      env: { ...process.env, ...this.options.env },
     });
     fs.closeSync(log);
     this.child = child;

@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { ATOLL, type Daemon } from '../../bench/daemon.ts';
+import { ATOLL, Daemon } from '../../bench/daemon.ts';
 import { World } from './lib/daemon.ts';
 
 const OSC = path.join(import.meta.dirname, 'lib/osc.py');
@@ -230,6 +230,17 @@ describe('the daemon', () => {
     const ran = spawnSync(ATOLL, ['serve', '--home', world.file('taken'), '--http', host], { encoding: 'utf8' });
     expect(ran.status).toBe(4);
     expect(ran.stderr).toContain(`HTTP on ${host}: the address is in use; choose another with --http, or --http none`);
+  });
+
+  it('on another port where the default is taken, and nobody asked for one', async () => {
+    const env = { ATOLL_HTTP: '' };
+    const homes = [world.file('first'), world.file('second')];
+    const daemons: Daemon[] = [];
+    for (const home of homes) daemons.push(await Daemon.start(world.children, { home, env }));
+    const urls = await Promise.all(daemons.map(async (one) => (await one.cli<Env>('openrc')).OS_AUTH_URL!));
+    expect(new Set(urls).size).toBe(2);
+    for (const url of urls) expect((await fetch(url)).status).toBe(200);
+    for (const one of daemons) await one.stop();
   });
 
   it('without HTTP has no users to give passwords to', async () => {

@@ -28,6 +28,8 @@ export interface DaemonOptions {
   metrics?: TcpAddress | undefined;
   /** where users are served over HTTP; none by default */
   http?: TcpAddress | null | undefined;
+  /** it is the default, and any other port does where that one is taken */
+  httpAnyPort?: boolean;
   publicUrl?: string | undefined;
   tls?: { cert: string; key: string } | undefined;
   engine: Omit<EngineOptions, 'home' | 'log' | 'onFatal'>;
@@ -172,7 +174,8 @@ function loadFrontDoor() {
 async function openFrontDoor(options: DaemonOptions, home: string): Promise<FrontDoor> {
   const { FrontDoor } = await loadFrontDoor();
   const { log, onFatal, publicUrl, tls } = options;
-  return FrontDoor.start({ home, address: options.http!, publicUrl, tls, log, onFatal });
+  const anyPort = options.httpAnyPort ?? false;
+  return FrontDoor.start({ home, address: options.http!, anyPort, publicUrl, tls, log, onFatal });
 }
 
 /** An errno alone does not say which of the addresses it is about. */

@@ -17,6 +17,8 @@ export interface TlsFiles {
 export interface FrontDoorOptions {
   home: string;
   address: TcpAddress;
+  /** nobody asked for this port: where it is taken, by another home's daemon perhaps, any other does */
+  anyPort: boolean;
   publicUrl: string | undefined;
   tls: TlsFiles | undefined;
   log: Log;
@@ -39,16 +41,22 @@ export class FrontDoor {
   }
 
   /** @throws {ControlError} HELD when the port is taken; what the catalog's folder is in the way with */
-  static async start({ home, address, publicUrl, tls, log, onFatal }: FrontDoorOptions): Promise<FrontDoor> {
+  static async start(options: FrontDoorOptions): Promise<FrontDoor> {
+    const { home, publicUrl, tls, log, onFatal } = options;
+    const { host } = options.address;
     const pem = tls && readTls(tls);
     const catalog = LocalCatalog.open(cloudFolder(home), onFatal);
-    const { host, port } = address;
-    const listener = await HttpListener.start({ host, port, publicUrl, tls: pem, catalog, log }).catch((error) => {
-      // without the address that Node says, which has no port
-      const { code, message } = describeError({ code: error.code, message: error.message });
-      const hint = code === 'HELD' ? '; choose another with --http, or --http none' : '';
-      throw new ControlError(code, `HTTP on ${host}:${port}: ${message}${hint}`);
-    });
+    const listen = (port: number): Promise<HttpListener> =>
+      HttpListener.start({ host, port, publicUrl, tls: pem, catalog, log }).catch((error) => {
+        // without the address that Node says, which has no port
+        const { code, message } = describeError({ code: error.code, message: error.message });
+        if (code === 'HELD' && options.anyPort && port !== 0) return listen(0);
+        const hint = code === 'HELD' ? '; choose another with --http, or --http none' : '';
+        throw new ControlError(code, `HTTP on ${host}:${port}: ${message}${hint}`);
+      });
+    const listener = await listen(options.address.port);
+    if (options.anyPort && listener.port !== options.address.port)
+      log('warn', 'http.port', { taken: options.address.port, instead: listener.port, hint: 'choose one with --http' });
     catalog.operator.setUrl(listener.publicUrl);
     if (!isLoopback(host) && !listener.publicUrl.startsWith('https:'))
       log('warn', 'http.plain', { url: listener.publicUrl, hint: 'passwords travel in the clear; see --tls-cert' });

@@ -66,6 +66,7 @@ export async function serve(options: ServeOptions, world: World): Promise<void> 
     nbd: options.nbd ?? [],
     metrics: options.metrics,
     http: options.http === undefined ? parseHttpAddress(world.env.ATOLL_HTTP || HTTP_DEFAULT) : options.http,
+    httpAnyPort: options.http === undefined && !world.env.ATOLL_HTTP,
     publicUrl: options.publicUrl,
     tls: tlsFiles(options),
     engine: engineOptions(options),

@@ -57,6 +57,7 @@ export class HttpListener {
   private constructor(
     private readonly app: Http,
     readonly url: string,
+    readonly port: number,
     readonly publicUrl: string,
   ) {}
 
@@ -69,7 +70,7 @@ export class HttpListener {
     const { port } = app.server.address() as AddressInfo;
     const url = `${tls ? 'https' : 'http'}://${options.host.includes(':') ? `[${options.host}]` : options.host}:${port}`;
     publicUrl ||= url;
-    return new HttpListener(app, url, publicUrl);
+    return new HttpListener(app, url, port, publicUrl);
   }
 
   close(): Promise<void> {
