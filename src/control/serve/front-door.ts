@@ -8,6 +8,9 @@ import { ControlError, describeError, oneLine } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { isLoopback, type TcpAddress } from './addresses.ts';
 
+/** The catalog is opened so long after the listener, when nobody asks before. */
+const CATALOG_START_MS = 500;
+
 /** paths of PEM files */
 export interface TlsFiles {
   cert: string;
@@ -30,6 +33,7 @@ export class FrontDoor {
   private constructor(
     private readonly local: LocalCatalog,
     private readonly listener: HttpListener,
+    private readonly opening: NodeJS.Timeout,
   ) {}
 
   get catalog(): Catalog {
@@ -60,15 +64,19 @@ export class FrontDoor {
     catalog.operator.setUrl(listener.publicUrl);
     if (!isLoopback(host) && !listener.publicUrl.startsWith('https:'))
       log('warn', 'http.plain', { url: listener.publicUrl, hint: 'passwords travel in the clear; see --tls-cert' });
-    // Not awaited: being ready does not wait for what only a request needs. Requests that come earlier wait for it.
-    catalog.start().then(
-      () => catalog.passwords.warm().catch(() => undefined),
-      (error: Error) => onFatal(`the catalog in ${catalog.folder} cannot be opened: ${error.message}`),
-    );
-    return new FrontDoor(catalog, listener);
+    // Being ready does not wait for what only a request needs, nor shares the processor with it. A request that comes earlier
+    // starts it.
+    const opening = setTimeout(() => {
+      catalog.start().then(
+        () => catalog.passwords.warm().catch(() => undefined),
+        (error: Error) => onFatal(`the catalog in ${catalog.folder} cannot be opened: ${error.message}`),
+      );
+    }, CATALOG_START_MS).unref();
+    return new FrontDoor(catalog, listener, opening);
   }
 
   async close(): Promise<void> {
+    clearTimeout(this.opening);
     await this.listener.close();
     await this.local.close();
   }
