@@ -6,6 +6,7 @@
 import { STATUS_CODES } from 'node:http';
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
 import { type FastifyReply, type FastifyRequest, fastify } from 'fastify';
+import { buildLazyValidator } from '../../frontends/http/validators.ts';
 import { describeError, ERRORS, type ErrorBody, type ErrorCode } from '../errors.ts';
 import { requestIdSource, requestIds } from '../request-ids.ts';
 import type { Api, ApiContext } from './context.ts';
@@ -38,6 +39,7 @@ function newServer({ log, metrics }: ApiContext, requestMs: number): Api {
     http: { headersTimeout: requestMs, connectionsCheckingInterval: Math.min(1000, requestMs) },
     routerOptions: { maxParamLength: PARAM_LENGTH_MAX },
     ajv: { customOptions: { coerceTypes: false, removeAdditional: false, useDefaults: false, allErrors: false } },
+    schemaController: { compilersFactory: { buildValidator: buildLazyValidator } },
     frameworkErrors: (error, request, reply) => {
       followRequest(log, metrics, request as FastifyRequest, reply as FastifyReply);
       requestFailed(request as FastifyRequest, error);

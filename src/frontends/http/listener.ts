@@ -2,6 +2,7 @@
  * The front door: one listener for all that speaks HTTP to users (docs/http.md). Services are plugins, one folder each; what is common
  * to all is here: limits, request ids, what is taken away from requests, /healthcheck.
  */
+
 import { randomUUID } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { STATUS_CODES } from 'node:http';
@@ -18,6 +19,7 @@ import {
 import type { Http, HttpContext } from './context.ts';
 import { badRequest, HttpError, httpErrorOf } from './errors.ts';
 import { identityPlugin } from './identity/plugin.ts';
+import { buildLazyValidator } from './validators.ts';
 
 /** Keystone's own bound */
 export const BODY_BYTES_MAX = 114_688;
@@ -115,6 +117,7 @@ function newServer(log: HttpContext['log'], tls: Tls | undefined): Http {
     requestTimeout: REQUEST_MS_MAX,
     routerOptions: { maxParamLength: PARAM_LENGTH_MAX, ignoreTrailingSlash: true },
     ajv: { customOptions: { coerceTypes: false, removeAdditional: false, useDefaults: false, allErrors: false } },
+    schemaController: { compilersFactory: { buildValidator: buildLazyValidator } },
     frameworkErrors: (error, request, reply) => {
       follow(log, request as FastifyRequest, reply as FastifyReply);
       answerError(log, error, request as FastifyRequest, reply as FastifyReply);
