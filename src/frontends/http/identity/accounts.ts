@@ -1,7 +1,22 @@
 /** Reading what several nouns need: who has which roles where, and who is an operator. All are point reads or small ones. */
 import type { Catalog, CatalogReader } from '../../../control/catalog/catalog.ts';
-import type { AssignmentRow, DomainRow, ProjectRow, RoleRow, UserRow } from '../../../control/catalog/types.ts';
+import type { AssignmentRow, CatalogTables, RoleRow, TableName } from '../../../control/catalog/types.ts';
+import { notFound } from '../errors.ts';
+import { matching, rowsOf } from './rows.ts';
 import type { Scope } from './token-format.ts';
+
+/** tables whose rows have an id that users see, and what one of them is called */
+const NOUNS = {
+  domain: 'domain',
+  project: 'project',
+  user: 'user',
+  user_group: 'group',
+  role: 'role',
+  service: 'service',
+  endpoint: 'endpoint',
+  region: 'region',
+} as const satisfies Partial<Record<TableName, string>>;
+type Noun = keyof typeof NOUNS;
 
 export class Accounts {
   constructor(readonly catalog: Catalog) {}
@@ -10,16 +25,15 @@ export class Accounts {
     return this.catalog.reader();
   }
 
-  async user(id: string): Promise<UserRow | undefined> {
-    return (await this.db()).selectFrom('user').selectAll().where('id', '=', id).executeTakeFirst();
+  async row<T extends Noun>(table: T, id: string): Promise<CatalogTables[T] | undefined> {
+    return matching<Noun>(await this.db(), table, { id }).executeTakeFirst() as Promise<CatalogTables[T] | undefined>;
   }
 
-  async domain(id: string): Promise<DomainRow | undefined> {
-    return (await this.db()).selectFrom('domain').selectAll().where('id', '=', id).executeTakeFirst();
-  }
-
-  async project(id: string): Promise<ProjectRow | undefined> {
-    return (await this.db()).selectFrom('project').selectAll().where('id', '=', id).executeTakeFirst();
+  /** @throws {HttpError} 404 */
+  async found<T extends Noun>(table: T, id: string): Promise<CatalogTables[T]> {
+    const row = await this.row(table, id);
+    if (row === undefined) throw notFound(NOUNS[table], id);
+    return row;
   }
 
   async adminProject(): Promise<string | undefined> {
@@ -30,13 +44,21 @@ export class Accounts {
 
   /** The assignments of a user, those of its groups too. */
   async assignments(userId: string): Promise<AssignmentRow[]> {
-    const db = await this.db();
-    const groups = db.selectFrom('membership').select('group_id').where('user_id', '=', userId);
-    return db
-      .selectFrom('assignment')
+    return assignmentsOf(await this.db(), userId)
       .selectAll()
-      .where((where) => where.or([where('user_id', '=', userId), where('group_id', 'in', groups)]))
       .execute();
+  }
+
+  /** The projects, or the domains, in which a user has a role: at most one more than a list shows. */
+  async placesOf<T extends 'project' | 'domain'>(
+    table: T,
+    userId: string,
+    enabled?: number,
+  ): Promise<CatalogTables[T][]> {
+    const db = await this.db();
+    const held = assignmentsOf(db, userId).select(`${table}_id`);
+    const query = matching<'project' | 'domain'>(db, table, { enabled }).where('id', 'in', held).orderBy('name');
+    return rowsOf(query) as Promise<CatalogTables[T][]>;
   }
 
   /** The roles of a user in a scope, with those that they imply, by name. */
@@ -79,6 +101,14 @@ export class Accounts {
       ({ project_id, domain_id }) => (project_id === null && domain_id === null) || project_id === admin,
     );
   }
+}
+
+/** A query of the assignments of a user, and of its groups. */
+export function assignmentsOf(db: CatalogReader, userId: string) {
+  const groups = db.selectFrom('membership').select('group_id').where('user_id', '=', userId);
+  return db
+    .selectFrom('assignment')
+    .where((where) => where.or([where('user_id', '=', userId), where('group_id', 'in', groups)]));
 }
 
 function fits(assignment: AssignmentRow, scope: Scope): boolean {

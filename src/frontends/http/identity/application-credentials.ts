@@ -3,11 +3,12 @@ import { randomBytes } from 'node:crypto';
 import { Type } from '@sinclair/typebox';
 import { newId } from '../../../control/catalog/catalog.ts';
 import type { ApplicationCredentialRow, Change } from '../../../control/catalog/types.ts';
-import { badRequest, conflict, forbidden, notFound } from '../errors.ts';
+import { badRequest, forbidden, notFound } from '../errors.ts';
 import { checkPassword } from './authentication.ts';
 import { Description, maybe, name, orNull, wrapped } from './bodies.ts';
 import { type IdentityRoutes, sessionOf } from './identity-context.ts';
-import { filters, LIST_MAX, list, taken } from './lists.ts';
+import { filters, list, saving } from './lists.ts';
+import { matching, rowsOf } from './rows.ts';
 import { shownTime } from './shown.ts';
 import { refuseDelegated, userFor } from './users.ts';
 
@@ -57,12 +58,8 @@ export const applicationCredentialRoutes: IdentityRoutes = (app, context) => {
     const { user_id } = request.params as { user_id: string };
     const user = await userFor(context, sessionOf(request), user_id, 'list_application_credentials');
     const asked = filters(request, ['name']);
-    let query = (await accounts.db()).selectFrom('application_credential').selectAll().where('user_id', '=', user.id);
-    if (asked.name !== undefined) query = query.where('name', '=', asked.name);
-    const rows = await query
-      .orderBy('name')
-      .limit(LIST_MAX + 1)
-      .execute();
+    const query = matching(await accounts.db(), 'application_credential', { user_id: user.id, name: asked.name });
+    const rows = await rowsOf(query.orderBy('name'));
     return list('application_credentials', await Promise.all(rows.map(shown)), request, context);
   });
 
@@ -97,9 +94,7 @@ export const applicationCredentialRoutes: IdentityRoutes = (app, context) => {
       const link = { application_credential_id: row.id, role_id: held.id };
       changes.push({ do: 'insert', table: 'application_credential_role', row: link, orKeep: true });
     }
-    await catalog.write(changes).catch((error: { code?: string }) => {
-      throw error.code === 'EXISTS' ? conflict(taken('application_credential', row.name)) : error;
-    });
+    await saving('application_credential', row.name, catalog.write(changes));
     reply.code(201);
     return { application_credential: { ...(await shown(row)), secret } };
   });
@@ -121,13 +116,8 @@ export const applicationCredentialRoutes: IdentityRoutes = (app, context) => {
   });
 
   async function find(userId: string, id: string): Promise<ApplicationCredentialRow> {
-    const db = await accounts.db();
-    const row = await db
-      .selectFrom('application_credential')
-      .selectAll()
-      .where('user_id', '=', userId)
-      .where('id', '=', id)
-      .executeTakeFirst();
+    const query = matching(await accounts.db(), 'application_credential', { id, user_id: userId });
+    const row = await query.executeTakeFirst();
     if (!row) throw notFound('application credential', id);
     return row;
   }

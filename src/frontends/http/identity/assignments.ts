@@ -3,11 +3,13 @@ import type { FastifyRequest } from 'fastify';
 import { assignmentId } from '../../../control/catalog/catalog.ts';
 import type { AssignmentRow, RoleRow } from '../../../control/catalog/types.ts';
 import { badRequest, notAllowed, notFound } from '../errors.ts';
+import { assignmentsOf } from './accounts.ts';
 import type { Session } from './authentication.ts';
 import { type IdentityRoutes, sessionOf } from './identity-context.ts';
-import { filters, LIST_MAX, list } from './lists.ts';
+import { filters, flag, list } from './lists.ts';
 import { type Action, enforce, may, type Target } from './policy.ts';
-import { shownRole } from './roles.ts';
+import { shownRoles } from './roles.ts';
+import { LIST_MAX, matching, rowsOf } from './rows.ts';
 
 /** What a domain manager may give and take: never what would make an operator. */
 const GRANTABLE = new Set(['manager', 'member', 'reader']);
@@ -43,35 +45,17 @@ export const assignmentRoutes: IdentityRoutes = (app, context) => {
       const path = `/v3${place}/${actor}/roles`;
 
       app.get(path, async (request) => {
-        const parts = await granted(request, 'list');
-        const rows = await (await accounts.db())
-          .selectFrom('role')
-          .innerJoin('assignment', 'assignment.role_id', 'role.id')
-          .selectAll('role')
-          .where('assignment.user_id', parts.user_id === null ? 'is' : '=', parts.user_id)
-          .where('assignment.group_id', parts.group_id === null ? 'is' : '=', parts.group_id)
-          .where('assignment.project_id', parts.project_id === null ? 'is' : '=', parts.project_id)
-          .where('assignment.domain_id', parts.domain_id === null ? 'is' : '=', parts.domain_id)
-          .orderBy('role.name')
-          .limit(LIST_MAX + 1)
-          .execute();
-        return list(
-          'roles',
-          rows.map((row) => shownRole(row, link)),
-          request,
-          context,
-        );
+        const { role_id: _any, ...held } = await granted(request, 'list');
+        const db = await accounts.db();
+        const ids = matching(db, 'assignment', held).clearSelect().select('role_id');
+        const query = matching(db, 'role', {}).where('id', 'in', ids);
+        return list('roles', shownRoles(await rowsOf(query.orderBy('name')), link), request, context);
       });
 
       app.get(`${path}/:role_id`, async (request, reply) => {
         const parts = await granted(request, 'check');
-        const db = await accounts.db();
-        const row = await db
-          .selectFrom('assignment')
-          .select('id')
-          .where('id', '=', assignmentId(parts))
-          .executeTakeFirst();
-        if (!row) throw notFound('role assignment with role', parts.role_id);
+        const query = matching(await accounts.db(), 'assignment', { id: assignmentId(parts) });
+        if (!(await query.executeTakeFirst())) throw notFound('role assignment with role', parts.role_id);
         return reply.code(204).send();
       });
 
@@ -105,7 +89,7 @@ export const assignmentRoutes: IdentityRoutes = (app, context) => {
       role_id,
     } = request.params as GrantParams;
     const session = sessionOf(request);
-    const project = project_id === null ? null : await accounts.project(project_id);
+    const project = project_id === null ? null : await accounts.row('project', project_id);
     const isSystem = project_id === null && domain_id === null;
     const changes = verb === 'create' || verb === 'revoke';
     const guarded = changes && project_id !== null && project_id === (await accounts.adminProject());
@@ -114,20 +98,11 @@ export const assignmentRoutes: IdentityRoutes = (app, context) => {
     const action: Action = isSystem ? SYSTEM_ACTIONS[verb] : PROJECT_ACTIONS[verb];
     enforce(action, session, target);
     if (project_id !== null && !project) throw notFound('project', project_id);
-    if (domain_id !== null && !(await accounts.domain(domain_id))) throw notFound('domain', domain_id);
-    const db = await accounts.db();
+    if (domain_id !== null) await accounts.found('domain', domain_id);
     const actor =
-      user_id === null
-        ? await db
-            .selectFrom('user_group')
-            .select('domain_id')
-            .where('id', '=', group_id ?? '')
-            .executeTakeFirst()
-        : await accounts.user(user_id);
-    if (!actor) throw user_id === null ? notFound('group', group_id ?? '') : notFound('user', user_id);
+      user_id === null ? await accounts.found('user_group', group_id ?? '') : await accounts.found('user', user_id);
     if (role_id !== undefined) {
-      const role = await db.selectFrom('role').selectAll().where('id', '=', role_id).executeTakeFirst();
-      if (!role) throw notFound('role', role_id);
+      const role = await accounts.found('role', role_id);
       if (changes) checkDelegable(action, session, role, actor.domain_id);
     }
     return { user_id, group_id, project_id, domain_id, role_id: role_id ?? '' };
@@ -147,17 +122,15 @@ export const assignmentRoutes: IdentityRoutes = (app, context) => {
       ...(['effective', 'include_names', 'include_subtree', 'scope.OS-INHERIT:inherited_to'] as const),
     ]);
     const scopedTo = asked['scope.project.id']
-      ? (await accounts.project(asked['scope.project.id']))?.domain_id
+      ? (await accounts.row('project', asked['scope.project.id']))?.domain_id
       : asked['scope.domain.id'];
     enforce('list_role_assignments', session, scopedTo === undefined ? {} : { domainId: scopedTo });
     if (asked['scope.OS-INHERIT:inherited_to'] !== undefined) return list('role_assignments', [], request, context);
-    const isEffective = asked.effective !== undefined && !/^(0|false)$/i.test(asked.effective);
-    if (asked.include_subtree !== undefined && !/^(0|false)$/i.test(asked.include_subtree))
-      throw badRequest('include_subtree is not supported');
+    const isEffective = flag(asked.effective) === 1;
+    if (flag(asked.include_subtree) === 1) throw badRequest('include_subtree is not supported');
     if (isEffective && asked['group.id'] !== undefined) throw badRequest('effective assignments are those of users');
     const found = await assignmentsAsked(asked, isEffective);
-    const names = asked.include_names !== undefined && !/^(0|false)$/i.test(asked.include_names);
-    return list('role_assignments', await shown(found, names), request, context);
+    return list('role_assignments', await shown(found, flag(asked.include_names) === 1), request, context);
   });
 
   async function assignmentsAsked(
@@ -165,34 +138,20 @@ export const assignmentRoutes: IdentityRoutes = (app, context) => {
     isEffective: boolean,
   ): Promise<AssignmentRow[]> {
     const db = await accounts.db();
-    let query = db.selectFrom('assignment').selectAll();
-    if (asked['scope.project.id'] !== undefined) query = query.where('project_id', '=', asked['scope.project.id']);
-    if (asked['scope.domain.id'] !== undefined) query = query.where('domain_id', '=', asked['scope.domain.id']);
-    if (asked['scope.system'] !== undefined)
-      query = query.where('project_id', 'is', null).where('domain_id', 'is', null);
-    if (asked['group.id'] !== undefined) query = query.where('group_id', '=', asked['group.id']);
-    if (!isEffective) {
-      if (asked['user.id'] !== undefined) query = query.where('user_id', '=', asked['user.id']);
-      if (asked['role.id'] !== undefined) query = query.where('role_id', '=', asked['role.id']);
-      return query
-        .orderBy('id')
-        .limit(LIST_MAX + 1)
-        .execute();
-    }
-    const userId = asked['user.id'];
-    if (userId !== undefined) {
-      const groups = db.selectFrom('membership').select('group_id').where('user_id', '=', userId);
-      query = query.where((where) => where.or([where('user_id', '=', userId), where('group_id', 'in', groups)]));
-    }
-    const rows = await query
-      .orderBy('id')
-      .limit(LIST_MAX + 1)
-      .execute();
-    const effective = await expand(rows);
+    const system = asked['scope.system'] === undefined ? {} : { project_id: null, domain_id: null };
+    const where = {
+      project_id: asked['scope.project.id'],
+      domain_id: asked['scope.domain.id'],
+      group_id: asked['group.id'],
+      ...system,
+    };
+    const { 'user.id': user_id, 'role.id': role_id } = asked;
+    if (!isEffective) return rowsOf(matching(db, 'assignment', { ...where, user_id, role_id }).orderBy('id'));
+    let query = matching(db, 'assignment', where);
+    if (user_id !== undefined) query = query.where('id', 'in', assignmentsOf(db, user_id).select('id'));
+    const effective = await expand(await rowsOf(query.orderBy('id')));
     return effective.filter(
-      (row) =>
-        (asked['user.id'] === undefined || row.user_id === asked['user.id']) &&
-        (asked['role.id'] === undefined || row.role_id === asked['role.id']),
+      (row) => (user_id === undefined || row.user_id === user_id) && (role_id === undefined || row.role_id === role_id),
     );
   }
 

@@ -4,7 +4,7 @@ import type { FastifyRequest } from 'fastify';
 import { badRequest, notFound } from '../errors.ts';
 import { AuthRequest } from './auth-schemas.ts';
 import type { Session } from './authentication.ts';
-import { shownDomain } from './domains.ts';
+import { shownDomains } from './domains.ts';
 import { type IdentityRoutes, sessionOf } from './identity-context.ts';
 import { list } from './lists.ts';
 import { enforce, may } from './policy.ts';
@@ -52,40 +52,13 @@ export const authRoutes: IdentityRoutes = (app, context) => {
   });
 
   app.get('/v3/auth/projects', async (request) => {
-    const db = await accounts.db();
-    const ids = (await accounts.assignments(sessionOf(request).userId)).flatMap(({ project_id }) => project_id ?? []);
-    const rows =
-      ids.length === 0
-        ? []
-        : await db
-            .selectFrom('project')
-            .selectAll()
-            .where('id', 'in', ids)
-            .where('enabled', '=', 1)
-            .orderBy('name')
-            .execute();
+    const rows = await accounts.placesOf('project', sessionOf(request).userId, 1);
     return list('projects', await shownProjects(rows, context), request, context);
   });
 
   app.get('/v3/auth/domains', async (request) => {
-    const db = await accounts.db();
-    const ids = (await accounts.assignments(sessionOf(request).userId)).flatMap(({ domain_id }) => domain_id ?? []);
-    const rows =
-      ids.length === 0
-        ? []
-        : await db
-            .selectFrom('domain')
-            .selectAll()
-            .where('id', 'in', ids)
-            .where('enabled', '=', 1)
-            .orderBy('name')
-            .execute();
-    return list(
-      'domains',
-      rows.map((row) => shownDomain(row, context.link)),
-      request,
-      context,
-    );
+    const rows = await accounts.placesOf('domain', sessionOf(request).userId, 1);
+    return list('domains', shownDomains(rows, context.link), request, context);
   });
 
   app.get('/v3/auth/system', async (request) => {

@@ -91,9 +91,9 @@ export class Authentication {
       .where('audit_id', '=', token.auditId)
       .executeTakeFirst();
     if (revoked) return null;
-    const user = await this.accounts.user(token.userId);
+    const user = await this.accounts.row('user', token.userId);
     if (!user || user.enabled === 0 || user.epoch !== token.userEpoch) return null;
-    const userDomain = await this.accounts.domain(user.domain_id);
+    const userDomain = await this.accounts.row('domain', user.domain_id);
     if (!userDomain || userDomain.enabled === 0) return null;
     const place = await this.#placeOf(token.scope);
     if (place === null || place.epoch !== token.scopeEpoch) return null;
@@ -142,9 +142,9 @@ export class Authentication {
     scope: Scope,
   ): Promise<{ project: ProjectRow | null; domain: DomainRow | null; epoch: number } | null> {
     if (scope.kind === 'unscoped' || scope.kind === 'system') return { project: null, domain: null, epoch: 0 };
-    const project = scope.kind === 'project' ? await this.accounts.project(scope.id) : null;
+    const project = scope.kind === 'project' ? await this.accounts.row('project', scope.id) : null;
     if (scope.kind === 'project' && (!project || project.enabled === 0)) return null;
-    const domain = await this.accounts.domain(project ? project.domain_id : scope.id);
+    const domain = await this.accounts.row('domain', project ? project.domain_id : scope.id);
     if (!domain || domain.enabled === 0) return null;
     return { project: project ?? null, domain, epoch: (project ?? domain).epoch };
   }
@@ -211,7 +211,7 @@ export class Authentication {
     }
     const row = await query.executeTakeFirst();
     const fits = await this.accounts.catalog.passwords.verify(named.secret, row?.secret_hash ?? null);
-    const user = row && (await this.accounts.user(row.user_id));
+    const user = row && (await this.accounts.row('user', row.user_id));
     if (!fits || !row || !user || !(await this.#mayLogIn(user))) throw unauthorized();
     if (row.expires_at !== null && row.expires_at <= Date.now()) throw unauthorized();
     const credential = { id: row.id, projectId: row.project_id };
@@ -219,11 +219,11 @@ export class Authentication {
   }
 
   async #mayLogIn(user: UserRow): Promise<boolean> {
-    return user.enabled !== 0 && (await this.accounts.domain(user.domain_id))?.enabled === 1;
+    return user.enabled !== 0 && (await this.accounts.row('domain', user.domain_id))?.enabled === 1;
   }
 
   async #namedUser(named: Omit<PasswordUser, 'password'>): Promise<UserRow | null> {
-    if (named.id !== undefined) return (await this.accounts.user(named.id)) ?? null;
+    if (named.id !== undefined) return (await this.accounts.row('user', named.id)) ?? null;
     if (named.name === undefined || !named.domain) throw badRequest('a user needs an id, or a name and a domain');
     const domain = await this.#namedDomain(named.domain);
     const db = await this.accounts.db();
@@ -235,7 +235,7 @@ export class Authentication {
   }
 
   async #namedDomain(named: DomainName): Promise<DomainRow | null> {
-    if (named.id !== undefined) return (await this.accounts.domain(named.id)) ?? null;
+    if (named.id !== undefined) return (await this.accounts.row('domain', named.id)) ?? null;
     if (named.name === undefined) throw badRequest('a domain needs an id or a name');
     const db = await this.accounts.db();
     return (await db.selectFrom('domain').selectAll().where('name', '=', named.name).executeTakeFirst()) ?? null;
@@ -263,7 +263,7 @@ export class Authentication {
   }
 
   async #namedProject(named: { id?: string; name?: string; domain?: DomainName }): Promise<ProjectRow | null> {
-    if (named.id !== undefined) return (await this.accounts.project(named.id)) ?? null;
+    if (named.id !== undefined) return (await this.accounts.row('project', named.id)) ?? null;
     if (named.name === undefined || !named.domain) throw badRequest('a project needs an id, or a name and a domain');
     const domain = await this.#namedDomain(named.domain);
     const db = await this.accounts.db();

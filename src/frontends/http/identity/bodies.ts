@@ -5,6 +5,7 @@ import { type TProperties, Type } from '@sinclair/typebox';
 export const name = (maxLength: number) => Type.String({ minLength: 1, maxLength, pattern: '\\S' });
 export const Description = Type.Union([Type.String({ maxLength: 4096 }), Type.Null()]);
 export const Id = Type.String({ minLength: 1, maxLength: 64, pattern: '^[a-zA-Z0-9-]+$' });
+export const RegionId = Type.String({ minLength: 1, maxLength: 255, pattern: '^[^/\\s]+$' });
 export const maybe = Type.Optional;
 export const orNull = <T extends Parameters<typeof Type.Union>[0][number]>(schema: T) =>
   Type.Union([schema, Type.Null()]);

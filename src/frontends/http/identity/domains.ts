@@ -2,11 +2,12 @@
 import { Type } from '@sinclair/typebox';
 import { newId } from '../../../control/catalog/catalog.ts';
 import type { Change, Columns, DomainRow } from '../../../control/catalog/types.ts';
-import { conflict, forbidden, notAllowed, notFound } from '../errors.ts';
+import { forbidden, notAllowed } from '../errors.ts';
 import { Description, maybe, name, wrapped } from './bodies.ts';
 import { type IdentityRoutes, sessionOf } from './identity-context.ts';
-import { extras, filters, flag, LIST_MAX, list, taken } from './lists.ts';
+import { extras, filters, flag, list, saving } from './lists.ts';
 import { enforce, may } from './policy.ts';
+import { matching, rowsOf } from './rows.ts';
 import { extraOf } from './shown.ts';
 
 const NAME_MAX = 64;
@@ -28,25 +29,18 @@ export function shownDomain(row: DomainRow, link: (path: string) => string) {
   };
 }
 
+export function shownDomains(rows: readonly DomainRow[], link: (path: string) => string) {
+  return rows.map((row) => shownDomain(row, link));
+}
+
 export const domainRoutes: IdentityRoutes = (app, { accounts, catalog, link, ...rest }) => {
   const context = { accounts, catalog, link, ...rest };
 
   app.get('/v3/domains', async (request) => {
     enforce('list_domains', sessionOf(request));
     const asked = filters(request, ['name', 'enabled']);
-    let query = (await accounts.db()).selectFrom('domain').selectAll();
-    if (asked.name !== undefined) query = query.where('name', '=', asked.name);
-    if (asked.enabled !== undefined) query = query.where('enabled', '=', flag(asked.enabled));
-    const rows = await query
-      .orderBy('name')
-      .limit(LIST_MAX + 1)
-      .execute();
-    return list(
-      'domains',
-      rows.map((row) => shownDomain(row, link)),
-      request,
-      context,
-    );
+    const query = matching(await accounts.db(), 'domain', { name: asked.name, enabled: flag(asked.enabled) });
+    return list('domains', shownDomains(await rowsOf(query.orderBy('name')), link), request, context);
   });
 
   app.post('/v3/domains', { schema: { body: DomainCreate } }, async (request, reply) => {
@@ -60,7 +54,7 @@ export const domainRoutes: IdentityRoutes = (app, { accounts, catalog, link, ...
       epoch: 0,
       extra: extras(domain, KNOWN),
     };
-    await saving(row.name, catalog.write([{ do: 'insert', table: 'domain', row }]));
+    await saving('domain', row.name, catalog.write([{ do: 'insert', table: 'domain', row }]));
     reply.code(201);
     return { domain: shownDomain(row, link) };
   });
@@ -68,13 +62,13 @@ export const domainRoutes: IdentityRoutes = (app, { accounts, catalog, link, ...
   app.get('/v3/domains/:domain_id', async (request) => {
     const { domain_id } = request.params as { domain_id: string };
     if (!may('get_domain', sessionOf(request), { domainId: domain_id })) throw notAllowed('identity:get_domain');
-    return { domain: shownDomain(await find(domain_id), link) };
+    return { domain: shownDomain(await accounts.found('domain', domain_id), link) };
   });
 
   app.patch('/v3/domains/:domain_id', { schema: { body: DomainUpdate } }, async (request) => {
     const { domain_id } = request.params as { domain_id: string };
     enforce('update_domain', sessionOf(request));
-    const row = await find(domain_id);
+    const row = await accounts.found('domain', domain_id);
     const { domain } = request.body;
     const set: Columns<'domain'> = { extra: extras(domain, KNOWN, row.extra) };
     if (domain.name !== undefined) set.name = domain.name;
@@ -87,14 +81,14 @@ export const domainRoutes: IdentityRoutes = (app, { accounts, catalog, link, ...
       changes.push({ do: 'update', table: 'user', where: { domain_id: row.id }, revoke, orNone: true });
       changes.push({ do: 'update', table: 'project', where: { domain_id: row.id }, revoke, orNone: true });
     }
-    await saving(domain.name ?? row.name, catalog.write(changes));
+    await saving('domain', domain.name ?? row.name, catalog.write(changes));
     return { domain: shownDomain({ ...row, ...set }, link) };
   });
 
   app.delete('/v3/domains/:domain_id', async (request, reply) => {
     const { domain_id } = request.params as { domain_id: string };
     enforce('delete_domain', sessionOf(request));
-    const row = await find(domain_id);
+    const row = await accounts.found('domain', domain_id);
     if (row.id === 'default') throw forbidden('The default domain cannot be deleted.');
     if (row.enabled !== 0) throw forbidden('Cannot delete a domain that is enabled, please disable it first.');
     const within = { where: { domain_id: row.id }, orNone: true };
@@ -107,16 +101,4 @@ export const domainRoutes: IdentityRoutes = (app, { accounts, catalog, link, ...
     ]);
     return reply.code(204).send();
   });
-
-  async function find(id: string): Promise<DomainRow> {
-    const row = await accounts.domain(id);
-    if (!row) throw notFound('domain', id);
-    return row;
-  }
 };
-
-async function saving(name: string, write: Promise<void>): Promise<void> {
-  await write.catch((error: { code?: string }) => {
-    throw error.code === 'EXISTS' ? conflict(taken('domain', name)) : error;
-  });
-}

@@ -5,9 +5,10 @@ import { conflict, notAllowed, notFound } from '../errors.ts';
 import type { Session } from './authentication.ts';
 import { Description, Id, maybe, name, wrapped } from './bodies.ts';
 import { type IdentityContext, type IdentityRoutes, sessionOf } from './identity-context.ts';
-import { extras, filters, LIST_MAX, list, taken } from './lists.ts';
+import { extras, filters, homeDomain, list, listedDomain, saving } from './lists.ts';
 import { type Action, enforce, may } from './policy.ts';
-import { extraOf, shownUser } from './shown.ts';
+import { matching, rowsOf } from './rows.ts';
+import { extraOf, shownUsers } from './shown.ts';
 
 const NAME_MAX = 64;
 const GroupCreate = wrapped('group', { name: name(NAME_MAX), domain_id: maybe(Id), description: maybe(Description) });
@@ -29,6 +30,10 @@ export function shownGroup(row: GroupRow, link: (path: string) => string) {
   };
 }
 
+export function shownGroups(rows: readonly GroupRow[], link: (path: string) => string) {
+  return rows.map((row) => shownGroup(row, link));
+}
+
 /** The group, if the policy lets the caller do that with it (and, for membership, with that user). */
 export async function groupFor(
   context: IdentityContext,
@@ -37,8 +42,7 @@ export async function groupFor(
   action: Action,
   { changes = false, userId = undefined as string | undefined } = {},
 ): Promise<GroupRow> {
-  const db = await context.accounts.db();
-  const group = await db.selectFrom('user_group').selectAll().where('id', '=', id).executeTakeFirst();
+  const group = await context.accounts.row('user_group', id);
   const hidden = changes && group && (await context.accounts.isOperatorGroup(id));
   const target = group
     ? { ...(userId === undefined ? {} : { userId }), ...(hidden ? {} : { domainId: group.domain_id }) }
@@ -54,29 +58,18 @@ export const groupRoutes: IdentityRoutes = (app, context) => {
   app.get('/v3/groups', async (request) => {
     const session = sessionOf(request);
     const asked = filters(request, ['name', 'domain_id']);
-    const domainId = asked.domain_id ?? (session.scope.kind === 'domain' ? session.scope.id : undefined);
+    const domainId = listedDomain(session, asked);
     enforce('list_groups', session, { domainId });
-    let query = (await accounts.db()).selectFrom('user_group').selectAll();
-    if (domainId !== undefined) query = query.where('domain_id', '=', domainId);
-    if (asked.name !== undefined) query = query.where('name', '=', asked.name);
-    const rows = await query
-      .orderBy('name')
-      .limit(LIST_MAX + 1)
-      .execute();
-    return list(
-      'groups',
-      rows.map((row) => shownGroup(row, link)),
-      request,
-      context,
-    );
+    const query = matching(await accounts.db(), 'user_group', { domain_id: domainId, name: asked.name });
+    return list('groups', shownGroups(await rowsOf(query.orderBy('name')), link), request, context);
   });
 
   app.post('/v3/groups', { schema: { body: GroupCreate } }, async (request, reply) => {
     const session = sessionOf(request);
     const { group } = request.body;
-    const domainId = group.domain_id ?? session.domain?.id ?? 'default';
+    const domainId = group.domain_id ?? homeDomain(session);
     enforce('create_group', session, { domainId });
-    if (!(await accounts.domain(domainId))) throw notFound('domain', domainId);
+    await accounts.found('domain', domainId);
     const row: GroupRow = {
       id: newId(),
       name: group.name,
@@ -84,7 +77,7 @@ export const groupRoutes: IdentityRoutes = (app, context) => {
       description: group.description ?? '',
       extra: extras(group, KNOWN),
     };
-    await saving(row.name, catalog.write([{ do: 'insert', table: 'user_group', row }]));
+    await saving('group', row.name, catalog.write([{ do: 'insert', table: 'user_group', row }]));
     reply.code(201);
     return { group: shownGroup(row, link) };
   });
@@ -104,6 +97,7 @@ export const groupRoutes: IdentityRoutes = (app, context) => {
     if (group.name !== undefined) set.name = group.name;
     if (group.description !== undefined) set.description = group.description ?? '';
     await saving(
+      'group',
       group.name ?? row.name,
       catalog.write([{ do: 'update', table: 'user_group', where: { id: row.id }, set }]),
     );
@@ -120,20 +114,12 @@ export const groupRoutes: IdentityRoutes = (app, context) => {
   app.get('/v3/groups/:group_id/users', async (request) => {
     const { group_id } = request.params as { group_id: string };
     const group = await groupFor(context, sessionOf(request), group_id, 'list_users_in_group');
-    const rows = await (await accounts.db())
+    const query = (await accounts.db())
       .selectFrom('user')
       .innerJoin('membership', 'membership.user_id', 'user.id')
       .selectAll('user')
-      .where('membership.group_id', '=', group.id)
-      .orderBy('name')
-      .limit(LIST_MAX + 1)
-      .execute();
-    return list(
-      'users',
-      rows.map((row) => shownUser(row, link)),
-      request,
-      context,
-    );
+      .where('membership.group_id', '=', group.id);
+    return list('users', shownUsers(await rowsOf(query.orderBy('name')), link), request, context);
   });
 
   const member = '/v3/groups/:group_id/users/:user_id';
@@ -142,13 +128,7 @@ export const groupRoutes: IdentityRoutes = (app, context) => {
   app.get(member, async (request, reply) => {
     const { group_id, user_id } = request.params as Member;
     await groupFor(context, sessionOf(request), group_id, 'check_user_in_group', { userId: user_id });
-    const db = await accounts.db();
-    const row = await db
-      .selectFrom('membership')
-      .selectAll()
-      .where('group_id', '=', group_id)
-      .where('user_id', '=', user_id)
-      .executeTakeFirst();
+    const row = await matching(await accounts.db(), 'membership', { group_id, user_id }).executeTakeFirst();
     if (!row) throw notFound('user in group', user_id);
     return reply.code(204).send();
   });
@@ -156,7 +136,7 @@ export const groupRoutes: IdentityRoutes = (app, context) => {
   app.put(member, async (request, reply) => {
     const { group_id, user_id } = request.params as Member;
     await groupFor(context, sessionOf(request), group_id, 'add_user_to_group', { changes: true });
-    if (!(await accounts.user(user_id))) throw notFound('user', user_id);
+    await accounts.found('user', user_id);
     await catalog.write([{ do: 'insert', table: 'membership', row: { user_id, group_id }, orKeep: true }]);
     return reply.code(204).send();
   });
@@ -168,9 +148,3 @@ export const groupRoutes: IdentityRoutes = (app, context) => {
     return reply.code(204).send();
   });
 };
-
-async function saving(name: string, write: Promise<void>): Promise<void> {
-  await write.catch((error: { code?: string }) => {
-    throw error.code === 'EXISTS' ? conflict(taken('group', name)) : error;
-  });
-}

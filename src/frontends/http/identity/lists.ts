@@ -1,10 +1,10 @@
 /** Lists, and what bodies may hold besides what is known. */
 import type { FastifyRequest } from 'fastify';
-import { badRequest } from '../errors.ts';
+import { badRequest, conflict } from '../errors.ts';
+import type { Session } from './authentication.ts';
 import type { IdentityContext } from './identity-context.ts';
+import { LIST_MAX } from './rows.ts';
 
-/** rows of one list; more are cut off, and the answer says so, as Keystone's list_limit does */
-export const LIST_MAX = 1000;
 /** bytes of JSON that users may add to a resource */
 export const EXTRA_BYTES_MAX = 8192;
 
@@ -13,6 +13,16 @@ export function list(name: string, rows: readonly unknown[], request: FastifyReq
   const self = context.publicUrl() + request.url;
   const truncated = rows.length > LIST_MAX ? { truncated: true } : {};
   return { [name]: rows.slice(0, LIST_MAX), links: { next: null, self, previous: null }, ...truncated };
+}
+
+/** The domain that a list is of: the one asked for, or the one that the token is for; undefined: all. */
+export function listedDomain(session: Session, asked: { domain_id?: string }): string | undefined {
+  return asked.domain_id ?? (session.scope.kind === 'domain' ? session.scope.id : undefined);
+}
+
+/** The domain that something new is in, when its body names none: that of the token, or of the token's project. */
+export function homeDomain(session: Session): string {
+  return session.domain?.id ?? 'default';
 }
 
 /** Query parameters that filter: text, once. */
@@ -28,8 +38,11 @@ export function filters<K extends string>(request: FastifyRequest, names: readon
   return found;
 }
 
-/** `enabled` and the like, as clients write it: the bare word means yes. */
-export function flag(text: string): number {
+/** `enabled` and the like, as clients write it: the bare word means yes. @returns undefined where it was not asked */
+export function flag(text: string): number;
+export function flag(text: string | undefined): number | undefined;
+export function flag(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
   return /^(0|false|no|off)$/i.test(text) ? 0 : 1;
 }
 
@@ -47,6 +60,13 @@ export function extras(body: object, known: ReadonlySet<string>, before = '{}'):
   return text;
 }
 
-/** A conflict of names, said as Keystone says it. */
-export const taken = (what: string, name: string) =>
-  `Conflict occurred attempting to store ${what} - Duplicate entry found with name ${name}.`;
+/**
+ * A write that gives a name, which may be taken.
+ * @throws {HttpError} 409, said as Keystone says it
+ */
+export async function saving(what: string, name: string, write: Promise<void>): Promise<void> {
+  await write.catch((error: { code?: string }) => {
+    if (error.code !== 'EXISTS') throw error;
+    throw conflict(`Conflict occurred attempting to store ${what} - Duplicate entry found with name ${name}.`);
+  });
+}

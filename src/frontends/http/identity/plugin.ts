@@ -8,9 +8,11 @@ import { assignmentRoutes } from './assignments.ts';
 import { authRoutes } from './auth-routes.ts';
 import { Authentication, TOKEN_LIFE_MS } from './authentication.ts';
 import { domainRoutes } from './domains.ts';
+import { endpointRoutes } from './endpoints.ts';
 import { groupRoutes } from './groups.ts';
 import { type IdentityContext, type IdentityRoutes, keepSession } from './identity-context.ts';
 import { projectRoutes } from './projects.ts';
+import { regionRoutes } from './regions.ts';
 import { roleRoutes } from './roles.ts';
 import { serviceRoutes } from './services.ts';
 import { TokenKeys } from './token-keys.ts';
@@ -31,6 +33,8 @@ const ROUTES: readonly IdentityRoutes[] = [
   roleRoutes,
   assignmentRoutes,
   serviceRoutes,
+  endpointRoutes,
+  regionRoutes,
   applicationCredentialRoutes,
 ];
 

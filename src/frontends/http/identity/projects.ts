@@ -6,8 +6,9 @@ import { badRequest, conflict, forbidden, notAllowed, notFound } from '../errors
 import type { Session } from './authentication.ts';
 import { Description, Id, maybe, name, orNull, wrapped } from './bodies.ts';
 import { type IdentityContext, type IdentityRoutes, sessionOf } from './identity-context.ts';
-import { extras, filters, flag, LIST_MAX, list, taken } from './lists.ts';
+import { extras, filters, flag, homeDomain, list, listedDomain, saving } from './lists.ts';
 import { type Action, enforce, may } from './policy.ts';
+import { matching, rowsOf } from './rows.ts';
 import { extraOf } from './shown.ts';
 
 const NAME_MAX = 64;
@@ -68,7 +69,7 @@ export async function projectFor(
   action: Action,
   changes = false,
 ): Promise<ProjectRow> {
-  const project = await context.accounts.project(id);
+  const project = await context.accounts.row('project', id);
   const hidden = changes && project && project.id === (await context.accounts.adminProject());
   const target = project ? { projectId: project.id, ...(hidden ? {} : { domainId: project.domain_id }) } : {};
   if (!may(action, session, target)) throw notAllowed(`identity:${action}`);
@@ -91,16 +92,14 @@ export const projectRoutes: IdentityRoutes = (app, context) => {
   app.get('/v3/projects', async (request) => {
     const session = sessionOf(request);
     const asked = filters(request, ['name', 'domain_id', 'enabled', 'parent_id', 'is_domain', ...TAG_FILTERS]);
-    const domainId = asked.domain_id ?? (session.scope.kind === 'domain' ? session.scope.id : undefined);
+    const domainId = listedDomain(session, asked);
     enforce('list_projects', session, { domainId });
     const db = await accounts.db();
-    let query = db.selectFrom('project').selectAll();
-    if (domainId !== undefined) query = query.where('domain_id', '=', domainId);
-    if (asked.name !== undefined) query = query.where('name', '=', asked.name);
-    if (asked.enabled !== undefined) query = query.where('enabled', '=', flag(asked.enabled));
-    if (asked.parent_id !== undefined) query = query.where('parent_id', '=', asked.parent_id);
     // Domains are no projects here.
-    if (asked.is_domain !== undefined && flag(asked.is_domain) === 1) query = query.where('id', '=', '');
+    const none = flag(asked.is_domain) === 1 ? { id: '' } : {};
+    const { name, parent_id } = asked;
+    const wanted = { domain_id: domainId, name, parent_id, enabled: flag(asked.enabled), ...none };
+    let query = matching(db, 'project', wanted);
     for (const filter of TAG_FILTERS) {
       const tags = asked[filter]?.split(',');
       if (tags === undefined) continue;
@@ -112,10 +111,7 @@ export const projectRoutes: IdentityRoutes = (app, context) => {
         return filter.startsWith('not') ? where.not(joined) : joined;
       });
     }
-    const rows = await query
-      .orderBy('name')
-      .limit(LIST_MAX + 1)
-      .execute();
+    const rows = await rowsOf(query.orderBy('name'));
     return list('projects', await shownProjects(rows, context), request, context);
   });
 
@@ -125,7 +121,7 @@ export const projectRoutes: IdentityRoutes = (app, context) => {
     if (project.is_domain) throw badRequest('a project that is a domain is made at /v3/domains');
     const { domainId, parentId } = await place(project, session);
     enforce('create_project', session, { domainId });
-    if (!(await accounts.domain(domainId))) throw notFound('domain', domainId);
+    await accounts.found('domain', domainId);
     await checkParent(parentId, domainId);
     const row: ProjectRow = {
       id: newId(),
@@ -138,7 +134,7 @@ export const projectRoutes: IdentityRoutes = (app, context) => {
       extra: extras(project, KNOWN),
     };
     const changes: Change[] = [{ do: 'insert', table: 'project', row }, ...tagRows(row.id, project.tags ?? [])];
-    await saving(row.name, catalog.write(changes));
+    await saving('project', row.name, catalog.write(changes));
     reply.code(201);
     return { project: await shownProject(row, context) };
   });
@@ -164,7 +160,7 @@ export const projectRoutes: IdentityRoutes = (app, context) => {
     const revoke = project.enabled === false;
     const changes: Change[] = [{ do: 'update', table: 'project', where: { id: row.id }, set, revoke }];
     if (project.tags !== undefined) changes.push(noTags(row.id), ...tagRows(row.id, project.tags));
-    await saving(project.name ?? row.name, catalog.write(changes));
+    await saving('project', project.name ?? row.name, catalog.write(changes));
     return { project: await shownProject({ ...row, ...set }, context) };
   });
 
@@ -230,9 +226,9 @@ export const projectRoutes: IdentityRoutes = (app, context) => {
 
   /** The domain and the project above a new one. A parent that is a domain is the domain. */
   async function place(wanted: { domain_id?: string | null; parent_id?: string | null }, session: Session) {
-    const parent = wanted.parent_id ? await accounts.project(wanted.parent_id) : undefined;
+    const parent = wanted.parent_id ? await accounts.row('project', wanted.parent_id) : undefined;
     if (parent) return { domainId: wanted.domain_id ?? parent.domain_id, parentId: parent.id };
-    const domainId = wanted.domain_id ?? wanted.parent_id ?? session.domain?.id ?? 'default';
+    const domainId = wanted.domain_id ?? wanted.parent_id ?? homeDomain(session);
     if (wanted.parent_id && wanted.parent_id !== domainId) throw notFound('project', wanted.parent_id);
     return { domainId, parentId: null };
   }
@@ -240,17 +236,10 @@ export const projectRoutes: IdentityRoutes = (app, context) => {
   async function checkParent(parentId: string | null, domainId: string): Promise<void> {
     let depth = 1;
     for (let at = parentId; at !== null; depth++) {
-      const parent = await accounts.project(at);
-      if (!parent) throw notFound('project', at);
+      const parent = await accounts.found('project', at);
       if (parent.domain_id !== domainId) throw badRequest('a project is in the domain of the project above it');
       if (depth >= DEPTH_MAX) throw forbidden(`Projects can be ${DEPTH_MAX} levels deep.`);
       at = parent.parent_id;
     }
   }
 };
-
-async function saving(name: string, write: Promise<void>): Promise<void> {
-  await write.catch((error: { code?: string }) => {
-    throw error.code === 'EXISTS' ? conflict(taken('project', name)) : error;
-  });
-}

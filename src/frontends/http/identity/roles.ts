@@ -1,11 +1,12 @@
 /** /v3/roles */
 import { newId } from '../../../control/catalog/catalog.ts';
 import type { Columns, RoleRow } from '../../../control/catalog/types.ts';
-import { badRequest, conflict, notFound } from '../errors.ts';
+import { badRequest } from '../errors.ts';
 import { Description, Id, maybe, name, orNull, wrapped } from './bodies.ts';
 import { type IdentityRoutes, sessionOf } from './identity-context.ts';
-import { extras, filters, LIST_MAX, list, taken } from './lists.ts';
+import { extras, filters, list, saving } from './lists.ts';
 import { enforce } from './policy.ts';
+import { matching, rowsOf } from './rows.ts';
 import { extraOf } from './shown.ts';
 
 const NAME_MAX = 255;
@@ -26,6 +27,10 @@ export function shownRole(row: RoleRow, link: (path: string) => string) {
   };
 }
 
+export function shownRoles(rows: readonly RoleRow[], link: (path: string) => string) {
+  return rows.map((row) => shownRole(row, link));
+}
+
 export const roleRoutes: IdentityRoutes = (app, { accounts, catalog, link, ...rest }) => {
   const context = { accounts, catalog, link, ...rest };
 
@@ -33,20 +38,10 @@ export const roleRoutes: IdentityRoutes = (app, { accounts, catalog, link, ...re
     const session = sessionOf(request);
     enforce('list_roles', session, session.scope.kind === 'domain' ? { domainId: session.scope.id } : {});
     const asked = filters(request, ['name', 'domain_id']);
-    let query = (await accounts.db()).selectFrom('role').selectAll();
-    if (asked.name !== undefined) query = query.where('name', '=', asked.name);
     // Roles of one domain are not built: there are none.
-    if (asked.domain_id !== undefined) query = query.where('id', '=', '');
-    const rows = await query
-      .orderBy('name')
-      .limit(LIST_MAX + 1)
-      .execute();
-    return list(
-      'roles',
-      rows.map((row) => shownRole(row, link)),
-      request,
-      context,
-    );
+    const none = asked.domain_id === undefined ? {} : { id: '' };
+    const query = matching(await accounts.db(), 'role', { name: asked.name, ...none });
+    return list('roles', shownRoles(await rowsOf(query.orderBy('name')), link), request, context);
   });
 
   app.post('/v3/roles', { schema: { body: RoleCreate } }, async (request, reply) => {
@@ -59,7 +54,7 @@ export const roleRoutes: IdentityRoutes = (app, { accounts, catalog, link, ...re
       description: role.description ?? null,
       extra: extras(role, KNOWN),
     };
-    await saving(row.name, catalog.write([{ do: 'insert', table: 'role', row }]));
+    await saving('role', row.name, catalog.write([{ do: 'insert', table: 'role', row }]));
     reply.code(201);
     return { role: shownRole(row, link) };
   });
@@ -67,36 +62,28 @@ export const roleRoutes: IdentityRoutes = (app, { accounts, catalog, link, ...re
   app.get('/v3/roles/:role_id', async (request) => {
     const session = sessionOf(request);
     enforce('get_role', session, session.scope.kind === 'domain' ? { domainId: session.scope.id } : {});
-    return { role: shownRole(await find((request.params as { role_id: string }).role_id), link) };
+    return { role: shownRole(await accounts.found('role', (request.params as { role_id: string }).role_id), link) };
   });
 
   app.patch('/v3/roles/:role_id', { schema: { body: RoleUpdate } }, async (request) => {
     enforce('update_role', sessionOf(request));
-    const row = await find((request.params as { role_id: string }).role_id);
+    const row = await accounts.found('role', (request.params as { role_id: string }).role_id);
     const { role } = request.body;
     const set: Columns<'role'> = { extra: extras(role, KNOWN, row.extra) };
     if (role.name !== undefined) set.name = role.name;
     if (role.description !== undefined) set.description = role.description;
-    await saving(role.name ?? row.name, catalog.write([{ do: 'update', table: 'role', where: { id: row.id }, set }]));
+    await saving(
+      'role',
+      role.name ?? row.name,
+      catalog.write([{ do: 'update', table: 'role', where: { id: row.id }, set }]),
+    );
     return { role: shownRole({ ...row, ...set }, link) };
   });
 
   app.delete('/v3/roles/:role_id', async (request, reply) => {
     enforce('delete_role', sessionOf(request));
-    const row = await find((request.params as { role_id: string }).role_id);
+    const row = await accounts.found('role', (request.params as { role_id: string }).role_id);
     await catalog.write([{ do: 'delete', table: 'role', where: { id: row.id } }]);
     return reply.code(204).send();
   });
-
-  async function find(id: string): Promise<RoleRow> {
-    const row = await (await accounts.db()).selectFrom('role').selectAll().where('id', '=', id).executeTakeFirst();
-    if (!row) throw notFound('role', id);
-    return row;
-  }
 };
-
-async function saving(name: string, write: Promise<void>): Promise<void> {
-  await write.catch((error: { code?: string }) => {
-    throw error.code === 'EXISTS' ? conflict(taken('role', name)) : error;
-  });
-}

@@ -28,6 +28,10 @@ export function shownUser(row: UserRow, link: IdentityContext['link']): Record<s
   };
 }
 
+export function shownUsers(rows: readonly UserRow[], link: IdentityContext['link']) {
+  return rows.map((row) => shownUser(row, link));
+}
+
 /** What a token says when it is shown. */
 export async function shownToken(session: Session, context: IdentityContext, nocatalog: boolean) {
   const { token, user, userDomain, project, domain, scope } = session;

@@ -5,12 +5,13 @@ import type { Columns, UserRow } from '../../../control/catalog/types.ts';
 import { conflict, forbidden, notAllowed, notFound, unauthorized } from '../errors.ts';
 import { checkPassword, type Session } from './authentication.ts';
 import { Description, Id, maybe, name, orNull, wrapped } from './bodies.ts';
-import { shownGroup } from './groups.ts';
+import { shownGroups } from './groups.ts';
 import { type IdentityContext, type IdentityRoutes, sessionOf } from './identity-context.ts';
-import { extras, filters, flag, LIST_MAX, list, taken } from './lists.ts';
+import { extras, filters, flag, homeDomain, list, listedDomain, saving } from './lists.ts';
 import { type Action, enforce, may } from './policy.ts';
 import { shownProjects } from './projects.ts';
-import { shownUser } from './shown.ts';
+import { matching, rowsOf } from './rows.ts';
+import { shownUser, shownUsers } from './shown.ts';
 
 const NAME_MAX = 255;
 const Password = Type.Union([Type.String({ maxLength: 4096 }), Type.Null()]);
@@ -42,7 +43,7 @@ export async function userFor(
   action: Action,
   changes = false,
 ): Promise<UserRow> {
-  const user = await context.accounts.user(id);
+  const user = await context.accounts.row('user', id);
   const hidden = changes && user && (await context.accounts.isOperator(id));
   const target = user ? { userId: user.id, ...(hidden ? {} : { domainId: user.domain_id }) } : {};
   if (may(action, session, target)) {
@@ -63,30 +64,19 @@ export const userRoutes: IdentityRoutes = (app, context) => {
   app.get('/v3/users', async (request) => {
     const session = sessionOf(request);
     const asked = filters(request, ['name', 'domain_id', 'enabled']);
-    const domainId = asked.domain_id ?? (session.scope.kind === 'domain' ? session.scope.id : undefined);
+    const domainId = listedDomain(session, asked);
     enforce('list_users', session, { domainId });
-    let query = (await accounts.db()).selectFrom('user').selectAll();
-    if (domainId !== undefined) query = query.where('domain_id', '=', domainId);
-    if (asked.name !== undefined) query = query.where('name', '=', asked.name);
-    if (asked.enabled !== undefined) query = query.where('enabled', '=', flag(asked.enabled));
-    const rows = await query
-      .orderBy('name')
-      .limit(LIST_MAX + 1)
-      .execute();
-    return list(
-      'users',
-      rows.map((row) => shownUser(row, link)),
-      request,
-      context,
-    );
+    const wanted = { domain_id: domainId, name: asked.name, enabled: flag(asked.enabled) };
+    const rows = await rowsOf(matching(await accounts.db(), 'user', wanted).orderBy('name'));
+    return list('users', shownUsers(rows, link), request, context);
   });
 
   app.post('/v3/users', { schema: { body: UserCreate } }, async (request, reply) => {
     const session = sessionOf(request);
     const { user } = request.body;
-    const domainId = user.domain_id ?? session.domain?.id ?? 'default';
+    const domainId = user.domain_id ?? homeDomain(session);
     enforce('create_user', session, { domainId });
-    if (!(await accounts.domain(domainId))) throw notFound('domain', domainId);
+    await accounts.found('domain', domainId);
     const row: UserRow = {
       id: newId(),
       name: user.name,
@@ -98,7 +88,7 @@ export const userRoutes: IdentityRoutes = (app, context) => {
       epoch: 0,
       extra: extras(user, KNOWN),
     };
-    await saving(user.name, catalog.write([{ do: 'insert', table: 'user', row }]));
+    await saving('user', user.name, catalog.write([{ do: 'insert', table: 'user', row }]));
     reply.code(201);
     return { user: shownUser(row, link) };
   });
@@ -124,6 +114,7 @@ export const userRoutes: IdentityRoutes = (app, context) => {
     if (user.password !== undefined) Object.assign(set, await hashed(user.password));
     const revoke = user.password !== undefined || user.enabled === false;
     await saving(
+      'user',
       user.name ?? row.name,
       catalog.write([{ do: 'update', table: 'user', where: { id: row.id }, set, revoke }]),
     );
@@ -158,37 +149,18 @@ export const userRoutes: IdentityRoutes = (app, context) => {
   app.get('/v3/users/:user_id/groups', async (request) => {
     const { user_id } = request.params as { user_id: string };
     const user = await userFor(context, sessionOf(request), user_id, 'list_groups_for_user');
-    const rows = await (await accounts.db())
+    const query = (await accounts.db())
       .selectFrom('user_group')
       .innerJoin('membership', 'membership.group_id', 'user_group.id')
       .selectAll('user_group')
-      .where('membership.user_id', '=', user.id)
-      .orderBy('name')
-      .limit(LIST_MAX + 1)
-      .execute();
-    return list(
-      'groups',
-      rows.map((row) => shownGroup(row, link)),
-      request,
-      context,
-    );
+      .where('membership.user_id', '=', user.id);
+    return list('groups', shownGroups(await rowsOf(query.orderBy('name')), link), request, context);
   });
 
   app.get('/v3/users/:user_id/projects', async (request) => {
     const { user_id } = request.params as { user_id: string };
     const user = await userFor(context, sessionOf(request), user_id, 'list_user_projects');
-    const ids = (await accounts.assignments(user.id)).flatMap(({ project_id }) => project_id ?? []);
-    const db = await accounts.db();
-    const rows =
-      ids.length === 0
-        ? []
-        : await db
-            .selectFrom('project')
-            .selectAll()
-            .where('id', 'in', ids)
-            .orderBy('name')
-            .limit(LIST_MAX + 1)
-            .execute();
+    const rows = await accounts.placesOf('project', user.id);
     return list('projects', await shownProjects(rows, context), request, context);
   });
 
@@ -198,9 +170,3 @@ export const userRoutes: IdentityRoutes = (app, context) => {
     return { password_hash: await catalog.passwords.hash(password), password_changed_at: Date.now() };
   }
 };
-
-async function saving(name: string, write: Promise<void>): Promise<void> {
-  await write.catch((error: { code?: string }) => {
-    throw error.code === 'EXISTS' ? conflict(taken('user', name)) : error;
-  });
-}
