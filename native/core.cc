@@ -13,6 +13,7 @@
 #include "block/block.h"
 #include "block/factory.h"
 #include "io/async_io.h"
+#include "io/clock.h"
 #include "io/thread_pool.h"
 #include "reactor/factory.h"
 #include "reactor/reactor.h"
@@ -20,12 +21,6 @@
 
 namespace atoll_native {
 namespace {
-
-uint64_t monotonic_ns() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
-}
 
 /// Polls of the rings between two looks at the clock while take() spins.
 constexpr uint32_t kPollsPerClock = 16;

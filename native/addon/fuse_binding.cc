@@ -162,8 +162,11 @@ Napi::Value mount(const Napi::CallbackInfo& info) {
   options.name_seconds = given.Get("nameSeconds").ToNumber().DoubleValue();
   options.attribute_seconds = given.Get("attributeSeconds").ToNumber().DoubleValue();
   std::vector<fuse::Mount::Place> places;
-  for (uint32_t i = 0; i < core->reactor_count(); i++)
-    places.push_back({&core->reactor(i), &core->reactor(i).volumes()});
+  // Mounts have their hosts on different reactors.
+  for (uint32_t i = 0; i < core->reactor_count(); i++) {
+    Reactor& reactor = core->reactor((mounts().next + i) % core->reactor_count());
+    places.push_back({&reactor, &reactor.volumes()});
+  }
   auto mounted = std::make_shared<Mounted>();
   mounted->names = std::make_unique<JsNames>(env, info[1].As<Napi::Object>());
   mounted->mount =

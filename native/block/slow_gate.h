@@ -11,19 +11,13 @@
 // A running sync of the file is no reason to close it: on ext4, 4 KiB writes into a file while its 1 GiB of dirty pages
 // was synced had p99 59 us, and 41 us into another file.
 #pragma once
-#include <time.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
 
-namespace atoll_native {
+#include "io/clock.h"
 
-inline uint64_t monotonic_ns() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
-}
+namespace atoll_native {
 
 class SlowGate {
  public:

@@ -7,25 +7,14 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
-#include <future>
 #include <thread>
 #include <utility>
 
+#include "reactor/run_on.h"
 #include "segment/atomic.h"
 
 namespace atoll_native::fuse {
 namespace {
-
-/// Runs `task` on the reactor and waits for it. Reactors never wait for other threads, so this is short.
-void run_on(Reactor& reactor, std::function<void()> task) {
-  std::promise<void> done;
-  reactor.post([&] {
-    task();
-    done.set_value();
-  });
-  done.get_future().wait();
-}
 
 // What an answer that nobody gave any more says.
 constexpr int kGone = ENOTCONN;
@@ -71,13 +60,14 @@ int Mount::start(std::string* message) {
   }
   int error = 0;
   for (const Place& place : places_) {
-    seats_.push_back(std::make_unique<Seat>(*this, *place.reactor, *place.sink));
-    Seat* const seat = seats_.back().get();
-    run_on(*place.reactor, [&] {
-      const int result = seat->start(fd);
+    seats_.push_back(std::make_unique<Seat>(*this, *place.reactor, *place.sink, seats_.empty()));
+  }
+  // The host begins when the list of all is whole.
+  for (auto seat = seats_.rbegin(); seat != seats_.rend(); ++seat)
+    run_on((*seat)->reactor(), [&] {
+      const int result = (*seat)->start(fd);
       if (result != 0) error = result;
     });
-  }
   run_on(*places_.front().reactor, [this] { arm_look(); });
   if (error != 0) {
     *message = "cannot watch /dev/fuse";
@@ -119,6 +109,13 @@ void Mount::stop() {
 }
 
 void Mount::handshake() { names_.live(); }
+
+void Mount::share() {
+  for (size_t i = 1; i < seats_.size(); i++) {
+    Seat* const seat = seats_[i].get();
+    seat->reactor().post([seat] { seat->take_part(); });
+  }
+}
 
 void Mount::disconnected() {
   if (!ended_.exchange(true)) names_.ended();

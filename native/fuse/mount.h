@@ -1,9 +1,10 @@
 // A mount: the FUSE frontend as a whole, of which there may be several. Start here; a request's way is
-// Mount -> Seat (one per reactor, all reading from one /dev/fuse) -> the reactor's RequestSink, and back; or
+// Mount -> Seat (one per reactor, reading from one /dev/fuse) -> the reactor's RequestSink, and back; or
 // Seat -> libfuse -> names.cc -> Names (the control side) -> Mount::answer().
 #pragma once
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -38,6 +39,7 @@ class Mount {
   // How long unmounting waits for requests on their way.
   static constexpr uint32_t kStopMs = 5'000;
 
+  /// `places`: every reactor; the first one is the host (seat.h).
   Mount(Segment& segment, std::vector<Place> places, Names& names, MountOptions options);
   ~Mount();
   Mount(const Mount&) = delete;
@@ -66,6 +68,8 @@ class Mount {
   fuse_session* session() { return session_; }
   OpenNodes& nodes() { return nodes_; }
   void handshake();
+  /// The host has more to do than it can: all take part.
+  void share();
   /// The connection is gone.
   void disconnected();
   void ask(Question question, Call* call);

@@ -41,31 +41,61 @@ Seat::~Seat() {
 
 int Seat::start(int fd) {
   fd_ = fd;
-  // One of the reactors is woken, not all.
-  const int error = reactor_.add(fd_, EPOLLIN | EPOLLEXCLUSIVE, this);
-  watching_ = error == 0;
-  if (watching_) reactor_.connection_count_changed(1);
+  if (!host_) return 0;
+  takes_ = true;
+  const int error = watch();
+  if (error == 0) reactor_.connection_count_changed(1);
   return error;
 }
 
 void Seat::stop() {
-  if (watching_) {
-    reactor_.remove(fd_, this);
-    reactor_.connection_count_changed(-1);
-  }
-  watching_ = false;
+  if (host_ && fd_ >= 0) reactor_.connection_count_changed(-1);
+  takes_ = false;
+  unwatch();
   fd_ = -1;
 }
 
-void Seat::on_events(uint32_t) {
-  for (uint32_t i = 0; i < kBatch && receive(); i++) {
-  }
+void Seat::take_part() {
+  if (fd_ < 0 || takes_) return;
+  takes_ = true;
+  found_ns_ = reactor_.now_ns();
+  // When it cannot, the host does it alone.
+  if (watch() != 0) takes_ = false;
 }
 
-bool Seat::poll() {
-  bool any = false;
-  for (uint32_t i = 0; i < kBatch && receive(); i++) any = true;
-  return any;
+int Seat::watch() {
+  // One of the reactors is woken, not all.
+  const int error = reactor_.add(fd_, EPOLLIN | EPOLLEXCLUSIVE, this);
+  watching_ = error == 0;
+  return error;
+}
+
+void Seat::unwatch() {
+  if (watching_) reactor_.remove(fd_, this);
+  watching_ = false;
+}
+
+void Seat::on_events(uint32_t) { receive_batch(); }
+
+bool Seat::poll() { return receive_batch(); }
+
+bool Seat::receive_batch() {
+  uint32_t count = 0;
+  while (count < kBatch && receive()) count++;
+  const uint64_t now = reactor_.now_ns();
+  if (host_) {
+    if (count < kBatch) empty_ns_ = now;
+    if (now - empty_ns_ > kBusyNs) {
+      empty_ns_ = now;
+      mount_.share();
+    }
+  } else if (count != 0) {
+    found_ns_ = now;
+  } else if (now - found_ns_ > kVainNs) {
+    takes_ = false;
+    unwatch();
+  }
+  return count != 0;
 }
 
 // -------------------------------------------------------------------------------------------------------- requests
@@ -92,8 +122,7 @@ void Seat::give(Call* call) {
   call->next = free_;
   free_ = call;
   free_count_++;
-  if (watching_ || fd_ < 0 || free_count_ < kCallsMax / 4) return;
-  watching_ = reactor_.add(fd_, EPOLLIN | EPOLLEXCLUSIVE, this) == 0;
+  if (takes_ && !watching_ && free_count_ >= kCallsMax / 4) watch();
 }
 
 /// Takes one request. False: there is none, or no room for it.
@@ -102,8 +131,7 @@ bool Seat::receive() {
   if (spare_ == nullptr) spare_ = take();
   if (spare_ == nullptr) {
     // The kernel keeps what is next until calls have ended.
-    if (watching_) reactor_.remove(fd_, this);
-    watching_ = false;
+    unwatch();
     return false;
   }
   uint8_t* const at = request_of(spare_);

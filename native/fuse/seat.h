@@ -7,6 +7,9 @@
 // A request that has to wait for the control side (a write beyond the end, a copy that is not whole) is driven again
 // when it has answered.
 //
+// One seat of a mount, its host, takes requests always. The others would be woken by requests that the host, polling,
+// has taken already, and have a core from whoever waits for the answer. They take part while the host is never done.
+//
 // Everything runs on the reactor's thread.
 #pragma once
 #include <cstdint>
@@ -61,15 +64,22 @@ class Seat final : public EventHandler {
   static constexpr uint32_t kBatch = 16;
   // Requests for data on their way; the kernel keeps what is beyond. Each may hold a buffer of 1 MiB.
   static constexpr uint32_t kCallsMax = 256;
+  // The host found something whenever it looked for so long: the others take part.
+  static constexpr uint64_t kBusyNs = 1'000'000;
+  // A seat that takes part and found nothing for so long leaves.
+  static constexpr uint64_t kVainNs = 1'000'000;
   // Buffers beyond these give their memory back when they are free.
   static constexpr uint32_t kWarmCalls = 16;
 
-  Seat(Mount& mount, Reactor& reactor, RequestSink& sink) : mount_(mount), reactor_(reactor), sink_(sink) {}
+  Seat(Mount& mount, Reactor& reactor, RequestSink& sink, bool host)
+      : mount_(mount), reactor_(reactor), sink_(sink), host_(host) {}
   ~Seat() override;
   Seat(const Seat&) = delete;
   Seat& operator=(const Seat&) = delete;
 
   int start(int fd);
+  /// Takes requests until there are none for it.
+  void take_part();
   /// No more requests are taken.
   void stop();
   /// Nothing is on its way to the volume peer.
@@ -90,6 +100,9 @@ class Seat final : public EventHandler {
   void answered(Call* call, int error);
 
  private:
+  int watch();
+  void unwatch();
+  bool receive_batch();
   bool receive();
   Call* take();
   void give(Call* call);
@@ -108,8 +121,12 @@ class Seat final : public EventHandler {
   Mount& mount_;
   Reactor& reactor_;
   RequestSink& sink_;
+  const bool host_;
   int fd_ = -1;
-  bool watching_ = false;
+  bool takes_ = false;     // requests
+  bool watching_ = false;  // it does, and has room for one
+  uint64_t empty_ns_ = 0;  // host: when it last found nothing
+  uint64_t found_ns_ = 0;  // others: when they last found something
   std::vector<std::unique_ptr<Call>> all_;
   Call* free_ = nullptr;
   Call* spare_ = nullptr;  // the one that the next request is read into

@@ -5,23 +5,13 @@
 
 #include <cerrno>
 #include <cstring>
-#include <future>
 
 #include "nbd/connection.h"
 #include "nbd/listener.h"
+#include "reactor/run_on.h"
 
 namespace atoll_native::nbd {
 namespace {
-
-/// Runs `task` on the reactor and waits for it. Reactors never wait for other threads, so this is short.
-void run_on(Reactor& reactor, std::function<void()> task) {
-  std::promise<void> done;
-  reactor.post([&] {
-    task();
-    done.set_value();
-  });
-  done.get_future().wait();
-}
 
 /// Connections may end while they are told something.
 std::vector<Connection*> all_of(const Place& place) {

@@ -14,16 +14,11 @@
 #include <utility>
 
 #include "core.h"
+#include "io/clock.h"
 #include "reactor/factory.h"
 
 namespace atoll_native {
 namespace {
-
-uint64_t monotonic_ns() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
-}
 
 uint32_t usable_cores() {
   cpu_set_t cores;

@@ -4,6 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
+import { moduleUrl } from '../module-url.ts';
 import type { FamilyAnswer, FamilyRequest } from './exclusive-worker.ts';
 import type { AccountingTicket } from './mapper/accounting.ts';
 import type { EngineOptions } from './types.ts';
@@ -85,8 +86,7 @@ export class Accountant {
 
   #start(): Worker {
     if (this.#worker !== null) return this.#worker;
-    const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
-    const worker = new Worker(new URL(`exclusive-worker.${extension}`, import.meta.url), {
+    const worker = new Worker(moduleUrl(import.meta.url, 'exclusive-worker'), {
       workerData: { storePath: this.storePath },
     });
     worker.on('message', (answer: FamilyAnswer) => this.#answer(answer.id, answer));

@@ -1,34 +1,24 @@
-/**
- * The engine's one face: opens a home, starts the native core, the mapper and the committer, and speaks `Engine`.
- * Everything above (frontends, control) comes in here and nowhere else.
- */
-import { randomUUID } from 'node:crypto';
 import { statfsSync, statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { join } from 'node:path';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import { moduleUrl } from '../module-url.ts';
 import { Accountant } from './accountant.ts';
 import type { Activity, MapperActivity } from './activity.ts';
-import { findCopies, markServing, removeCopies } from './copies/files.ts';
-import type { CopyPlace } from './copies/place.ts';
 import { Exports } from './exports.ts';
 import { FilePort } from './file-port.ts';
-import { type Home, makeFolder, openHome } from './home.ts';
+import { prepareStore } from './first-start.ts';
+import { type Home, openHome } from './home.ts';
 import { IngestStream } from './ingest/ingest.ts';
 import { INGESTS_MAX, type IngestBegun } from './ingest/job.ts';
 import { Jobs } from './jobs.ts';
 import { FRAME_BYTES } from './layout.gen.ts';
-import type { Generation } from './mapper/copies.ts';
 import { CRITICAL_PERCENT_DEFAULT, WARN_PERCENT_DEFAULT } from './mapper/fullness.ts';
 import type { ControlReply } from './mapper/mapper.ts';
-import type { PoolUsage } from './mapper/reports.ts';
 import { checkName } from './names.ts';
 import { loadNative, type Native } from './native.ts';
 import { runCheckThread } from './offline.ts';
-import { crcOf, formatPool, openPool, plannedGrowth, planPool } from './pools.ts';
+import { copyInterval, OpenPools, openAtStart, type PoolOpen } from './open-pools.ts';
 import type { HashRequest, HashResult } from './seal/job.ts';
-import type { PoolRow } from './store/batch.ts';
-import { openWriter } from './store/schema.ts';
 import {
   type BackupReport,
   type CheckReport,
@@ -63,7 +53,6 @@ const SPIN_US_DEFAULT = 50;
 /** Threads for blocking work. */
 const IO_THREADS = 8;
 const REACTORS_DEFAULT_MAX = 4;
-export const COPY_INTERVAL_MS_DEFAULT = 5 * 60_000;
 export const COPY_INTERVAL_MS_MIN = 1000;
 export const COPY_INTERVAL_MS_MAX = 24 * 3600_000;
 /** Threads that hash and write what is ingested. */
@@ -75,20 +64,6 @@ const COPIER_END_MS = 500;
 /** Nobody waits for the copier: its thread starts when the daemon has. */
 const COPIER_START_MS = 1000;
 
-/** of the files that threads run: compiled, or not */
-const EXTENSION = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
-
-interface PoolOpen {
-  row: PoolRow;
-  /** native handle, −1 when it could not be opened */
-  handle: number;
-  reason: string | null;
-  /** of its copies of the store; null: it has none */
-  place: CopyPlace | null;
-  /** those that it had at the start */
-  copies: Generation[];
-}
-
 class EngineImpl implements Engine {
   readonly started = Date.now();
   /** monotonic ms */
@@ -96,10 +71,10 @@ class EngineImpl implements Engine {
   readonly exports: Exports;
   readonly files: FilePort;
   readonly accountant: Accountant;
+  readonly pools: OpenPools;
   #calls = new Map<number, { resolve: (value: never) => void; reject: (error: Error) => void }>();
   #nextCall = 1;
   #closing = false;
-  #poolChanges: Promise<unknown> = Promise.resolve();
   #mapper: Worker;
   #committer: Worker;
   #copier: Worker | null = null;
@@ -118,7 +93,7 @@ class EngineImpl implements Engine {
     readonly homeUuid: string,
     readonly native: Native,
     readonly core: number,
-    readonly pools: Map<string, PoolOpen>,
+    pools: readonly PoolOpen[],
     clean: boolean,
   ) {
     const toMapper = new MessageChannel();
@@ -136,7 +111,7 @@ class EngineImpl implements Engine {
       warnPercent: options.poolWarnPercent ?? WARN_PERCENT_DEFAULT,
       criticalPercent: options.poolCriticalPercent ?? CRITICAL_PERCENT_DEFAULT,
     };
-    const open = [...pools.values()]
+    const open = pools
       .filter((p) => p.handle >= 0)
       .map(({ row, handle, place, copies }) => ({ row, handle, place, copies }));
     this.#mapper = this.#thread(
@@ -159,17 +134,18 @@ class EngineImpl implements Engine {
     this.#copierPort = toCopier.port2;
     this.#copierTimer = setTimeout(() => this.#startCopier(), COPIER_START_MS).unref();
     const jobs = (file: string, threads: number, nice: number) =>
-      new Jobs(new URL(`${file}.${EXTENSION}`, import.meta.url), threads, nice);
+      new Jobs(moduleUrl(import.meta.url, file), threads, nice);
     // guests come first
     this.#hashing = jobs('seal/hash-worker', 1, 10);
     this.#ingesting = jobs('ingest/ingest-worker', INGEST_THREADS, 0);
+    this.pools = new OpenPools(options, homeUuid, native, core, pools, (op, ...args) => this.call(op, ...args));
     this.exports = new Exports(native, core, this, options.log);
     this.files = new FilePort(native, core, (op, ...args) => this.call(op, ...args));
     this.accountant = new Accountant(home.storePath, (op, ...args) => this.call(op, ...args), options.log);
   }
 
   #thread(name: string, file: string, data: object, transfer: MessagePort[]): Worker {
-    const thread = new Worker(moduleUrl(file), { workerData: data, transferList: transfer });
+    const thread = new Worker(moduleUrl(import.meta.url, file), { workerData: data, transferList: transfer });
     thread.on('error', (error) => this.#died(`${name} failed: ${error.stack ?? error.message}`));
     thread.on('exit', () => {
       // The copier ends when the mapper has, whose end is the one to tell of.
@@ -240,7 +216,7 @@ class EngineImpl implements Engine {
       home: this.home.path,
       pid: process.pid,
       uptimeSeconds: (Date.now() - this.started) / 1000,
-      pools: await this.listPools(),
+      pools: await this.pools.list(),
       ...inner,
     };
   }
@@ -275,7 +251,7 @@ class EngineImpl implements Engine {
     // says which copies it is younger than
     await this.call('commitMeta');
     return new Promise((resolve, reject) => {
-      const thread = new Worker(moduleUrl('backup-worker'), {
+      const thread = new Worker(moduleUrl(import.meta.url, 'backup-worker'), {
         workerData: { storePath: this.home.storePath, path },
       });
       thread.on('message', (m: { report: BackupReport } | { error: { code: string; message: string } }) => {
@@ -289,78 +265,23 @@ class EngineImpl implements Engine {
 
   // ---- pools
 
-  /** One after another: each looks at what there is before it makes more of it. */
-  #onePoolChange<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#poolChanges.then(work);
-    this.#poolChanges = result.catch(() => undefined);
-    return result;
-  }
-
   createPool(spec: PoolSpecInput): Promise<PoolInfo> {
-    return this.#onePoolChange(() => this.#createPool(spec));
+    return this.pools.create(spec);
   }
-
-  async #createPool(spec: PoolSpecInput): Promise<PoolInfo> {
-    checkName('pool', spec.name);
-    if (this.pools.has(spec.name)) throw new EngineError('EXISTS', `a pool named ${spec.name} exists`);
-    const id = Math.max(0, ...[...this.pools.values()].map((p) => p.row.id)) + 1;
-    const plan = planPool(spec, id);
-    formatPool(plan, this.homeUuid, this.native);
-    const { row } = plan;
-    const { handle, place } = openPool(row, this.homeUuid, this.native, this.core, this.options.poolFaults?.[row.name]);
-    try {
-      prepareCopies(place, this.native, this.options);
-      await this.call('insertPool', row, handle, place);
-    } catch (error) {
-      this.native.closePool(this.core, handle);
-      throw error;
-    }
-    this.pools.set(row.name, { row, handle, reason: null, place, copies: [] });
-    return this.showPool(row.name);
+  listPools(): Promise<PoolInfo[]> {
+    return this.pools.list();
   }
-
-  async listPools(): Promise<PoolInfo[]> {
-    const usage = await this.call<PoolUsage[]>('poolUsage');
-    const found: PoolInfo[] = [];
-    for (const pool of this.pools.values())
-      found.push(
-        poolInfo(
-          pool,
-          usage.find((u) => u.id === pool.row.id),
-        ),
-      );
-    return found.sort((a, b) => a.name.localeCompare(b.name));
-  }
-
   async showPool(name: string, options: ShowOptions = {}): Promise<PoolInfo> {
-    const pool = this.pools.get(name);
-    if (pool === undefined) throw new EngineError('NOT_FOUND', `there is no pool named ${name}`);
-    const account = options.account ? await this.accountant.pool(pool.row.id, options.account) : null;
-    const found = (await this.listPools()).find((p) => p.name === name) as PoolInfo;
+    const { id } = this.pools.row(name);
+    const account = options.account ? await this.accountant.pool(id, options.account) : null;
+    const found = await this.pools.show(name);
     return account === null ? found : { ...found, ...account };
   }
-
   growPool(name: string, size?: number): Promise<PoolInfo> {
-    return this.#onePoolChange(() => this.#growPool(name, size));
+    return this.pools.grow(name, size);
   }
-
-  async #growPool(name: string, size?: number): Promise<PoolInfo> {
-    const pool = this.pools.get(name);
-    if (pool === undefined) throw new EngineError('NOT_FOUND', `there is no pool named ${name}`);
-    const wanted = plannedGrowth(pool.row, size, pool.place);
-    await this.call('growPool', pool.row.id, wanted);
-    pool.row.size = wanted;
-    return this.showPool(name);
-  }
-
-  async setPool(name: string, settings: PoolSettings): Promise<PoolInfo> {
-    const pool = this.pools.get(name);
-    if (pool === undefined) throw new EngineError('NOT_FOUND', `there is no pool named ${name}`);
-    for (const rate of [settings.sealRate, settings.scrubRate])
-      if (rate !== undefined && (!Number.isSafeInteger(rate) || rate < 0))
-        throw new EngineError('INVALID', 'a rate is a number of bytes per second');
-    await this.call('setPool', pool.row.id, settings);
-    return this.showPool(name);
+  setPool(name: string, settings: PoolSettings): Promise<PoolInfo> {
+    return this.pools.set(name, settings);
   }
 
   // ---- resources
@@ -512,11 +433,6 @@ class EngineImpl implements Engine {
   }
 }
 
-/** Of a module of the engine, without its ending: a thread runs what this one runs, sources or what was built. */
-function moduleUrl(module: string): URL {
-  return new URL(`${module}${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url);
-}
-
 function fileBytes(path: string): number {
   return statSync(path, { throwIfNoEntry: false })?.size ?? 0;
 }
@@ -535,72 +451,6 @@ type MapperMessage =
   | { hash: HashRequest }
   | { change: NodeChange };
 
-function poolInfo(pool: PoolOpen, usage: PoolUsage | undefined): PoolInfo {
-  const { row } = pool;
-  const state = pool.handle < 0 ? 'missing' : usage?.failed ? 'failed' : 'ok';
-  return {
-    id: row.uuid,
-    name: row.name,
-    driver: row.driver as PoolInfo['driver'],
-    kind: row.kind as PoolInfo['kind'],
-    path: row.path,
-    blockSize: 2 ** row.block_shift,
-    direct: row.direct !== 0,
-    capacityBytes: usage?.capacityBytes ?? 0,
-    usedBytes: usage?.usedBytes ?? 0,
-    freeBytes: usage?.freeBytes ?? 0,
-    physicalBytes: usage?.physicalBytes ?? 0,
-    reclaimingBytes: usage?.reclaimingBytes ?? 0,
-    copies:
-      usage?.copies == null
-        ? null
-        : {
-            ...usage.copies,
-            takenAt: usage.copies.takenAt === 0 ? null : new Date(usage.copies.takenAt).toISOString(),
-          },
-    releasingBytes: usage?.releasingBytes ?? 0,
-    logicalBytes: usage?.logicalBytes ?? 0,
-    mappedBytes: usage?.mappedBytes ?? 0,
-    exclusiveBytes: null,
-    sharedBytes: null,
-    fullPercent: usage?.fullPercent ?? 0,
-    level: usage?.level ?? 'ok',
-    state,
-    reason:
-      state === 'failed'
-        ? 'a data sync failed; writes and flushes are refused until it is looked at and the daemon restarted'
-        : pool.reason,
-    seal: usage?.seal ?? null,
-  };
-}
-
-function copyInterval(options: EngineOptions): number {
-  return options.copyIntervalMs ?? COPY_INTERVAL_MS_DEFAULT;
-}
-
-/**
- * Before a pool is written: what copies of the store it has, and the mark that it may become newer than they are. Where copies are
- * switched off those that are there go, since nothing keeps their slots any more.
- */
-function prepareCopies(place: CopyPlace | null, native: Native, options: EngineOptions): Generation[] {
-  if (place === null) return [];
-  markServing(place);
-  const found = findCopies(place, crcOf(native));
-  if (copyInterval(options) === 0) {
-    if (found.length > 0) {
-      const names = found.map(({ name }) => name);
-      removeCopies(place, names);
-    }
-    return [];
-  }
-  return found.map(({ name, footer }) => ({
-    name,
-    sequence: footer?.sequence ?? -1,
-    takenAt: footer?.takenAt ?? 0,
-    bytes: footer?.bytes ?? 0,
-  }));
-}
-
 /** @throws {EngineError} INVALID */
 function checkLevels(warn: number, critical: number): void {
   if (!(warn >= 1 && warn <= critical && critical <= 100))
@@ -608,37 +458,6 @@ function checkLevels(warn: number, critical: number): void {
       'INVALID',
       'a pool is full to warn from 1 percent on, critically from no less on, at most 100',
     );
-}
-
-/** Makes what the first start of a home makes: identity and the pool `local`. */
-function prepareStore(home: Home, native: Native): { uuid: string; pools: PoolRow[]; clean: boolean } {
-  const db = openWriter(home.storePath);
-  try {
-    let uuid = db.prepare("SELECT value FROM meta WHERE key = 'home_uuid'").pluck().get() as string | undefined;
-    if (uuid === undefined) {
-      uuid = randomUUID();
-      const path = join(home.path, 'pools', 'local');
-      makeFolder(join(home.path, 'pools'));
-      makeFolder(path);
-      const plan = planPool({ name: 'local', path: `${path}/` }, 1);
-      // a first start that was killed here left a superblock of a home that never was: the store decides
-      formatPool(plan, uuid, native, true);
-      db.transaction(() => {
-        const put = db.prepare('INSERT INTO meta (key, value) VALUES (?, ?)');
-        put.run('home_uuid', uuid);
-        put.run('created_at', Date.now());
-        db.prepare(`INSERT INTO pool (id, uuid, name, driver, kind, path, block_shift, group_slots, size, direct, preallocate, created_at)
-          VALUES (@id, @uuid, @name, @driver, @kind, @path, @block_shift, @group_slots, @size, @direct, @preallocate, @created_at)`).run(
-          plan.row,
-        );
-      })();
-    }
-    const clean = db.prepare("SELECT value FROM meta WHERE key = 'clean'").pluck().get() === 1;
-    db.prepare("INSERT OR REPLACE INTO meta (key, value) VALUES ('clean', 0)").run();
-    return { uuid, pools: db.prepare('SELECT * FROM pool ORDER BY id').all() as PoolRow[], clean };
-  } finally {
-    db.close();
-  }
 }
 
 /**
@@ -666,22 +485,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
       ioThreads: IO_THREADS,
       ioUring: options.ioUring ?? true,
     });
-    const pools = new Map<string, PoolOpen>();
-    for (const row of rows) {
-      let handle = -1;
-      try {
-        const { place, ...opened } = openPool(row, uuid, native, core, options.poolFaults?.[row.name]);
-        handle = opened.handle;
-        pools.set(row.name, { row, handle, reason: null, place, copies: prepareCopies(place, native, options) });
-      } catch (error) {
-        if (handle >= 0) native.closePool(core, handle);
-        options.log('error', 'a pool could not be opened; its volumes cannot be used', {
-          pool: row.name,
-          reason: (error as Error).message,
-        });
-        pools.set(row.name, { row, handle: -1, reason: (error as Error).message, place: null, copies: [] });
-      }
-    }
+    const pools = rows.map((row) => openAtStart(row, uuid, native, core, options));
     const engine = new EngineImpl(options, home, uuid, native, core, pools, clean);
     await engine.call('status');
     return engine;

@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
+import { moduleUrl } from '../module-url.ts';
 import type { CheckProgress } from './check.ts';
 import { openHome } from './home.ts';
 import { type CheckReport, EngineError, type EngineErrorCode, type RepairReport } from './types.ts';
@@ -19,9 +20,8 @@ export interface CheckOptions {
 
 /** Runs the check in a thread of its own, so that signals and progress get through. */
 export function runCheckThread(storePath: string, repair: boolean, options: CheckOptions): Promise<CheckedHome> {
-  const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
   return new Promise((resolve, reject) => {
-    const thread = new Worker(new URL(`check-worker.${extension}`, import.meta.url), {
+    const thread = new Worker(moduleUrl(import.meta.url, 'check-worker'), {
       workerData: { storePath, repair },
     });
     const abort = () => void thread.terminate();

@@ -76,7 +76,7 @@ export const MUTANTS: Mutant[] = [
   {
     name: 'a snapshot does not advance the generation of the record',
     invariant: 5,
-    file: 'mapper/operations.ts',
+    file: 'mapper/steps.ts',
     find: '          r.row.generation = generation;\n',
     replace: '',
   },
@@ -90,8 +90,8 @@ export const MUTANTS: Mutant[] = [
   {
     name: 'a deleted resource does not release its root',
     invariant: 6,
-    file: 'mapper/operations.ts',
-    find: 'if (r.row.root !== 0) changes.releases.push(this.#release(r));',
+    file: 'mapper/burials.ts',
+    find: 'if (r.row.root !== 0) changes.releases.push(this.steps.release(r));',
     replace: '',
   },
   {
@@ -133,7 +133,7 @@ export const MUTANTS: Mutant[] = [
     name: 'a snapshot takes no reference on its root',
     invariant: 5,
     file: 'mapper/operations.ts',
-    find: '          r.changes.rows.push(row);\n          if (row.root !== 0) this.#addPageRef(r, row.root);',
+    find: '          r.changes.rows.push(row);\n          if (row.root !== 0) this.steps.addPageRef(r, row.root);',
     replace: '          r.changes.rows.push(row);',
   },
   {

@@ -1,5 +1,6 @@
 /** The near end of the catalog's writing thread. */
 import { Worker } from 'node:worker_threads';
+import { moduleUrl } from '../../module-url.ts';
 import { CatalogError, type CatalogErrorCode, type Change } from './types.ts';
 
 export type WriterRequest = { id: number; changes: readonly Change[] } | { close: true };
@@ -18,8 +19,7 @@ export class Writer {
 
   /** @param onDeath hears when the thread ends without being asked to */
   constructor(file: string, onDeath: (error: Error) => void) {
-    const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
-    this.#thread = new Worker(new URL(`writer-worker.${extension}`, import.meta.url), { workerData: { file } });
+    this.#thread = new Worker(moduleUrl(import.meta.url, 'writer-worker'), { workerData: { file } });
     this.opened = new Promise((resolve, reject) => {
       this.#thread.on('message', (message: WriterAnswer) =>
         'opened' in message ? resolve() : this.#answered(message),

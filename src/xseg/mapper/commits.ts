@@ -111,12 +111,7 @@ export class Commits {
     batch.resources.push(...changes.rows.map((row) => ({ ...row })));
     batch.resourcesDeleted.push(...changes.rowsDeleted);
     batch.taken = changes.taken;
-    batch.freed = changes.freed;
-    batch.releases = changes.releases;
-    batch.releasesDone = changes.releasesDone;
-    batch.pageRefs = changes.pageRefs;
-    batch.slotRefs = changes.slotRefs;
-    batch.pagesDeleted = changes.pagesDeleted;
+    changes.giveBackIn(batch);
     const mapSeq = resource.mapDirty;
     const handle = resource.handle;
     const needSync = handle >= 0 && !changes.deleted && (changes.syncData || changes.taken.length > 0);

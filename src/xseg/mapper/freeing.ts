@@ -275,12 +275,7 @@ export class Freeing {
     }
     const batch: CommitBatch = this.commits.newBatch();
     const flying = this.commits.encodeInto(batch, dirty);
-    batch.freed = changes.freed;
-    batch.releases = changes.releases;
-    batch.releasesDone = changes.releasesDone;
-    batch.pageRefs = changes.pageRefs;
-    batch.slotRefs = changes.slotRefs;
-    batch.pagesDeleted = changes.pagesDeleted;
+    changes.giveBackIn(batch);
     this.commits.sendLoose(batch, (error) => {
       if (error === null) for (const frame of flying) this.frames.flying[frame]--;
       this.#landed(error === null ? 0 : 1, changes);

@@ -17,17 +17,17 @@ import type { Native } from '../native.ts';
 import type { HashRequest, HashResult } from '../seal/job.ts';
 import type { CommitBatch, CommitResult, PoolRow } from '../store/batch.ts';
 import type { StoreReader } from '../store/reader.ts';
-import { emptySeal } from '../store/seal-batch.ts';
-import { EngineError, type NodeChange, type PoolSettings } from '../types.ts';
-import { Accounting, type AccountingTicket } from './accounting.ts';
+import type { NodeChange } from '../types.ts';
+import { Accounting } from './accounting.ts';
+import { Burials } from './burials.ts';
 import type { Channel } from './channel.ts';
 import type { Clock } from './clock.ts';
 import { Commits } from './commits.ts';
 import { Copies, type Generation } from './copies.ts';
 import { Faults } from './faults.ts';
+import { Fills } from './fills.ts';
 import { Frames } from './frames.ts';
 import { Freeing } from './freeing.ts';
-
 import { Guests } from './guests.ts';
 import { Handles } from './handles.ts';
 import { Ingests } from './ingests.ts';
@@ -35,13 +35,16 @@ import { Leftovers } from './leftovers.ts';
 import { Meters } from './meters.ts';
 import { Nodes } from './nodes.ts';
 import { Operations } from './operations.ts';
+import { PoolChanges } from './pool-changes.ts';
 import { Quarantine } from './quarantine.ts';
 import { Registry } from './registry.ts';
 import { Reports, type ReportsHost } from './reports.ts';
+import { type ControlRequest, Requests, type RequestsHost } from './requests.ts';
 import type { Resource } from './resource.ts';
 import { Scrubber } from './scrubber.ts';
 import { Sealer, type SealerHost } from './sealer.ts';
 import { type PoolHost, SlotPool } from './slots.ts';
+import { Steps } from './steps.ts';
 import { Tree } from './tree.ts';
 
 /** Requests taken in one turn. */
@@ -59,6 +62,8 @@ const DIRTY_SHARE_MAX = 0.4;
 const DIRTY_PAGES_MAX = 8192;
 /** Dirty pages at which a commit starts although nobody asked. */
 const DIRTY_START_SHARE = 0.5;
+
+export type { ControlReply, ControlRequest } from './requests.ts';
 
 /** What a mapper stands on besides the native core. */
 export interface MapperParts {
@@ -82,19 +87,7 @@ export interface MapperParts {
   levels?: { warnPercent: number; criticalPercent: number };
 }
 
-export interface ControlRequest {
-  id: number;
-  op: string;
-  args: unknown[];
-}
-
-export interface ControlReply {
-  id: number;
-  error?: { code: string; message: string };
-  value?: unknown;
-}
-
-export class Mapper implements ReportsHost {
+export class Mapper implements ReportsHost, RequestsHost {
   readonly pools = new Map<number, SlotPool>();
   /** of all pools of the home, open or not */
   readonly poolRows = new Map<number, PoolRow>();
@@ -110,7 +103,11 @@ export class Mapper implements ReportsHost {
   readonly quarantine: Quarantine;
   readonly scrubber: Scrubber;
   readonly handles: Handles;
+  readonly steps: Steps;
+  readonly burials: Burials;
   readonly operations: Operations;
+  readonly fills: Fills;
+  readonly poolChanges: PoolChanges;
   readonly ingests: Ingests;
   readonly nodes: Nodes;
   #hashing = new Map<number, (result: HashResult | null) => void>();
@@ -132,7 +129,8 @@ export class Mapper implements ReportsHost {
   #newPages = new Map<number, number>();
   #pendingPageRefs = new Map<number, number>();
   readonly meters = new Meters();
-  readonly #reports: Reports = new Reports(this);
+  readonly reports: Reports = new Reports(this);
+  readonly #requests: Requests = new Requests(this);
   #volumesAt: number;
   #dirtyMax: number;
   readonly #guests: Guests;
@@ -284,7 +282,7 @@ export class Mapper implements ReportsHost {
       settled: (pool) => this.#leftovers.get(pool)?.done ?? true,
       verifies: (pool) => this.sealer.settings(pool).verify !== 0,
     });
-    this.operations = new Operations(this.registry, this.frames, this.tree, this.faults, this.handles, native, core, {
+    this.steps = new Steps(this.registry, this.frames, this.faults, this.handles, native, core, {
       pools: this.pools,
       poolRow: (id) => this.poolRows.get(id),
       nextResource: () => this.#nextResource++,
@@ -317,7 +315,10 @@ export class Mapper implements ReportsHost {
       bytesChanged: (r) => parts.face.send({ change: { id: r.id } satisfies NodeChange }),
       date: () => this.clock.date(),
     });
-    this.nodes = new Nodes(this.registry, this.frames, this.operations.views, recordAt, this.reader);
+    this.burials = new Burials(this.steps);
+    this.operations = new Operations(this.steps, this.burials, this.frames, this.tree);
+    this.fills = new Fills(this.steps, this.burials, this.frames, this.tree);
+    this.nodes = new Nodes(this.registry, this.frames, this.steps.views, recordAt, this.reader);
     this.registry.named = ({ id, volume, name }, there) =>
       parts.face.send({ change: { id, name: { volume, name, there } } satisfies NodeChange });
     const hash: SealerHost['hash'] = (job, done) => {
@@ -369,7 +370,7 @@ export class Mapper implements ReportsHost {
       isBad: (pool, slot) => this.quarantine.has(pool, slot),
       ticket,
       indexed: (pool, rows) => this.sealer.added(pool, rows),
-      snapshotInfo: (r) => this.operations.views.snapshot(r),
+      snapshotInfo: (r) => this.steps.views.snapshot(r),
       date: () => this.clock.date(),
     });
     const { copier } = parts;
@@ -380,6 +381,14 @@ export class Mapper implements ReportsHost {
       commits: () => this.commits.count,
       log: logLine,
     });
+    this.poolChanges = new PoolChanges(
+      this.pools,
+      this.commits,
+      this.sealer,
+      this.scrubber,
+      this.handles,
+      (row, handle, place) => this.addPool(row, handle, place),
+    );
     for (const row of this.reader.pools()) this.poolRows.set(row.id, row);
     for (const { row, handle, place, copies } of parts.pools) {
       const pool = this.addPool(row, handle, place, copies);
@@ -638,200 +647,23 @@ export class Mapper implements ReportsHost {
     for (;;) {
       const request = this.parts.face.receive() as ControlRequest | undefined;
       if (request === undefined) break;
-      this.#control(request);
+      this.#requests.serve(request);
     }
   }
 
-  #control(request: ControlRequest): void {
-    const done = (error: EngineError | null, value?: unknown) => {
-      const reply: ControlReply = { id: request.id };
-      if (error !== null) reply.error = { code: error.code, message: error.message };
-      else reply.value = value;
-      this.parts.face.send(reply);
-    };
-    if (this.#stopping && request.op !== 'close' && request.op !== 'status' && request.op !== 'release') {
-      done(new EngineError('SHUTTING_DOWN', 'the daemon is stopping'));
-      return;
-    }
-    try {
-      this.#dispatch(request, done);
-    } catch (error) {
-      done(error instanceof EngineError ? error : new EngineError('IO', (error as Error).message));
-    }
+  get stopping(): boolean {
+    return this.#stopping;
   }
 
-  #dispatch(request: ControlRequest, done: (error: EngineError | null, value?: unknown) => void): void {
-    const o = this.operations;
-    const a = request.args as never[];
-    switch (request.op) {
-      case 'status':
-        return done(null, this.#reports.status());
-      case 'activity':
-        return done(null, this.#reports.activity());
-      case 'insertPool':
-        return this.#insertPool(a[0], a[1], a[2], done);
-      case 'poolUsage':
-        return done(null, this.#reports.poolUsage());
-      case 'setPool':
-        return this.#setPool(a[0], a[1], done);
-      case 'hashed': {
-        const [ticket, result] = request.args as [number, HashResult | null];
-        const end = this.#hashing.get(ticket);
-        this.#hashing.delete(ticket);
-        end?.(result);
-        return done(null);
-      }
-      case 'poolAccount':
-        return done(null, this.#reports.poolAccount(a[0]));
-      case 'accountBegin':
-        return this.accounting.begin(o.need(a[0]).row, (ticket) => done(null, ticket));
-      case 'accountEnd':
-        this.accounting.end(a[0] as AccountingTicket, a[1], a[2]);
-        return done(null);
-      case 'growPool':
-        return this.#growPool(a[0], a[1], done);
-      case 'createVolume':
-        return o.createVolume(a[0], done);
-      case 'listVolumes':
-        return done(
-          null,
-          this.#list(1).map((r) => o.views.volume(r)),
-        );
-      case 'showVolume':
-        return done(null, o.views.volume(o.needVolume(a[0])));
-      case 'resizeVolume':
-        return o.resize(a[0], a[1], done);
-      case 'renameVolume':
-        return o.rename(a[0], a[1], done);
-      case 'deleteVolume':
-        return o.deleteVolume(a[0], a[1], done);
-      case 'protect':
-        return o.protect(a[0], a[1], done);
-      case 'createSnapshot':
-        return o.createSnapshot(a[0], a[1], done);
-      case 'listSnapshots':
-        return done(
-          null,
-          (a[0] === undefined ? this.#list(2) : this.registry.snapshotsOf(o.needVolume(a[0]))).map((r) =>
-            o.views.snapshot(r),
-          ),
-        );
-      case 'showSnapshot':
-        return done(null, o.views.snapshot(o.needSnapshot(a[0])));
-      case 'deleteSnapshot':
-        return o.deleteSnapshot(a[0], done);
-      case 'clone':
-        return o.clone(a[0], a[1], undefined, done);
-      case 'rollback':
-        return o.rollback(a[0], done);
-      case 'diff':
-        return o.diff(a[0], a[1], a[2], a[3], done);
-      case 'replaceWith':
-        return o.replaceWith(a[0], a[1], done);
-      case 'ingestBegin':
-        return this.ingests.begin(a[0], done);
-      case 'ingestDecide':
-        return this.ingests.decide(a[0], done);
-      case 'ingestWritten':
-        return this.ingests.written(a[0], a[1], a[2], done);
-      case 'ingestSkip':
-        return this.ingests.skip(a[0], a[1], done);
-      case 'ingestFinish':
-        return this.ingests.finish(a[0], a[1], a[2], done);
-      case 'ingestAbort':
-        return this.ingests.abort(a[0], done);
-      case 'open':
-        return o.open(a[0], done);
-      case 'release':
-        this.handles.release(a[0]);
-        return done(null);
-      case 'nodeLookup':
-        return done(null, this.nodes.lookup(a[0], a[1]));
-      case 'node':
-        return done(null, this.nodes.node(a[0]));
-      case 'nodeList':
-        return done(null, this.nodes.list(a[0], a[1]));
-      case 'nodeCreate':
-        return o.createVolume({ name: a[0], size: 0 }, (error) => done(error), 0);
-      case 'nodeResize':
-        return o.resize(this.nodes.node(a[0]).fullName, a[1], (error) => done(error), { least: 0 });
-      case 'nodeGrow':
-        return o.resize(this.nodes.node(a[0]).fullName, a[1], (error) => done(error), { lazily: true });
-      case 'nodeFill':
-        return o.fill(a[0], a[1], a[2], a[3], done);
-      case 'nodeClear':
-        return o.clear(a[0], a[1], done);
-      case 'nodeTake':
-        return o.take(a[0], a[1], done);
-      case 'handleOf': {
-        const r = this.registry.byFullName(a[0]);
-        return done(null, r === undefined ? -1 : r.handle);
-      }
-      case 'commitMeta':
-        return this.commits.sendLoose(this.commits.newBatch(), (error) =>
-          done(error === null ? null : new EngineError('IO', error.message)),
-        );
-      case 'flushAll':
-        return this.#flushAll(() => done(null));
-      case 'close':
-        return this.#close(() => done(null));
-      default:
-        return done(new EngineError('UNSUPPORTED', `unknown operation ${request.op}`));
-    }
-  }
-
-  #list(kind: number): Resource[] {
-    const found: Resource[] = [];
-    for (const id of this.reader.resourceIds(kind)) {
-      const r = this.registry.get(id);
-      if (r !== undefined && !r.dead) found.push(r);
-    }
-    return found;
-  }
-
-  #insertPool(row: PoolRow, handle: number, place: CopyPlace | null, done: (error: EngineError | null) => void): void {
-    const batch = this.commits.newBatch();
-    batch.pools.push(row);
-    this.commits.sendLoose(batch, (error) => {
-      if (error === null) this.addPool(row, handle, place);
-      done(error === null ? null : new EngineError('IO', error.message));
-    });
-  }
-
-  /** Settings of sealing and scrubbing; what is not given stays. */
-  #setPool(id: number, change: PoolSettings, done: (error: EngineError | null) => void): void {
-    if (!this.pools.has(id)) return done(new EngineError('NOT_FOUND', 'the pool is not open'));
-    const row = { ...this.sealer.settings(id) };
-    if (change.seal !== undefined) row.seal = change.seal ? 1 : 0;
-    if (change.sealPaused !== undefined) row.paused = change.sealPaused ? 1 : 0;
-    if (change.sealRate !== undefined) row.rate = change.sealRate;
-    if (change.scrubRate !== undefined) row.scrub_rate = change.scrubRate;
-    if (change.verifyOnRead !== undefined) row.verify = change.verifyOnRead ? 1 : 0;
-    const batch = this.commits.newBatch();
-    batch.seal = { ...emptySeal(), pools: [row] };
-    this.commits.sendLoose(batch, (error) => {
-      if (error === null) {
-        this.sealer.changed(row);
-        this.scrubber.changed(id);
-        this.handles.publishVerify(id);
-      }
-      done(error === null ? null : new EngineError('IO', error.message));
-    });
-  }
-
-  #growPool(id: number, size: number, done: (error: EngineError | null) => void): void {
-    const pool = this.pools.get(id);
-    if (pool === undefined) return done(new EngineError('NOT_FOUND', 'there is no such pool'));
-    const batch = this.commits.newBatch();
-    batch.pools.push({ ...pool.row, size });
-    this.commits.sendLoose(batch, (error) => {
-      if (error === null) pool.resized(size);
-      done(error === null ? null : new EngineError('IO', error.message));
-    });
+  /** A job of hashing has ended. */
+  hashed(ticket: number, result: HashResult | null): void {
+    const end = this.#hashing.get(ticket);
+    this.#hashing.delete(ticket);
+    end?.(result);
   }
 
   /** Everything acknowledged becomes durable. */
-  #flushAll(done: () => void): void {
+  flushAll(done: () => void): void {
     let left = 1;
     const one = () => {
       if (--left === 0) done();
@@ -849,9 +681,9 @@ export class Mapper implements ReportsHost {
   }
 
   /** Commits all, seals the groups so that the next start knows what is zero, and ends the loop. */
-  #close(done: () => void): void {
+  close(done: () => void): void {
     this.#stopping = true;
-    this.#flushAll(() => this.#seal(done));
+    this.flushAll(() => this.#seal(done));
   }
 
   #seal(done: () => void): void {

@@ -12,10 +12,10 @@ import type { Freeing } from './freeing.ts';
 import type { Handles } from './handles.ts';
 import type { Ingests } from './ingests.ts';
 import type { Meters } from './meters.ts';
-import type { Operations } from './operations.ts';
 import type { Registry } from './registry.ts';
 import type { Sealer } from './sealer.ts';
 import type { SlotPool } from './slots.ts';
+import type { Steps } from './steps.ts';
 import type { Tree } from './tree.ts';
 
 /** Families of a pool that are accounted at one request. */
@@ -51,7 +51,7 @@ export interface ReportsHost {
   readonly freeing: Freeing;
   readonly sealer: Sealer;
   readonly handles: Handles;
-  readonly operations: Operations;
+  readonly steps: Steps;
   readonly ingests: Ingests;
   readonly copies: Copies;
   readonly accounting: Accounting;
@@ -95,7 +95,7 @@ export class Reports {
       if (r.clean) continue;
       const stored = this.host.reader.resource(r.id);
       if (stored !== undefined) add(stored.pool, -stored.size, -stored.mapped);
-      add(r.row.pool, r.row.size, this.host.operations.views.mapped(r));
+      add(r.row.pool, r.row.size, this.host.steps.views.mapped(r));
     }
     return sums;
   }

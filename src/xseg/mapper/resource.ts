@@ -1,5 +1,5 @@
 /** A resource as the mapper holds it: its record, what it has open, and what it has changed since the last batch. */
-import type { ReleaseRow, ResourceRow } from '../store/batch.ts';
+import type { CommitBatch, ReleaseRow, ResourceRow } from '../store/batch.ts';
 import type { Group } from './slots.ts';
 
 /** What goes into a resource's next batch. */
@@ -23,6 +23,16 @@ export class Changes {
   waiters: ((error: number) => void)[] = [];
   /** data must be durable too, whatever the map says */
   syncData = false;
+
+  /** What is freed, released and counted. */
+  giveBackIn(batch: CommitBatch): void {
+    batch.freed = this.freed;
+    batch.releases = this.releases;
+    batch.releasesDone = this.releasesDone;
+    batch.pageRefs = this.pageRefs;
+    batch.slotRefs = this.slotRefs;
+    batch.pagesDeleted = this.pagesDeleted;
+  }
 
   get empty(): boolean {
     return (
