@@ -24,7 +24,7 @@ import { EIO } from '../../src/xseg/mapper/errors.ts';
 import type { Native } from '../../src/xseg/native.ts';
 import type { Bugs } from './bugs.ts';
 import { SECTOR, type SimDisk } from './disk.ts';
-import { SimReactor } from './reactor.ts';
+import { SimReactor } from './reactor/reactor.ts';
 import type { Rng } from './rng.ts';
 
 const TWO32 = 2 ** 32;

@@ -3,7 +3,7 @@ import type { PoolRow } from '../../src/xseg/store/batch.ts';
 import type { Bugs } from './bugs.ts';
 import type { CutMode, NO_FAULTS } from './disk.ts';
 import { Rng } from './rng.ts';
-import { Workload } from './workload.ts';
+import { Workload } from './workload/workload.ts';
 import { type EngineUnderTest, SimulationFailure, World } from './world.ts';
 
 /** Steps of one seed. */

@@ -20,7 +20,7 @@ import { type CutMode, ROT_MIN, SECTOR, SimDisk } from './disk.ts';
 import { SimHashing } from './hashing.ts';
 import { isWild } from './model.ts';
 import { SimNative } from './native.ts';
-import type { ClientRequest } from './reactor.ts';
+import type { ClientRequest } from './reactor/request.ts';
 import { Rng } from './rng.ts';
 import { SimStore } from './store.ts';
 

@@ -1,0 +1,64 @@
+/** How likely what is; each life of the daemon has its own. */
+import type { Rng } from '../rng.ts';
+
+export type Wish =
+  | 'write'
+  | 'read'
+  | 'trim'
+  | 'zeroes'
+  | 'flush'
+  | 'status'
+  | 'open'
+  | 'close'
+  | 'create'
+  | 'snapshot'
+  | 'clone'
+  | 'rollback'
+  | 'resize'
+  | 'rename'
+  | 'dropSnapshot'
+  | 'drop'
+  | 'verify'
+  | 'flushAll'
+  | 'setPool'
+  | 'rot';
+
+export class Wishes {
+  readonly #kinds: Wish[];
+  readonly #weights: number[];
+  /** share of the writes that write what others wrote */
+  readonly equal: number;
+
+  constructor(readonly rng: Rng) {
+    const much = () => rng.pick([0, 0.5, 1, 1, 2]);
+    const weights: Record<Wish, number> = {
+      write: 30,
+      read: 8 * much(),
+      trim: 6 * much(),
+      zeroes: 4 * much(),
+      flush: 6 * much() + 1,
+      status: 2 * much(),
+      open: 8,
+      close: 1.5 * much(),
+      create: 2,
+      snapshot: 4 * much(),
+      clone: 4 * much(),
+      rollback: 1.5 * much(),
+      resize: 2 * much(),
+      rename: 0.5 * much(),
+      dropSnapshot: 4 * much(),
+      drop: 1 * much(),
+      verify: 1 * much(),
+      flushAll: 0.2 * much(),
+      setPool: 0.5 * much(),
+      rot: rng.chance(0.1) ? 0.3 : 0,
+    };
+    this.equal = rng.pick([0, 0.2, 0.7]);
+    this.#kinds = Object.keys(weights) as Wish[];
+    this.#weights = Object.values(weights);
+  }
+
+  pick(): Wish {
+    return this.#kinds[this.rng.weighted(this.#weights)];
+  }
+}
