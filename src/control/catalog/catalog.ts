@@ -12,6 +12,7 @@ import { bootstrapChanges, DEFAULT_DOMAIN } from './bootstrap.ts';
 import { openCatalogReader } from './open.ts';
 import { type OpenrcName, OperatorFiles } from './operator-files.ts';
 import { Passwords, randomPassword } from './passwords.ts';
+import { KeptStatements } from './statements.ts';
 import type { CatalogTables, Change } from './types.ts';
 import { Writer } from './writer.ts';
 
@@ -98,7 +99,8 @@ export class LocalCatalog implements Catalog {
     const file = path.join(this.folder, FILE);
     this.#writer = new Writer(file, (error) => this.onFatal(`the catalog ${file} cannot be written: ${error.message}`));
     const [{ Kysely, SqliteDialect }] = await Promise.all([import('kysely'), this.#writer.opened]);
-    const reader = new Kysely<CatalogTables>({ dialect: new SqliteDialect({ database: openCatalogReader(file) }) });
+    const database = new KeptStatements(openCatalogReader(file));
+    const reader = new Kysely<CatalogTables>({ dialect: new SqliteDialect({ database }) });
     if (this.fresh) await this.#writer.write(await this.#content(this.fresh));
     await this.#writer.write([{ do: 'purge', table: 'revocation', column: 'expires_at', below: Date.now() }]);
     return reader;

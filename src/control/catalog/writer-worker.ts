@@ -6,6 +6,7 @@ import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_thread
 import { Kysely, SqliteDialect } from 'kysely';
 import { applyGroups } from './apply.ts';
 import { openCatalogWriter } from './open.ts';
+import { KeptStatements } from './statements.ts';
 import type { CatalogTables } from './types.ts';
 import type { WriterAnswer, WriterRequest } from './writer.ts';
 
@@ -13,7 +14,7 @@ import type { WriterAnswer, WriterRequest } from './writer.ts';
 const GROUP_MAX = 256;
 
 const port = parentPort!;
-const database = openCatalogWriter((workerData as { file: string }).file);
+const database = new KeptStatements(openCatalogWriter((workerData as { file: string }).file));
 const db = new Kysely<CatalogTables>({ dialect: new SqliteDialect({ database }) });
 let closing = false;
 /** one group at a time; what comes meanwhile is the next one */
