@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander';
 import { daemonCommands } from './commands/daemon.ts';
 import { mountCommands } from './commands/mount.ts';
 import { poolCommands } from './commands/pool.ts';
+import { quotaCommands } from './commands/quota.ts';
 import { recoverCommands } from './commands/recover.ts';
 import { sealCommands } from './commands/seal.ts';
 import { serveCommand } from './commands/serve.ts';
@@ -50,6 +51,7 @@ export function buildProgram(world: World): Command {
   daemonCommands(program, world);
   topCommand(program, world);
   userCommands(program, world);
+  quotaCommands(program, world);
   recoverCommands(program, world);
   harden(program, world);
   return program;

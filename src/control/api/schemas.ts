@@ -76,6 +76,19 @@ export const PasswordSet = Type.Object(
   strict,
 );
 
+/** null: none */
+const Limit = Type.Union([Bytes, Type.Null()]);
+/** Which resources there are is said with better words by the route. */
+const ResourceWord = Type.String({ maxLength: 64 });
+const Who = { user: Type.Optional(Name), domain: Type.Optional(Name) };
+export const ProjectParams = Type.Object({ project: Name }, strict);
+export const QuotaQuery = Type.Object(Who, strict);
+export const QuotaDefaults = Type.Object({ limits: Type.Record(ResourceWord, Limit) }, strict);
+export const QuotaSet = Type.Object(
+  { limits: Type.Record(ResourceWord, Type.Union([Limit, Type.Literal('default')])), ...Who },
+  strict,
+);
+
 export const Backup = Type.Object({ path: Type.String({ minLength: 1, maxLength: 4096 }) }, strict);
 
 export const DiffQuery = Type.Object(

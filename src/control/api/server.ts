@@ -16,6 +16,7 @@ import { metricsRoutes } from './metrics.ts';
 import { mountRoutes } from './mounts.ts';
 import { passwordRoutes } from './passwords.ts';
 import { poolRoutes } from './pools.ts';
+import { quotaRoutes } from './quotas.ts';
 import { followRequest, requestFailed } from './request-log.ts';
 import { snapshotRoutes } from './snapshots.ts';
 import { transferRoutes } from './transfers.ts';
@@ -91,6 +92,7 @@ export function buildApi(
   daemonRoutes(app, context);
   metricsRoutes(app, context);
   passwordRoutes(app, context);
+  quotaRoutes(app, context);
   poolRoutes(app, context);
   volumeRoutes(app, context);
   snapshotRoutes(app, context);

@@ -1,5 +1,6 @@
 /** Applies changes to the catalog, in groups: one transaction, and in it one savepoint for each list of changes. */
 import { type Kysely, sql } from 'kysely';
+import { applyQuotaChange } from './commissions.ts';
 import { CatalogError, type CatalogTables, type Change, type Value } from './types.ts';
 
 export type Applied = { ok: true } | { ok: false; error: CatalogError };
@@ -43,6 +44,7 @@ async function applyOne(db: Kysely<CatalogTables>, changes: readonly Change[]): 
 
 /** Column names come from our own code, values are bound. */
 async function applyChange(db: Kysely<CatalogTables>, change: Change): Promise<void> {
+  if (!('table' in change)) return applyQuotaChange(db, change);
   const table = sql.table(change.table);
   if (change.do === 'insert') {
     const entries = Object.entries(change.row);
@@ -90,5 +92,7 @@ function catalogErrorOf(error: unknown): CatalogError | null {
     return new CatalogError('EXISTS', 'it exists already');
   if (code === 'SQLITE_CONSTRAINT_FOREIGNKEY')
     return new CatalogError('REFERENCE', 'it is named by others, or names what is not there');
+  if (code === 'SQLITE_CONSTRAINT_CHECK')
+    return new CatalogError('INVALID', 'less than nothing would be held, or more than can be counted');
   return null;
 }

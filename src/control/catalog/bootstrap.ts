@@ -1,24 +1,12 @@
 /** What a new catalog has in it (docs/catalog.md, "First start"). */
 import { newId } from './ids.ts';
+import { RESOURCES } from './resources.ts';
 import type { Change } from './types.ts';
 
 export const DEFAULT_DOMAIN = 'default';
 export const REGION = 'RegionOne';
 /** each implies the next */
 export const ROLES = ['admin', 'manager', 'member', 'reader'] as const;
-
-const GIB = 2 ** 30;
-/** what a project may have unless told otherwise; the services that count these are yet to come */
-const QUOTAS: Readonly<Record<string, number>> = {
-  volumes: 100,
-  volume_bytes: 1000 * GIB,
-  snapshots: 100,
-  images: 100,
-  image_bytes: 100 * GIB,
-  containers: 1000,
-  objects: 1_000_000,
-  object_bytes: 100 * GIB,
-};
 
 export interface BootstrapUser {
   passwordHash: string;
@@ -72,8 +60,8 @@ export function bootstrapChanges(users: readonly BootstrapUser[], now: number): 
     const at = { service_id: service.id, region_id: REGION, interface: face, url: null, path: '/identity' };
     changes.push({ do: 'insert', table: 'endpoint', row: { id: newId(), ...at, enabled: 1, extra: '{}' } });
   }
-  for (const [resource, hard_limit] of Object.entries(QUOTAS))
-    changes.push({ do: 'insert', table: 'quota_default', row: { resource, hard_limit } });
+  for (const [resource, { limit }] of Object.entries(RESOURCES))
+    changes.push({ do: 'insert', table: 'quota_default', row: { resource, hard_limit: limit } });
   return changes;
 }
 

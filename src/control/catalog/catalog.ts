@@ -1,35 +1,27 @@
 /**
  * The catalog's face: who and what there is above the engine (docs/catalog.md). Frontends reach it through this file only.
  *
- * `types.ts` has the rows, `migrations.ts` the tables, `apply.ts` and `writer*.ts` the thread that writes, `bootstrap.ts` what a new
- * catalog has in it, `operator-files.ts` what lies beside it for the operator.
+ * `types.ts` has the rows, `migrations.ts` the tables, `apply.ts`, `commissions.ts` and `writer*.ts` the thread that writes,
+ * `quotas.ts` what projects may have, `bootstrap.ts` what a new catalog has in it, `operator-files.ts` what lies beside it for the
+ * operator.
  */
 import fs from 'node:fs';
 import path from 'node:path';
-import type { Kysely } from 'kysely';
 import { makeFolders } from '../folders.ts';
 import { bootstrapChanges, DEFAULT_DOMAIN } from './bootstrap.ts';
 import { openCatalogReader } from './open.ts';
 import { type OpenrcName, OperatorFiles } from './operator-files.ts';
 import { Passwords, randomPassword } from './passwords.ts';
+import { Quotas } from './quotas.ts';
 import { KeptStatements } from './statements.ts';
-import type { CatalogTables, Change } from './types.ts';
+import type { CatalogReader, CatalogSide, CatalogTables, Change } from './types.ts';
 import { Writer } from './writer.ts';
 
-export type CatalogReader = Kysely<CatalogTables>;
-
-export interface Catalog {
+export interface Catalog extends CatalogSide {
   /** private to the operator; for what else has to lie beside the catalog */
   readonly folder: string;
-  /** The connection that reads. It waits for the opening the first time. */
-  reader(): Promise<CatalogReader>;
-  /**
-   * Applies changes, all or none.
-   * @returns when they are durable
-   * @throws {CatalogError}
-   */
-  write(changes: readonly Change[]): Promise<void>;
   readonly passwords: Passwords;
+  readonly quotas: Quotas;
   /** Hears of every password that was changed: what was kept of it for the operator is stale. */
   passwordChanged(user: { name: string; domain_id: string }, password: string | null): void;
   readonly operator: OperatorFiles;
@@ -39,11 +31,13 @@ export { assignmentId } from './bootstrap.ts';
 export { newId } from './ids.ts';
 export type { Passwords } from './passwords.ts';
 export { PASSWORD_BYTES_MAX } from './passwords.ts';
+export type { CatalogReader } from './types.ts';
 
 const FILE = 'catalog.db';
 
 export class LocalCatalog implements Catalog {
   readonly passwords = new Passwords();
+  readonly quotas = new Quotas(this);
   #opening: Promise<CatalogReader> | null = null;
   #writer: Writer | null = null;
 
@@ -91,6 +85,7 @@ export class LocalCatalog implements Catalog {
 
   async close(): Promise<void> {
     const reader = await this.#opening?.catch(() => null);
+    this.quotas.close();
     await this.#writer?.close();
     await reader?.destroy();
   }
@@ -102,7 +97,10 @@ export class LocalCatalog implements Catalog {
     const database = new KeptStatements(openCatalogReader(file));
     const reader = new Kysely<CatalogTables>({ dialect: new SqliteDialect({ database }) });
     if (this.fresh) await this.#writer.write(await this.#content(this.fresh));
-    await this.#writer.write([{ do: 'purge', table: 'revocation', column: 'expires_at', below: Date.now() }]);
+    await this.#writer.write([
+      { do: 'purge', table: 'revocation', column: 'expires_at', below: Date.now() },
+      { do: 'release-others', run: this.quotas.run },
+    ]);
     return reader;
   }
 

@@ -49,5 +49,25 @@ const FIRST = [
   'CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL)',
 ];
 
-export const CATALOG_STEPS: readonly CatalogStep[] = [{ to: 1, statements: FIRST }];
+/** Quota by commissions. 9007199254740991: what a number can count. */
+const SECOND = [
+  `CREATE TABLE user_quota (project_id TEXT NOT NULL REFERENCES project (id) ON DELETE CASCADE, user_id TEXT NOT NULL REFERENCES "user" (id) ON DELETE CASCADE,
+    resource TEXT NOT NULL, hard_limit BIGINT NOT NULL, PRIMARY KEY (project_id, user_id, resource))`,
+  'CREATE INDEX user_quota_user ON user_quota (user_id)',
+  `CREATE TABLE holding (id TEXT PRIMARY KEY, project_id TEXT NOT NULL REFERENCES project (id) ON DELETE CASCADE, user_id TEXT REFERENCES "user" (id) ON DELETE CASCADE,
+    resource TEXT NOT NULL, used BIGINT NOT NULL CHECK (used BETWEEN 0 AND 9007199254740991), reserved BIGINT NOT NULL CHECK (reserved BETWEEN 0 AND 9007199254740991))`,
+  'CREATE INDEX holding_project ON holding (project_id)',
+  'CREATE INDEX holding_user ON holding (user_id)',
+  `CREATE TABLE commission (id TEXT PRIMARY KEY, run TEXT NOT NULL, project_id TEXT NOT NULL REFERENCES project (id) ON DELETE CASCADE,
+    user_id TEXT REFERENCES "user" (id) ON DELETE SET NULL, created_at BIGINT NOT NULL)`,
+  'CREATE INDEX commission_project ON commission (project_id)',
+  'CREATE INDEX commission_user ON commission (user_id)',
+  `CREATE TABLE provision (commission_id TEXT NOT NULL REFERENCES commission (id) ON DELETE CASCADE, resource TEXT NOT NULL, amount BIGINT NOT NULL,
+    PRIMARY KEY (commission_id, resource))`,
+];
+
+export const CATALOG_STEPS: readonly CatalogStep[] = [
+  { to: 1, statements: FIRST },
+  { to: 2, statements: SECOND },
+];
 export const CATALOG_VERSION = CATALOG_STEPS[CATALOG_STEPS.length - 1]!.to;

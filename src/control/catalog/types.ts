@@ -4,6 +4,9 @@
  * Ids are 32 hexadecimal digits, like Keystone's; times are milliseconds since 1970; booleans are 0 or 1; `extra` is a JSON object
  * with what the API lets users add to a resource. docs/catalog.md has the tables and what each column means.
  */
+import type { Kysely } from 'kysely';
+import type { Amounts, ResourceName } from './resources.ts';
+
 export interface RegionRow {
   id: string;
   description: string;
@@ -127,6 +130,36 @@ export interface QuotaRow {
   hard_limit: number;
 }
 
+export interface UserQuotaRow {
+  project_id: string;
+  user_id: string;
+  resource: string;
+  hard_limit: number;
+}
+export interface HoldingRow {
+  /** made of the project, the user and the resource, so that there is one of each */
+  id: string;
+  project_id: string;
+  /** null: the whole project */
+  user_id: string | null;
+  resource: string;
+  used: number;
+  reserved: number;
+}
+export interface CommissionRow {
+  id: string;
+  /** of the daemon that made it */
+  run: string;
+  project_id: string;
+  user_id: string | null;
+  created_at: number;
+}
+export interface ProvisionRow {
+  commission_id: string;
+  resource: string;
+  amount: number;
+}
+
 export interface SettingRow {
   key: 'admin_project';
   value: string;
@@ -150,6 +183,10 @@ export interface CatalogTables {
   revocation: RevocationRow;
   quota_default: QuotaDefaultRow;
   quota: QuotaRow;
+  user_quota: UserQuotaRow;
+  holding: HoldingRow;
+  commission: CommissionRow;
+  provision: ProvisionRow;
   setting: SettingRow;
 }
 export type TableName = keyof CatalogTables;
@@ -157,8 +194,28 @@ export type TableName = keyof CatalogTables;
 export type Value = string | number | null;
 export type Columns<T extends TableName = TableName> = { [C in keyof CatalogTables[T]]?: CatalogTables[T][C] };
 
-/** One change of one table. A list of them is applied as a whole or not at all. */
-export type Change = {
+/** One change. A list of them is applied as a whole or not at all. */
+export type Change = TableChange | QuotaChange;
+
+export interface ReserveChange {
+  do: 'reserve';
+  commission: CommissionRow;
+  amounts: Amounts;
+}
+export type QuotaChange =
+  | ReserveChange
+  | { do: 'confirm'; commission: string }
+  | { do: 'release'; commission: string /** one that is not there is fine */ }
+  | { do: 'release-others' /** releases what other runs of the daemon did not confirm */; run: string }
+  | {
+      do: 'charge';
+      /** adds to what is used, or takes away; no limit is asked */
+      amounts: Amounts;
+      project_id: string;
+      user_id: string | null;
+    };
+
+export type TableChange = {
   [T in TableName]:
     | { do: 'insert'; table: T; row: CatalogTables[T] /** one that is there already is fine */; orKeep?: boolean }
     | {
@@ -175,6 +232,20 @@ export type Change = {
     | { do: 'purge'; table: T; column: string /** rows whose column is below it go */; below: number };
 }[TableName];
 
+export type CatalogReader = Kysely<CatalogTables>;
+
+/** What all that the catalog is made of needs of it. */
+export interface CatalogSide {
+  /** The connection that reads. It waits for the opening the first time. */
+  reader(): Promise<CatalogReader>;
+  /**
+   * Applies changes, all or none.
+   * @returns when they are durable
+   * @throws {CatalogError}
+   */
+  write(changes: readonly Change[]): Promise<void>;
+}
+
 export type CatalogErrorCode =
   /** a row that a change needs is not there */
   | 'NOT_FOUND'
@@ -184,6 +255,10 @@ export type CatalogErrorCode =
   | 'REFERENCE'
   /** more passwords than can be hashed at once */
   | 'TOO_MANY'
+  /** a change that cannot be: an amount that cannot be counted, or less than nothing held */
+  | 'INVALID'
+  /** see QuotaExceeded */
+  | 'QUOTA_EXCEEDED'
   /** the disk is full; nothing was changed */
   | 'NO_SPACE'
   /** the catalog is closed, or more writes wait than may */
@@ -196,5 +271,28 @@ export class CatalogError extends Error {
   ) {
     super(message);
     this.name = 'CatalogError';
+  }
+}
+
+/** What was asked for, and why it is too much. */
+export interface Exceeded {
+  project_id: string;
+  /** null: it is the project's limit */
+  user_id: string | null;
+  resource: ResourceName;
+  limit: number;
+  used: number;
+  reserved: number;
+  wanted: number;
+}
+
+/** Nothing was reserved. Each service answers it as its API does. */
+export class QuotaExceeded extends CatalogError {
+  constructor(readonly exceeded: Exceeded) {
+    const { resource, limit, used, reserved, wanted, user_id } = exceeded;
+    const whose = user_id === null ? 'the project' : 'the user in this project';
+    const has = `has ${used}${reserved === 0 ? '' : ` and ${reserved} being made`}`;
+    super('QUOTA_EXCEEDED', `quota exceeded for ${resource}: ${whose} may have ${limit}, ${has}, and wants ${wanted} more`);
+    this.name = 'QuotaExceeded';
   }
 }

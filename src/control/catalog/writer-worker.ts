@@ -7,8 +7,8 @@ import { Kysely, SqliteDialect } from 'kysely';
 import { applyGroups } from './apply.ts';
 import { openCatalogWriter } from './open.ts';
 import { KeptStatements } from './statements.ts';
-import type { CatalogTables } from './types.ts';
-import type { WriterAnswer, WriterRequest } from './writer.ts';
+import { type CatalogError, type CatalogTables, QuotaExceeded } from './types.ts';
+import type { SentError, WriterAnswer, WriterRequest } from './writer.ts';
 
 /** lists of changes in one transaction, at most */
 const GROUP_MAX = 256;
@@ -23,6 +23,11 @@ const queue: Extract<WriterRequest, { changes: unknown }>[] = [];
 
 function answer(message: WriterAnswer): void {
   port.postMessage(message);
+}
+
+function sent(error: CatalogError): SentError {
+  const { code, message } = error;
+  return error instanceof QuotaExceeded ? { code, message, exceeded: error.exceeded } : { code, message };
 }
 
 function take(message: WriterRequest): void {
@@ -45,7 +50,7 @@ async function work(): Promise<void> {
       );
       for (const [index, { id }] of group.entries()) {
         const result = results[index]!;
-        answer(result.ok ? { id } : { id, error: { code: result.error.code, message: result.error.message } });
+        answer(result.ok ? { id } : { id, error: sent(result.error) });
       }
     } catch (error) {
       // Anything but a full disk may mean that what was acknowledged is lost: the thread dies of it, and the daemon with it.

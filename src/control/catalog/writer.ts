@@ -1,10 +1,16 @@
 /** The near end of the catalog's writing thread. */
 import { Worker } from 'node:worker_threads';
 import { moduleUrl } from '../../module-url.ts';
-import { CatalogError, type CatalogErrorCode, type Change } from './types.ts';
+import { CatalogError, type CatalogErrorCode, type Change, type Exceeded, QuotaExceeded } from './types.ts';
 
 export type WriterRequest = { id: number; changes: readonly Change[] } | { close: true };
-export type WriterAnswer = { opened: true } | { id: number; error?: { code: CatalogErrorCode; message: string } };
+/** a CatalogError, as it crosses threads */
+export interface SentError {
+  code: CatalogErrorCode;
+  message: string;
+  exceeded?: Exceeded;
+}
+export type WriterAnswer = { opened: true } | { id: number; error?: SentError };
 
 /** requests that wait for a commit; beyond it a writer is told so */
 const WAITING_MAX = 10_000;
@@ -54,8 +60,9 @@ export class Writer {
   #answered({ id, error }: Extract<WriterAnswer, { id: number }>): void {
     const waiter = this.#waiting.get(id);
     this.#waiting.delete(id);
-    if (error) waiter?.reject(new CatalogError(error.code, error.message));
-    else waiter?.resolve();
+    if (!error) waiter?.resolve();
+    else if (error.exceeded) waiter?.reject(new QuotaExceeded(error.exceeded));
+    else waiter?.reject(new CatalogError(error.code, error.message));
   }
 
   #end(error: Error, reject: (error: Error) => void, onDeath: (error: Error) => void): void {

@@ -40,6 +40,7 @@ export function httpErrorOf(error: unknown): HttpError | null {
   if (code === 'EXISTS') return conflict('Conflict occurred: a resource of that name or id exists already.');
   if (code === 'REFERENCE') return conflict('Conflict occurred: it is in use, or names what does not exist.');
   if (code === 'TOO_MANY') return new HttpError(429, 'Too many logins at once.', { 'Retry-After': '1' });
+  if (code === 'QUOTA_EXCEEDED') return new HttpError(413, message);
   if (code === 'NO_SPACE') return new HttpError(507, 'The disk of the catalog is full.');
   if (statusCode !== undefined && statusCode >= 400 && statusCode < 500) return new HttpError(statusCode, message);
   return null;

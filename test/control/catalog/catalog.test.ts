@@ -5,8 +5,12 @@ import path from 'node:path';
 import Database from 'better-sqlite3';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { LocalCatalog } from '../../../src/control/catalog/catalog.ts';
+import { CATALOG_STEPS, CATALOG_VERSION } from '../../../src/control/catalog/migrations.ts';
+import { openCatalogWriter } from '../../../src/control/catalog/open.ts';
 import { HASHES_MAX, HASHES_WAITING_MAX, Passwords, randomPassword } from '../../../src/control/catalog/passwords.ts';
 import type { Change } from '../../../src/control/catalog/types.ts';
+
+import { demoProject } from './folder.ts';
 
 const compiled = '../../../dist/src/control/catalog/catalog.js';
 const { LocalCatalog: Local } = (await import(compiled)) as typeof import('../../../src/control/catalog/catalog.ts');
@@ -133,7 +137,7 @@ describe('what is not ours', () => {
     await catalog.close();
     const file = path.join(folder, 'catalog.db');
     const db = new Database(file);
-    db.pragma('user_version = 2');
+    db.pragma(`user_version = ${CATALOG_VERSION + 1}`);
     db.close();
     expect(code(openCatalog)).toBe('FORMAT_NEWER');
     fs.rmSync(file);
@@ -144,6 +148,40 @@ describe('what is not ours', () => {
     fs.writeFileSync(file, 'x'.repeat(4096));
     expect(code(openCatalog)).toBe('NOT_OURS');
     expect(fs.readFileSync(file, 'utf8')).toBe('x'.repeat(4096));
+  });
+});
+
+describe('an older catalog', () => {
+  it.each(CATALOG_STEPS.map(({ to }) => to))('of version %i is brought to this one, with what is in it', async (version) => {
+    const first = openCatalog();
+    await first.write([region('kept')]);
+    await first.close();
+    const file = path.join(folder, 'catalog.db');
+    const rows = (table: string) => {
+      const db = new Database(file, { readonly: true });
+      const all = db.prepare(`SELECT * FROM "${table}" ORDER BY 1`).all();
+      db.close();
+      return all;
+    };
+    const tables = ['region', 'user', 'assignment', 'quota_default'];
+    const before = tables.map(rows);
+    // What it had, in a file as that version made it.
+    fs.renameSync(file, `${file}.all`);
+    const old = openCatalogWriter(file, CATALOG_STEPS.slice(0, version));
+    old.exec(`ATTACH '${file}.all' AS other`);
+    old.pragma('foreign_keys = OFF');
+    for (const { name } of old.prepare("SELECT name FROM main.sqlite_master WHERE type = 'table'").all() as { name: string }[])
+      old.exec(`INSERT INTO main."${name}" SELECT * FROM other."${name}"`);
+    old.close();
+    const catalog = openCatalog();
+    await catalog.start();
+    expect(tables.map(rows)).toEqual(before);
+    const { projectId } = await demoProject(catalog);
+    await catalog.quotas.within({ projectId, userId: null }, { volumes: 1 }, async () => ({ result: 0, changes: [] }));
+    await catalog.close();
+    const db = new Database(file, { readonly: true });
+    expect(db.pragma('user_version', { simple: true })).toBe(CATALOG_VERSION);
+    db.close();
   });
 });
 
