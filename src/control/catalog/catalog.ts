@@ -2,16 +2,18 @@
  * The catalog's face: who and what there is above the engine (docs/catalog.md). Frontends reach it through this file only.
  *
  * `types.ts` has the rows, `migrations.ts` the tables, `apply.ts`, `commissions.ts` and `writer*.ts` the thread that writes,
- * `quotas.ts` what projects may have, `bootstrap.ts` what a new catalog has in it, `operator-files.ts` what lies beside it for the
+ * `quotas.ts` what projects may have, `pins.ts` what holds catalog and engine together, `bootstrap.ts` what a new catalog has in it, `operator-files.ts` what lies beside it for the
  * operator.
  */
 import fs from 'node:fs';
 import path from 'node:path';
 import { makeFolders } from '../folders.ts';
 import { bootstrapChanges, DEFAULT_DOMAIN } from './bootstrap.ts';
+import { newId } from './ids.ts';
 import { openCatalogReader } from './open.ts';
 import { type OpenrcName, OperatorFiles } from './operator-files.ts';
 import { Passwords, randomPassword } from './passwords.ts';
+import { type EngineSide, Pins } from './pins.ts';
 import { Quotas } from './quotas.ts';
 import { KeptStatements } from './statements.ts';
 import type { CatalogReader, CatalogSide, CatalogTables, Change } from './types.ts';
@@ -22,6 +24,7 @@ export interface Catalog extends CatalogSide {
   readonly folder: string;
   readonly passwords: Passwords;
   readonly quotas: Quotas;
+  readonly pins: Pins;
   /** Hears of every password that was changed: what was kept of it for the operator is stale. */
   passwordChanged(user: { name: string; domain_id: string }, password: string | null): void;
   readonly operator: OperatorFiles;
@@ -37,7 +40,10 @@ const FILE = 'catalog.db';
 
 export class LocalCatalog implements Catalog {
   readonly passwords = new Passwords();
-  readonly quotas = new Quotas(this);
+  /** of this daemon */
+  readonly #run = newId();
+  readonly quotas = new Quotas(this, this.#run);
+  readonly pins: Pins;
   #opening: Promise<CatalogReader> | null = null;
   #writer: Writer | null = null;
 
@@ -46,21 +52,25 @@ export class LocalCatalog implements Catalog {
     readonly operator: OperatorFiles,
     readonly fresh: { admin: string; demo: string } | null,
     private readonly onFatal: (reason: string) => void,
-  ) {}
+    engine: EngineSide | undefined,
+  ) {
+    this.pins = new Pins(this, this.#run, engine);
+  }
 
   /**
    * Looks at what is there and writes down the passwords of a new one; the rest, which takes longer, is done by start().
    * @param onFatal hears when the thread that writes has died: what it was told may or may not be there
+   * @param engine where roots are; without it nothing can be pinned, and pins that are there stay
    * @throws {ControlError} NOT_OURS, FORMAT_NEWER, CORRUPT
    */
-  static open(folder: string, onFatal: (reason: string) => void): LocalCatalog {
+  static open(folder: string, onFatal: (reason: string) => void, engine?: EngineSide): LocalCatalog {
     makeFolders(folder);
     fs.chmodSync(folder, 0o700);
     const isFresh = !isBootstrapped(path.join(folder, FILE));
     const operator = new OperatorFiles(folder);
     const fresh = isFresh ? { admin: randomPassword(), demo: randomPassword() } : null;
     if (fresh) operator.setPasswords(fresh);
-    return new LocalCatalog(folder, operator, fresh, onFatal);
+    return new LocalCatalog(folder, operator, fresh, onFatal, engine);
   }
 
   /** Starts the thread that writes, and makes a new catalog's content. Nobody needs to wait for it but reader() and write(). */
@@ -86,6 +96,7 @@ export class LocalCatalog implements Catalog {
   async close(): Promise<void> {
     const reader = await this.#opening?.catch(() => null);
     this.quotas.close();
+    this.pins.close();
     await this.#writer?.close();
     await reader?.destroy();
   }
@@ -97,10 +108,10 @@ export class LocalCatalog implements Catalog {
     const database = new KeptStatements(openCatalogReader(file));
     const reader = new Kysely<CatalogTables>({ dialect: new SqliteDialect({ database }) });
     if (this.fresh) await this.#writer.write(await this.#content(this.fresh));
-    await this.#writer.write([
-      { do: 'purge', table: 'revocation', column: 'expires_at', below: Date.now() },
-      { do: 'release-others', run: this.quotas.run },
-    ]);
+    await this.#writer.write([{ do: 'purge', table: 'revocation', column: 'expires_at', below: Date.now() }]);
+    await this.pins.settleOthers({ reader: async () => reader, write: (changes) => this.#writer!.write(changes) });
+    // After the pins, whose work may be finished, and its reservation used.
+    await this.#writer.write([{ do: 'release-others', run: this.#run }]);
     return reader;
   }
 

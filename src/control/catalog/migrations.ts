@@ -66,8 +66,16 @@ const SECOND = [
     PRIMARY KEY (commission_id, resource))`,
 ];
 
+/** Pins of roots in the engine. */
+const THIRD = [
+  `CREATE TABLE pin (name TEXT PRIMARY KEY, run TEXT NOT NULL, kind TEXT NOT NULL, subject TEXT, commission_id TEXT REFERENCES commission (id) ON DELETE SET NULL,
+    created_at BIGINT NOT NULL)`,
+  'CREATE INDEX pin_commission ON pin (commission_id)',
+];
+
 export const CATALOG_STEPS: readonly CatalogStep[] = [
   { to: 1, statements: FIRST },
   { to: 2, statements: SECOND },
+  { to: 3, statements: THIRD },
 ];
 export const CATALOG_VERSION = CATALOG_STEPS[CATALOG_STEPS.length - 1]!.to;

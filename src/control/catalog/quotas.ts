@@ -1,4 +1,5 @@
 /** Quota by two-phase commissions, as services use it, and limits, as operators do (docs/catalog.md, "Quota"). */
+import { Again } from './again.ts';
 import { newId } from './ids.ts';
 import { type Amounts, RESOURCE_NAMES, type ResourceName, UNLIMITED } from './resources.ts';
 import type { CatalogSide, Change, ReserveChange } from './types.ts';
@@ -31,13 +32,13 @@ export type Limits = Partial<Record<ResourceName, number | null | 'default'>>;
 const AGAIN_MS = 1000;
 
 export class Quotas {
-  /** of this daemon: what others did not confirm is released when the catalog opens */
-  readonly run = newId();
-  /** could not be released yet */
-  readonly #left = new Set<string>();
-  #again: NodeJS.Timeout | null = null;
+  readonly #releases = new Again(AGAIN_MS, (id) => this.catalog.write([{ do: 'release', commission: id }]));
 
-  constructor(private readonly catalog: CatalogSide) {}
+  /** @param run of this daemon: what others did not confirm is released when the catalog opens */
+  constructor(
+    private readonly catalog: CatalogSide,
+    readonly run: string,
+  ) {}
 
   /**
    * Reserves, works, and confirms in one with what the work wants to be written; or releases, whatever went wrong.
@@ -82,39 +83,17 @@ export class Quotas {
   }
 
   /** Never fails: what cannot be written now is tried again, and what never could is done at the next start. */
-  async release({ id }: Pick<Commission, 'id'>): Promise<void> {
-    this.#left.add(id);
-    await this.#releaseLeft();
+  release({ id }: Pick<Commission, 'id'>): Promise<void> {
+    return this.#releases.add(id);
   }
 
   /** reservations that are to be released and could not be */
   get unreleased(): number {
-    return this.#left.size;
+    return this.#releases.count;
   }
 
   close(): void {
-    if (this.#again) clearTimeout(this.#again);
-    this.#again = null;
-    this.#left.clear();
-  }
-
-  async #releaseLeft(): Promise<void> {
-    await Promise.all(
-      [...this.#left].map(async (id) => {
-        try {
-          await this.catalog.write([{ do: 'release', commission: id }]);
-          this.#left.delete(id);
-        } catch {
-          // It stays in the list.
-        }
-      }),
-    );
-    if (this.#left.size === 0 || this.#again) return;
-    this.#again = setTimeout(() => {
-      this.#again = null;
-      void this.#releaseLeft();
-    }, AGAIN_MS);
-    this.#again.unref();
+    this.#releases.close();
   }
 
   /** Every resource, of a project, or of a user in it. */

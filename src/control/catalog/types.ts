@@ -160,6 +160,19 @@ export interface ProvisionRow {
   amount: number;
 }
 
+export interface PinRow {
+  /** of a volume or `VOL@SNAP` in the engine */
+  name: string;
+  /** of the daemon that made the pin */
+  run: string;
+  /** which service knows what it is */
+  kind: string;
+  /** the row in a passing state, if there is one */
+  subject: string | null;
+  commission_id: string | null;
+  created_at: number;
+}
+
 export interface SettingRow {
   key: 'admin_project';
   value: string;
@@ -187,6 +200,7 @@ export interface CatalogTables {
   holding: HoldingRow;
   commission: CommissionRow;
   provision: ProvisionRow;
+  pin: PinRow;
   setting: SettingRow;
 }
 export type TableName = keyof CatalogTables;

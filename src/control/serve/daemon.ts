@@ -129,7 +129,7 @@ export class Daemon {
       catalog,
     });
     try {
-      if (options.http) frontDoor = await openFrontDoor(options, paths.home);
+      if (options.http) frontDoor = await openFrontDoor(options, paths.home, engine);
       await clearSocketPath(paths.control);
       await api.listen({ path: paths.control });
       openToGroup(paths.control, gid);
@@ -171,11 +171,11 @@ function loadFrontDoor() {
   return import('./front-door.ts');
 }
 
-async function openFrontDoor(options: DaemonOptions, home: string): Promise<FrontDoor> {
+async function openFrontDoor(options: DaemonOptions, home: string, engine: Engine): Promise<FrontDoor> {
   const { FrontDoor } = await loadFrontDoor();
   const { log, onFatal, publicUrl, tls } = options;
   const anyPort = options.httpAnyPort ?? false;
-  return FrontDoor.start({ home, address: options.http!, anyPort, publicUrl, tls, log, onFatal });
+  return FrontDoor.start({ engine, home, address: options.http!, anyPort, publicUrl, tls, log, onFatal });
 }
 
 /** An errno alone does not say which of the addresses it is about. */

@@ -2,11 +2,13 @@
 import fs from 'node:fs';
 import { createSecureContext } from 'node:tls';
 import { HttpListener, type Tls } from '../../frontends/http/listener.ts';
+import type { Engine } from '../../xseg/types.ts';
 import { type Catalog, LocalCatalog } from '../catalog/catalog.ts';
 import { cloudFolder } from '../catalog/operator-files.ts';
 import { ControlError, describeError, oneLine } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { isLoopback, type TcpAddress } from './addresses.ts';
+import { engineSide } from './engine-side.ts';
 
 /** The catalog is opened so long after the listener, when nobody asks before. */
 const CATALOG_START_MS = 500;
@@ -18,6 +20,7 @@ export interface TlsFiles {
 }
 
 export interface FrontDoorOptions {
+  engine: Engine;
   home: string;
   address: TcpAddress;
   /** nobody asked for this port: where it is taken, by another home's daemon perhaps, any other does */
@@ -49,7 +52,7 @@ export class FrontDoor {
     const { home, publicUrl, tls, log, onFatal } = options;
     const { host } = options.address;
     const pem = tls && readTls(tls);
-    const catalog = LocalCatalog.open(cloudFolder(home), onFatal);
+    const catalog = LocalCatalog.open(cloudFolder(home), onFatal, engineSide(options.engine, log));
     const listen = (port: number): Promise<HttpListener> =>
       HttpListener.start({ host, port, publicUrl, tls: pem, catalog, log }).catch((error) => {
         // without the address that Node says, which has no port

@@ -6,6 +6,7 @@ import os from 'node:os';
 import path from 'node:path';
 import readline from 'node:readline';
 import type { LocalCatalog } from '../../../src/control/catalog/catalog.ts';
+import type { EngineSide } from '../../../src/control/catalog/pins.ts';
 
 export const CATALOG_MODULE = new URL('../../../dist/src/control/catalog/catalog.js', import.meta.url).href;
 const { LocalCatalog: Local } = (await import(
@@ -19,33 +20,42 @@ export class CatalogFolder {
   readonly deaths: string[] = [];
   readonly #open: LocalCatalog[] = [];
 
-  open(): LocalCatalog {
-    const catalog = Local.open(this.folder, (reason) => void this.deaths.push(reason));
+  open(engine?: EngineSide): LocalCatalog {
+    const catalog = Local.open(this.folder, (reason) => void this.deaths.push(reason), engine);
     this.#open.push(catalog);
     return catalog;
   }
 
-  async end(): Promise<void> {
+  /** @param meanwhile when the catalogs are closed, before the folder goes */
+  async end(meanwhile: () => Promise<void> = async () => undefined): Promise<void> {
     for (const catalog of this.#open.splice(0)) await catalog.close();
+    await meanwhile();
     fs.rmSync(this.dir, { recursive: true, force: true });
   }
 
   /**
-   * Runs a script in a process of its own, with `catalog` open in this folder, kills it when it calls `now()`.
-   * @param script the body of an async function of `catalog`, `now` and `project` (demo's id)
+   * Runs a script in a process of its own, with `catalog` open in this folder, and kills it when it calls `now()`.
+   * @param script the body of an async function; has `catalog`, `now` and `project` (demo's id)
+   * @param first what comes before the catalog is made (and sets `engine` perhaps), and before it is opened
    */
-  async killed(script: string): Promise<void> {
+  async killed(script: string, first: { made?: string; opened?: string } = {}): Promise<void> {
     const source = `
       const { LocalCatalog } = await import(${JSON.stringify(CATALOG_MODULE)});
-      const catalog = LocalCatalog.open(${JSON.stringify(this.folder)}, (reason) => { throw new Error(reason); });
+      const now = () => new Promise(() => { console.log('now'); setInterval(() => undefined, 1000); });
+      let side;
+      ${first.made ?? ''}
+      const catalog = LocalCatalog.open(${JSON.stringify(this.folder)}, (reason) => { throw new Error(reason); }, side);
+      ${first.opened ?? ''}
       const db = await catalog.reader();
       const { id: project } = await db.selectFrom('project').select('id').where('name', '=', 'demo').executeTakeFirstOrThrow();
-      const now = () => new Promise(() => { console.log('now'); setInterval(() => undefined, 1000); });
       ${script}
       throw new Error('nobody killed it');`;
-    const child = spawn(process.execPath, ['--input-type=module', '-e', source], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const child = spawn(process.execPath, ['--input-type=module', '-e', source], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
     const ended = once(child, 'exit');
-    for await (const line of readline.createInterface({ input: child.stdout })) if (line === 'now') child.kill('SIGKILL');
+    for await (const line of readline.createInterface({ input: child.stdout }))
+      if (line === 'now') child.kill('SIGKILL');
     const [, signal] = await ended;
     if (signal !== 'SIGKILL') throw new Error('the script ended by itself');
   }

@@ -225,7 +225,7 @@ it('a release that cannot be written is tried again', async () => {
       full && changes.some((change) => change.do === 'release')
         ? Promise.reject(new Error('the disk is full'))
         : catalog.write(changes),
-  });
+  }, catalog.quotas.run);
   const fail = async () => {
     throw new Error('no');
   };
