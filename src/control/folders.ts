@@ -19,3 +19,13 @@ export function makeFolders(folder: string): void {
     }
   }
 }
+
+/** Makes a file, or the names in a folder, durable. */
+export function syncFile(file: string): void {
+  const fd = fs.openSync(file, 'r');
+  try {
+    fs.fsyncSync(fd);
+  } finally {
+    fs.closeSync(fd);
+  }
+}

@@ -4,7 +4,8 @@ import { backupStore } from './backup.ts';
 
 const { storePath, path } = workerData as { storePath: string; path: string };
 try {
-  parentPort?.postMessage({ report: await backupStore(storePath, path) });
+  const fixed = () => parentPort?.postMessage({ fixed: true });
+  parentPort?.postMessage({ report: await backupStore(storePath, path, fixed) });
 } catch (error) {
   const { code, message } = error as { code?: string; message: string };
   parentPort?.postMessage({ error: { code: code ?? 'IO', message } });

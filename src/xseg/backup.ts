@@ -1,7 +1,7 @@
 /** A backup of the store (docs/backup-and-recovery.md): one consistent moment as one SQLite file, written while it is served. */
 import { randomBytes } from 'node:crypto';
 import { existsSync, renameSync, rmSync, statSync } from 'node:fs';
-import { dirname, isAbsolute, join } from 'node:path';
+import { dirname, isAbsolute } from 'node:path';
 import { syncFolder } from './copies/files.ts';
 import { beginCopyFile, copyStore } from './store/copying.ts';
 import { type BackupReport, EngineError, type EngineErrorCode } from './types.ts';
@@ -18,26 +18,27 @@ const CODES: Readonly<Record<string, EngineErrorCode>> = {
 };
 
 /**
- * @param path absolute: a new file, or a folder that is there and gets one named after the time
+ * @param path absolute: a new file
+ * @param fixed hears when the moment is fixed that the backup shows
  * @throws {EngineError} INVALID, EXISTS, NOT_FOUND, NO_SPACE, READ_ONLY, IO; nothing is left behind then
  */
-export async function backupStore(storePath: string, path: string): Promise<BackupReport> {
+export async function backupStore(storePath: string, path: string, fixed: () => void): Promise<BackupReport> {
   if (!isAbsolute(path)) throw new EngineError('INVALID', 'the path of a backup has to be absolute');
   const started = performance.now();
   let unfinished: string | null = null;
   try {
-    const file = place(path);
-    const begun = `${file}.${randomBytes(4).toString('hex')}.new`;
+    refuseWhatIsThere(path);
+    const begun = `${path}.${randomBytes(4).toString('hex')}.new`;
     beginCopyFile(begun);
     unfinished = begun;
-    const takenAt = await copyStore(storePath, begun, { paced: () => true, cancelled: () => false });
-    if (existsSync(file)) throw new EngineError('EXISTS', `${file} appeared meanwhile`);
+    const takenAt = await copyStore(storePath, begun, { paced: () => true, cancelled: () => false, fixed });
+    refuseWhatIsThere(path);
     const bytes = statSync(begun).size;
-    renameSync(begun, file);
+    renameSync(begun, path);
     unfinished = null;
-    syncFolder(dirname(file));
+    syncFolder(dirname(path));
     const seconds = (performance.now() - started) / 1000;
-    return { path: file, takenAt: new Date(takenAt).toISOString(), bytes, seconds };
+    return { path, takenAt: new Date(takenAt).toISOString(), bytes, seconds };
   } catch (error) {
     if (unfinished !== null) for (const end of ['', '-journal']) rmSync(`${unfinished}${end}`, { force: true });
     if (error instanceof EngineError) throw error;
@@ -46,12 +47,6 @@ export async function backupStore(storePath: string, path: string): Promise<Back
   }
 }
 
-function place(path: string): string {
-  const info = statSync(path, { throwIfNoEntry: false });
-  if (info === undefined && path.endsWith('/')) throw new EngineError('NOT_FOUND', `there is no folder ${path}`);
-  if (info === undefined) return path;
-  if (!info.isDirectory()) throw new EngineError('EXISTS', `${path} exists; choose another name`);
-  const file = join(path, `atoll-${new Date().toISOString().replace(/[:.]/g, '-')}.db`);
-  if (existsSync(file)) throw new EngineError('EXISTS', `${file} exists; try again`);
-  return file;
+function refuseWhatIsThere(path: string): void {
+  if (existsSync(path)) throw new EngineError('EXISTS', `${path} exists; choose another name`);
 }

@@ -42,6 +42,7 @@ import {
 
 export { checkStore } from './check.ts';
 export { type RecoverOptions, type RecoverReport, recoverHome } from './copies/recover.ts';
+export { openHome } from './home.ts';
 export { checkHome, repairHome } from './offline.ts';
 export * from './types.ts';
 
@@ -247,15 +248,17 @@ class EngineImpl implements Engine {
     return report;
   }
 
-  async backup(path: string): Promise<BackupReport> {
+  async backup(path: string, fixed?: () => void): Promise<BackupReport> {
     // says which copies it is younger than
     await this.call('commitMeta');
     return new Promise((resolve, reject) => {
       const thread = new Worker(moduleUrl(import.meta.url, 'backup-worker'), {
         workerData: { storePath: this.home.storePath, path },
       });
-      thread.on('message', (m: { report: BackupReport } | { error: { code: string; message: string } }) => {
-        if ('report' in m) resolve(m.report);
+      type Message = { fixed: true } | { report: BackupReport } | { error: { code: string; message: string } };
+      thread.on('message', (m: Message) => {
+        if ('fixed' in m) fixed?.();
+        else if ('report' in m) resolve(m.report);
         else reject(new EngineError(m.error.code as EngineErrorCode, m.error.message));
       });
       thread.on('error', (error) => reject(new EngineError('IO', error.message)));

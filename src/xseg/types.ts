@@ -398,8 +398,8 @@ export interface Engine {
   /** for metrics and `atoll top`; costs guests nothing */
   activity(): Promise<Activity>;
   check(onProgress?: (done: number, total: number) => void): Promise<CheckReport>;
-  /** a consistent copy of the store, 0600; `path` absolute, a new file or a folder that is there */
-  backup(path: string): Promise<BackupReport>;
+  /** a consistent copy of the store, 0600; `path` absolute, a new file; `fixed` hears when its moment is fixed */
+  backup(path: string, fixed?: () => void): Promise<BackupReport>;
 
   createPool(spec: PoolSpecInput): Promise<PoolInfo>;
   listPools(): Promise<PoolInfo[]>;

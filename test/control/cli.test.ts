@@ -1,5 +1,5 @@
 /** The commands, in this process, against the API on an engine that only keeps names. */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { Command } from 'commander';
@@ -142,14 +142,26 @@ describe('every command', () => {
   });
 
   it('backup', async () => {
-    expect(await json('backup', 'relative.db')).toMatchObject({ path: path.resolve('relative.db'), bytes: 65536 });
-    // A slash at the end says that a folder is meant, which has to be there.
-    expect(await json('backup', '/srv/new/')).toMatchObject({ path: '/srv/new/' });
-    engine.failures.set('backup', new EngineError('EXISTS', '/srv/x exists; choose another name'));
-    expect(await atoll('backup', '/srv/x')).toMatchObject({
-      exit: 4,
-      err: 'atoll: /srv/x exists; choose another name\n',
+    const at = path.join(folder, 'backups');
+    mkdirSync(at);
+    const relative = path.relative('.', path.join(at, 'one'));
+    expect(await json('backup', relative)).toMatchObject({
+      path: path.join(at, 'one'),
+      bytes: 65536,
+      catalogBytes: null,
     });
+    expect(readdirSync(path.join(at, 'one'))).toEqual(['store.db']);
+    expect(statSync(path.join(at, 'one')).mode & 0o777).toBe(0o700);
+    // A slash at the end says that a folder is meant, which has to be there.
+    const refused = async (exit: number, name: string, text: RegExp) =>
+      expect(await atoll('backup', path.join(at, name))).toMatchObject({ exit, err: expect.stringMatching(text) });
+    await refused(3, 'two/', /there is no folder/);
+    await refused(3, 'no/two', /there is no such file or directory/);
+    await refused(4, 'one/store.db', /store.db exists; choose another name/);
+    expect(((await json('backup', at)) as { path: string }).path).toMatch(/\/backups\/atoll-\d{4}-[^/]*Z$/);
+    engine.failures.set('backup', new EngineError('NO_SPACE', 'the disk is full'));
+    await refused(5, 'three', /the disk is full/);
+    expect(readdirSync(at).filter((name) => !name.startsWith('atoll-'))).toEqual(['one']);
   });
 });
 
@@ -160,6 +172,7 @@ describe('recover', () => {
     expect(await recover('/nowhere')).toMatchObject({ exit: 3, err: 'atoll: there is no pool at /nowhere\n' });
     expect((await recover(folder)).exit).toBe(4);
     expect((await recover()).exit).toBe(2);
+    expect(await recover('--from', folder)).toMatchObject({ exit: 3, err: expect.stringMatching(/has no catalog/) });
     expect(await recover('/nowhere', '--force')).toMatchObject({ exit: 2, err: 'atoll: --force goes with --from\n' });
     expect((await recover('/nowhere', '--socket', '/x')).exit).toBe(2);
   });

@@ -2,6 +2,7 @@
  * An engine that keeps names and no data: what the API, the transfers and the CLI need to be tested without a daemon.
  * Everything that was asked of it is in `calls`.
  */
+import { writeFileSync } from 'node:fs';
 import { LogCounts } from '../../src/control/log.ts';
 import { Metrics } from '../../src/control/metrics/metrics.ts';
 import type { Activity } from '../../src/xseg/activity.ts';
@@ -285,8 +286,10 @@ export class FakeEngine implements Engine {
     return address;
   }
 
-  async backup(path: string): Promise<BackupReport> {
+  async backup(path: string, fixed?: () => void): Promise<BackupReport> {
     this.call('backup', path);
+    writeFileSync(path, Buffer.alloc(65536));
+    fixed?.();
     return { path, takenAt: '2026-01-31T12:00:00.000Z', bytes: 65536, seconds: 0.1 };
   }
 

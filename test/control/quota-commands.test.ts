@@ -65,11 +65,14 @@ describe('atoll quota', () => {
       return { result: 0, changes: [] };
     });
     expect((await atoll('show', 'demo')).out.split('\n').slice(0, 3)).toEqual([
-      'RESOURCE           LIMIT  FROM     USED  RESERVED',
-      'volumes                2  project     1         0',
-      'volume_bytes       2 TiB  project   0 B       0 B',
+      'RESOURCE        LIMIT  FROM     USED  RESERVED',
+      'volumes             2  project     1         0',
+      'volume_bytes    2 TiB  project   0 B       0 B',
     ]);
-    expect(line(await json('set', 'demo', 'volumes=default'), 'volumes')).toMatchObject({ limit: 100, from: 'default' });
+    expect(line(await json('set', 'demo', 'volumes=default'), 'volumes')).toMatchObject({
+      limit: 100,
+      from: 'default',
+    });
   });
 
   it('of a user in a project', async () => {
@@ -111,7 +114,10 @@ describe('atoll quota', () => {
     const key = path.join(at.folder, 'operator.key');
     const kept = fs.readFileSync(key);
     fs.writeFileSync(key, 'x'.repeat(64));
-    expect(await atoll('set', 'demo', 'volumes=1')).toMatchObject({ exit: 1, err: expect.stringMatching(/set quotas/) });
+    expect(await atoll('set', 'demo', 'volumes=1')).toMatchObject({
+      exit: 1,
+      err: expect.stringMatching(/set quotas/),
+    });
     expect(await atoll('defaults', 'volumes=1')).toMatchObject({ exit: 1 });
     expect((await atoll('show', 'demo')).exit).toBe(0);
     fs.writeFileSync(key, kept);
@@ -137,7 +143,10 @@ describe('the routes', () => {
       expect([limit, (await send('/v1/quotas/demo', { limits: { volumes: limit } })).statusCode]).toEqual([limit, 400]);
     expect((await send('/v1/quotas', { limits: { volumes: 'default' } })).statusCode).toBe(400);
     const unknown = await send('/v1/quotas', { limits: { volumes: 5, moons: 1 } });
-    expect([unknown.statusCode, unknown.json().error.message]).toEqual([400, expect.stringMatching(/nobody counts moons/)]);
+    expect([unknown.statusCode, unknown.json().error.message]).toEqual([
+      400,
+      expect.stringMatching(/nobody counts moons/),
+    ]);
     expect((await send('/v1/quotas/demo', { limits: {}, more: 1 })).statusCode).toBe(400);
     expect((await app.inject('/v1/quotas')).json().limits.volumes).toBe(100);
   });

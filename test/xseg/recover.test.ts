@@ -329,12 +329,14 @@ describe('a backup', () => {
     })();
     const folder = path.join(home.dir, 'backups');
     fs.mkdirSync(folder);
-    const made = await e.backup(folder);
+    let fixed = 0;
+    const made = await e.backup(path.join(folder, 'b.db'), () => fixed++);
+    expect(fixed).toBe(1);
     stop = true;
     await load;
     await writing.close();
-    expect(path.dirname(made.path)).toBe(folder);
-    expect(fs.readdirSync(folder)).toEqual([path.basename(made.path)]);
+    expect(made.path).toBe(path.join(folder, 'b.db'));
+    expect(fs.readdirSync(folder)).toEqual(['b.db']);
     expect(fs.statSync(made.path).mode & 0o777).toBe(0o600);
     expect(fs.statSync(made.path).size).toBe(made.bytes);
     const monday = (await contents(home)).get('disk@monday');

@@ -1,5 +1,7 @@
 /** /v1/status, /v1/check, /v1/backup, /v1/diff */
 import path from 'node:path';
+import { backupHome } from '../backup.ts';
+import { cloudFolder } from '../catalog/operator-files.ts';
 import { ControlError, describeError } from '../errors.ts';
 import { checkResourceName } from './checks.ts';
 import type { Api, ApiContext } from './context.ts';
@@ -10,7 +12,8 @@ import * as schemas from './schemas.ts';
 /** progress lines of a check: at most one in this time */
 const PROGRESS_MS = 200;
 
-export function daemonRoutes(app: Api, { engine, transfers, mounts, sockets }: ApiContext): void {
+export function daemonRoutes(app: Api, context: ApiContext): void {
+  const { engine, transfers, mounts, sockets } = context;
   app.get('/v1/status', { schema: { querystring: schemas.NoQuery } }, async () => ({
     ...(await engine.status()),
     sockets: sockets(),
@@ -29,7 +32,8 @@ export function daemonRoutes(app: Api, { engine, transfers, mounts, sockets }: A
       throw new ControlError('INVALID', 'the path of a backup has to be absolute');
     await mounts.refuseInside(request.body.path);
     reply.code(201);
-    return engine.backup(request.body.path);
+    const { home } = await engine.status();
+    return backupHome(engine, context.catalog?.() ?? null, cloudFolder(home), request.body.path);
   });
 
   app.post('/v1/check', { schema: { body: schemas.Nothing } }, async (request, reply) => {

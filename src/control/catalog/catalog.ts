@@ -9,9 +9,10 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { makeFolders } from '../folders.ts';
 import { bootstrapChanges, DEFAULT_DOMAIN } from './bootstrap.ts';
+import { copyCloud } from './copying.ts';
 import { newId } from './ids.ts';
 import { openCatalogReader } from './open.ts';
-import { type OpenrcName, OperatorFiles } from './operator-files.ts';
+import { CATALOG_FILE, type OpenrcName, OperatorFiles } from './operator-files.ts';
 import { Passwords, randomPassword } from './passwords.ts';
 import { type EngineSide, Pins } from './pins.ts';
 import { Quotas } from './quotas.ts';
@@ -28,6 +29,11 @@ export interface Catalog extends CatalogSide {
   /** Hears of every password that was changed: what was kept of it for the operator is stale. */
   passwordChanged(user: { name: string; domain_id: string }, password: string | null): void;
   readonly operator: OperatorFiles;
+  /**
+   * Copies the catalog as one moment into a new folder (docs/backup-and-recovery.md).
+   * @param meanwhile runs while nothing is written: the moment is the one when it is done
+   */
+  backup(folder: string, meanwhile: () => Promise<void>): Promise<void>;
 }
 
 export { assignmentId } from './bootstrap.ts';
@@ -35,8 +41,6 @@ export { newId } from './ids.ts';
 export type { Passwords } from './passwords.ts';
 export { PASSWORD_BYTES_MAX } from './passwords.ts';
 export type { CatalogReader } from './types.ts';
-
-const FILE = 'catalog.db';
 
 export class LocalCatalog implements Catalog {
   readonly passwords = new Passwords();
@@ -46,6 +50,7 @@ export class LocalCatalog implements Catalog {
   readonly pins: Pins;
   #opening: Promise<CatalogReader> | null = null;
   #writer: Writer | null = null;
+  #backups: Promise<void> = Promise.resolve();
 
   private constructor(
     readonly folder: string,
@@ -66,7 +71,7 @@ export class LocalCatalog implements Catalog {
   static open(folder: string, onFatal: (reason: string) => void, engine?: EngineSide): LocalCatalog {
     makeFolders(folder);
     fs.chmodSync(folder, 0o700);
-    const isFresh = !isBootstrapped(path.join(folder, FILE));
+    const isFresh = !isBootstrapped(path.join(folder, CATALOG_FILE));
     const operator = new OperatorFiles(folder);
     const fresh = isFresh ? { admin: randomPassword(), demo: randomPassword() } : null;
     if (fresh) operator.setPasswords(fresh);
@@ -93,7 +98,28 @@ export class LocalCatalog implements Catalog {
     this.operator.setPasswords({ [user.name as OpenrcName]: password });
   }
 
+  /** One at a time: the one that is under way is waited for. */
+  backup(folder: string, meanwhile: () => Promise<void>): Promise<void> {
+    const made = this.#backups.then(() => this.#backup(folder, meanwhile));
+    this.#backups = made.catch(() => undefined);
+    return made;
+  }
+
+  async #backup(folder: string, meanwhile: () => Promise<void>): Promise<void> {
+    await this.start();
+    const writer = this.#writer!;
+    await writer.hold();
+    try {
+      await meanwhile();
+    } catch (error) {
+      writer.resume();
+      throw error;
+    }
+    await copyCloud(this.folder, folder, (file) => writer.copy(file));
+  }
+
   async close(): Promise<void> {
+    await this.#backups;
     const reader = await this.#opening?.catch(() => null);
     this.quotas.close();
     this.pins.close();
@@ -102,7 +128,7 @@ export class LocalCatalog implements Catalog {
   }
 
   async #open(): Promise<CatalogReader> {
-    const file = path.join(this.folder, FILE);
+    const file = path.join(this.folder, CATALOG_FILE);
     this.#writer = new Writer(file, (error) => this.onFatal(`the catalog ${file} cannot be written: ${error.message}`));
     const [{ Kysely, SqliteDialect }] = await Promise.all([import('kysely'), this.#writer.opened]);
     const database = new KeptStatements(openCatalogReader(file));

@@ -17,11 +17,23 @@ interface OpenrcFile {
 /** what `atoll openrc` prints, and what other clients read */
 export type Openrc = Record<string, string>;
 
-const OPENRC_FILE = 'openrc.json';
+export const CATALOG_FILE = 'catalog.db';
+export const OPENRC_FILE = 'openrc.json';
 const KEY_FILE = 'operator.key';
 
 export function cloudFolder(home: string): string {
   return path.join(home, 'cloud');
+}
+
+export function hasCatalog(cloud: string): boolean {
+  const info = fs.statSync(path.join(cloud, CATALOG_FILE), { throwIfNoEntry: false });
+  return info !== undefined && info.size > 0;
+}
+
+/** @throws {ControlError} EXISTS */
+export function refuseCatalog(cloud: string): void {
+  if (hasCatalog(cloud))
+    throw new ControlError('EXISTS', `there is a catalog: ${path.join(cloud, CATALOG_FILE)}; move ${cloud} away`);
 }
 
 /** @throws {ControlError} NOT_FOUND when there is nothing to print that would work */

@@ -136,7 +136,9 @@ export class Pins {
       // What failed in this run is not kept, although it may have been made.
       const made = pin.run !== this.run && (await engine.has(name));
       const { keep, changes } =
-        subject === null ? { keep: false, changes: [] } : await this.#settlers.get(kind)!({ name, subject, made }, catalog);
+        subject === null
+          ? { keep: false, changes: [] }
+          : await this.#settlers.get(kind)!({ name, subject, made }, catalog);
       const kept = keep && made;
       if (!kept) await engine.remove(name);
       const end = pin.commission_id === null ? [] : [commissionEnds(pin.commission_id, kept)];

@@ -306,7 +306,10 @@ export class QuotaExceeded extends CatalogError {
     const { resource, limit, used, reserved, wanted, user_id } = exceeded;
     const whose = user_id === null ? 'the project' : 'the user in this project';
     const has = `has ${used}${reserved === 0 ? '' : ` and ${reserved} being made`}`;
-    super('QUOTA_EXCEEDED', `quota exceeded for ${resource}: ${whose} may have ${limit}, ${has}, and wants ${wanted} more`);
+    super(
+      'QUOTA_EXCEEDED',
+      `quota exceeded for ${resource}: ${whose} may have ${limit}, ${has}, and wants ${wanted} more`,
+    );
     this.name = 'QuotaExceeded';
   }
 }

@@ -3,7 +3,14 @@ import { Worker } from 'node:worker_threads';
 import { moduleUrl } from '../../module-url.ts';
 import { CatalogError, type CatalogErrorCode, type Change, type Exceeded, QuotaExceeded } from './types.ts';
 
-export type WriterRequest = { id: number; changes: readonly Change[] } | { close: true };
+export type WriterRequest =
+  | { id: number; changes: readonly Change[] }
+  /** nothing is written from the answer on, until `copy` or `resume` */
+  | { id: number; hold: true }
+  /** the catalog as it is now, into a new file */
+  | { id: number; copy: string }
+  | { resume: true }
+  | { close: true };
 /** a CatalogError, as it crosses threads */
 export interface SentError {
   code: CatalogErrorCode;
@@ -41,10 +48,29 @@ export class Writer {
     if (this.#ended || this.#closing)
       return Promise.reject(new CatalogError('IO', 'the catalog takes no writes any more'));
     if (this.#waiting.size >= WAITING_MAX) return Promise.reject(new CatalogError('IO', 'too many writes are waiting'));
+    return this.#ask((id) => ({ id, changes }));
+  }
+
+  /** @returns when nothing is being written; what comes waits, until resume() or copy() */
+  hold(): Promise<void> {
+    return this.#ask((id) => ({ id, hold: true }));
+  }
+
+  /** Copies the catalog as it is while it is held, and lets writes go on. @param file a new one. @returns when it is durable */
+  copy(file: string): Promise<void> {
+    return this.#ask((id) => ({ id, copy: file }));
+  }
+
+  resume(): void {
+    this.#thread.postMessage({ resume: true } satisfies WriterRequest);
+  }
+
+  #ask(request: (id: number) => WriterRequest): Promise<void> {
+    if (this.#ended) return Promise.reject(new CatalogError('IO', this.#ended.message));
     const id = ++this.#last;
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject });
-      this.#thread.postMessage({ id, changes } satisfies WriterRequest);
+      this.#thread.postMessage(request(id));
     });
   }
 

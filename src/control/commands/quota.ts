@@ -1,8 +1,8 @@
 /** atoll quota … */
 import type { Command } from 'commander';
-import { isResource, RESOURCE_NAMES, RESOURCES, type ResourceName } from '../catalog/resources.ts';
 import { readOperatorKey } from '../catalog/operator-files.ts';
 import type { Holding, Limits } from '../catalog/quotas.ts';
+import { isResource, RESOURCE_NAMES, RESOURCES, type ResourceName } from '../catalog/resources.ts';
 import { OPERATOR_HEADER, route, withQuery } from '../client.ts';
 import { ControlError } from '../errors.ts';
 import { resolveHome } from '../home.ts';
@@ -41,25 +41,27 @@ export function quotaCommands(program: Command, world: World): void {
 
   who(leaf(quota, 'set <project> <limits...>', `set limits: ${LIMITS}; default: what all have`), world);
 
-  leaf(quota, 'defaults [limits...]', `show, or set, what projects may have that were given no limit: ${LIMITS}`).action(
-    async (words: string[], options: CommonOptions) => {
-      const client = clientOf(options, world);
-      const answer =
-        words.length === 0
-          ? await client.get<DefaultsAnswer>(route('quotas'))
-          : await client.post<DefaultsAnswer>(
-              route('quotas'),
-              { limits: parseLimits(words, false) },
-              operatorHeader(options, world),
-            );
-      const rows = RESOURCE_NAMES.map((resource) => ({ resource, limit: answer.limits[resource] }));
-      const columns = [
-        { title: 'RESOURCE', value: (row: (typeof rows)[number]) => row.resource },
-        { title: 'LIMIT', value: (row: (typeof rows)[number]) => amount(row.resource, row.limit), right: true },
-      ];
-      print(world, options, answer, () => table(rows, columns));
-    },
-  );
+  leaf(
+    quota,
+    'defaults [limits...]',
+    `show, or set, what projects may have that were given no limit: ${LIMITS}`,
+  ).action(async (words: string[], options: CommonOptions) => {
+    const client = clientOf(options, world);
+    const answer =
+      words.length === 0
+        ? await client.get<DefaultsAnswer>(route('quotas'))
+        : await client.post<DefaultsAnswer>(
+            route('quotas'),
+            { limits: parseLimits(words, false) },
+            operatorHeader(options, world),
+          );
+    const rows = RESOURCE_NAMES.map((resource) => ({ resource, limit: answer.limits[resource] }));
+    const columns = [
+      { title: 'RESOURCE', value: (row: (typeof rows)[number]) => row.resource },
+      { title: 'LIMIT', value: (row: (typeof rows)[number]) => amount(row.resource, row.limit), right: true },
+    ];
+    print(world, options, answer, () => table(rows, columns));
+  });
 }
 
 /** The two commands that are about a project. */

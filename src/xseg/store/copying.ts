@@ -21,6 +21,8 @@ export interface CopyControl {
   paced(): boolean;
   /** true: give up */
   cancelled(): boolean;
+  /** Hears when the moment that is copied is fixed. */
+  fixed?(): void;
 }
 
 /** Thrown by a copy that was cancelled. */
@@ -70,6 +72,7 @@ export async function copyStore(storePath: string, file: string, control: CopyCo
     db.exec('BEGIN');
     db.prepare('SELECT count(*) FROM pool').get();
     const takenAt = Date.now();
+    control.fixed?.();
     const pace = new Pace(control);
     let last = 0;
     let unsynced = 0;

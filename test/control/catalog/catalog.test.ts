@@ -152,37 +152,48 @@ describe('what is not ours', () => {
 });
 
 describe('an older catalog', () => {
-  it.each(CATALOG_STEPS.map(({ to }) => to))('of version %i is brought to this one, with what is in it', async (version) => {
-    const first = openCatalog();
-    await first.write([region('kept')]);
-    await first.close();
-    const file = path.join(folder, 'catalog.db');
-    const rows = (table: string) => {
+  it.each(CATALOG_STEPS.map(({ to }) => to))(
+    'of version %i is brought to this one, with what is in it',
+    async (version) => {
+      const first = openCatalog();
+      await first.write([region('kept')]);
+      await first.close();
+      const file = path.join(folder, 'catalog.db');
+      const rows = (table: string) => {
+        const db = new Database(file);
+        const all = db.prepare(`SELECT * FROM "${table}" ORDER BY 1`).all();
+        db.close();
+        return all;
+      };
+      const tables = ['region', 'user', 'assignment', 'quota_default'];
+      const before = tables.map(rows);
+      // What it had, in a file as that version made it.
+      const all = new Database(file);
+      const kept = new Map<string, Record<string, unknown>[]>();
+      for (const name of all.prepare("SELECT name FROM sqlite_master WHERE type = 'table'").pluck().all() as string[])
+        kept.set(name, all.prepare(`SELECT * FROM "${name}"`).all() as Record<string, unknown>[]);
+      all.close();
+      for (const end of ['', '-wal', '-shm']) fs.rmSync(`${file}${end}`, { force: true });
+      const old = openCatalogWriter(file, CATALOG_STEPS.slice(0, version));
+      old.pragma('foreign_keys = OFF');
+      for (const name of old.prepare("SELECT name FROM sqlite_master WHERE type = 'table'").pluck().all() as string[])
+        for (const one of kept.get(name) ?? [])
+          old.prepare(`INSERT INTO "${name}" VALUES (${Object.keys(one).map(() => '?')})`).run(Object.values(one));
+      old.close();
+      const catalog = openCatalog();
+      await catalog.start();
+      expect(tables.map(rows)).toEqual(before);
+      const { projectId } = await demoProject(catalog);
+      await catalog.quotas.within({ projectId, userId: null }, { volumes: 1 }, async () => ({
+        result: 0,
+        changes: [],
+      }));
+      await catalog.close();
       const db = new Database(file, { readonly: true });
-      const all = db.prepare(`SELECT * FROM "${table}" ORDER BY 1`).all();
+      expect(db.pragma('user_version', { simple: true })).toBe(CATALOG_VERSION);
       db.close();
-      return all;
-    };
-    const tables = ['region', 'user', 'assignment', 'quota_default'];
-    const before = tables.map(rows);
-    // What it had, in a file as that version made it.
-    fs.renameSync(file, `${file}.all`);
-    const old = openCatalogWriter(file, CATALOG_STEPS.slice(0, version));
-    old.exec(`ATTACH '${file}.all' AS other`);
-    old.pragma('foreign_keys = OFF');
-    for (const { name } of old.prepare("SELECT name FROM main.sqlite_master WHERE type = 'table'").all() as { name: string }[])
-      old.exec(`INSERT INTO main."${name}" SELECT * FROM other."${name}"`);
-    old.close();
-    const catalog = openCatalog();
-    await catalog.start();
-    expect(tables.map(rows)).toEqual(before);
-    const { projectId } = await demoProject(catalog);
-    await catalog.quotas.within({ projectId, userId: null }, { volumes: 1 }, async () => ({ result: 0, changes: [] }));
-    await catalog.close();
-    const db = new Database(file, { readonly: true });
-    expect(db.pragma('user_version', { simple: true })).toBe(CATALOG_VERSION);
-    db.close();
-  });
+    },
+  );
 });
 
 describe('passwords', () => {

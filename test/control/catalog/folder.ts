@@ -16,9 +16,14 @@ const { LocalCatalog: Local } = (await import(
 /** One folder, and the catalogs that are opened in it one after another. */
 export class CatalogFolder {
   readonly dir = fs.mkdtempSync(path.join(os.tmpdir(), 'atoll-catalog-'));
-  readonly folder = path.join(this.dir, 'cloud');
+  readonly folder: string;
   readonly deaths: string[] = [];
   readonly #open: LocalCatalog[] = [];
+
+  /** @param below names of folders above it, in `dir` */
+  constructor(...below: string[]) {
+    this.folder = path.join(this.dir, ...below, 'cloud');
+  }
 
   open(engine?: EngineSide): LocalCatalog {
     const catalog = Local.open(this.folder, (reason) => void this.deaths.push(reason), engine);
@@ -50,9 +55,10 @@ export class CatalogFolder {
       const { id: project } = await db.selectFrom('project').select('id').where('name', '=', 'demo').executeTakeFirstOrThrow();
       ${script}
       throw new Error('nobody killed it');`;
-    const child = spawn(process.execPath, ['--input-type=module', '-e', source], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    });
+    // A file: threads would inherit the options that a script on the command line needs, and refuse them.
+    const file = path.join(this.dir, 'killed.mjs');
+    fs.writeFileSync(file, source);
+    const child = spawn(process.execPath, [file], { stdio: ['ignore', 'pipe', 'inherit'] });
     const ended = once(child, 'exit');
     for await (const line of readline.createInterface({ input: child.stdout }))
       if (line === 'now') child.kill('SIGKILL');

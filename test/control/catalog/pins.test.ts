@@ -63,7 +63,11 @@ async function reopen(): Promise<void> {
 }
 
 async function states(from: Pick<Catalog, 'reader'> = catalog): Promise<Record<string, string>> {
-  const rows = await (await from.reader()).selectFrom('region').select(['id', 'extra']).where('id', '!=', 'RegionOne').execute();
+  const rows = await (await from.reader())
+    .selectFrom('region')
+    .select(['id', 'extra'])
+    .where('id', '!=', 'RegionOne')
+    .execute();
   return Object.fromEntries(rows.map(({ id, extra }) => [id, JSON.parse(extra).state]));
 }
 const volumes = async () => (await engine!.listVolumes()).map(({ name }) => name).sort();
@@ -95,8 +99,7 @@ const made = () => `
   const row = ${row};
   const state = ${state};`;
 const SETTLES = `catalog.pins.settles('volume', async () => ({ keep: false, changes: [state('v', 'error')] }));`;
-const kill = (script: string, opened = '') =>
-  at.killed(script, { made: made(), opened: `${SETTLES}${opened}` });
+const kill = (script: string, opened = '') => at.killed(script, { made: made(), opened: `${SETTLES}${opened}` });
 
 describe('a kill while something is made', () => {
   it('before the engine has it: the row is an error, nothing is held', async () => {
@@ -158,7 +161,11 @@ describe('while it runs', () => {
     const takes = { holder: project, amounts: { volumes: 1 } };
     const failing = catalog.pins.make({ ...making('v'), takes }, async () => {
       await engine!.createVolume({ name: 'v', size: GIB });
-      expect([await states(), (await pins()).length, await held()]).toEqual([{ v: 'creating' }, 1, { volumes: [0, 1] }]);
+      expect([await states(), (await pins()).length, await held()]).toEqual([
+        { v: 'creating' },
+        1,
+        { volumes: [0, 1] },
+      ]);
       throw new Error('the source could not be read');
     });
     await expect(failing).rejects.toThrow('the source could not be read');

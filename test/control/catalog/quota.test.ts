@@ -33,7 +33,10 @@ const region = (id: string): Change => ({
 });
 const codeOf = (result: PromiseSettledResult<unknown>) =>
   result.status === 'fulfilled' ? 'ok' : (result.reason as { code: string }).code;
-const refused = (resource: ResourceName, more: object = {}) => ({ code: 'QUOTA_EXCEEDED', exceeded: { resource, ...more } });
+const refused = (resource: ResourceName, more: object = {}) => ({
+  code: 'QUOTA_EXCEEDED',
+  exceeded: { resource, ...more },
+});
 
 describe('a commission', () => {
   it('reserves, and is used when it is confirmed, together with what was made', async () => {
@@ -219,13 +222,16 @@ describe('after a kill', () => {
 it('a release that cannot be written is tried again', async () => {
   const { Quotas } = await import('../../../src/control/catalog/quotas.ts');
   let full = true;
-  const quotas = new Quotas({
-    reader: () => catalog.reader(),
-    write: (changes) =>
-      full && changes.some((change) => change.do === 'release')
-        ? Promise.reject(new Error('the disk is full'))
-        : catalog.write(changes),
-  }, catalog.quotas.run);
+  const quotas = new Quotas(
+    {
+      reader: () => catalog.reader(),
+      write: (changes) =>
+        full && changes.some((change) => change.do === 'release')
+          ? Promise.reject(new Error('the disk is full'))
+          : catalog.write(changes),
+    },
+    catalog.quotas.run,
+  );
   const fail = async () => {
     throw new Error('no');
   };

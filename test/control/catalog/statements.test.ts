@@ -22,10 +22,18 @@ it('once for each text, with other values each time, and after the table has cha
   const db = new Kysely<{ thing: { id: number; name: string; more?: string } }>({
     dialect: new SqliteDialect({ database: new KeptStatements(database) }),
   });
-  for (let id = 0; id < 10; id++) await db.insertInto('thing').values({ id, name: `n${id}` }).execute();
+  for (let id = 0; id < 10; id++)
+    await db
+      .insertInto('thing')
+      .values({ id, name: `n${id}` })
+      .execute();
   const one = (id: number) => db.selectFrom('thing').selectAll().where('id', '=', id).executeTakeFirst();
   for (let id = 0; id < 10; id++) expect(await one(id)).toEqual({ id, name: `n${id}` });
-  expect(await Promise.all([one(3), one(4), one(11)])).toEqual([{ id: 3, name: 'n3' }, { id: 4, name: 'n4' }, undefined]);
+  expect(await Promise.all([one(3), one(4), one(11)])).toEqual([
+    { id: 3, name: 'n3' },
+    { id: 4, name: 'n4' },
+    undefined,
+  ]);
   expect(prepared).toHaveLength(2);
   database.exec("ALTER TABLE thing ADD COLUMN more TEXT DEFAULT 'x'");
   expect(await one(5)).toEqual({ id: 5, name: 'n5', more: 'x' });
