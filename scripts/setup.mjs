@@ -32,6 +32,8 @@ const PACKAGES_TEST = [
   // The client that the identity API is tested with.
   'python3-openstackclient',
   'openssl',
+  // The catalog's other database.
+  'postgresql',
   // Power loss: qemu-storage-daemon, losetup.
   ...['qemu-system-common', 'mount'],
   ...['clang', 'libclang-rt-14-dev', 'clang-format'],

@@ -7,15 +7,17 @@ export type Applied = { ok: true } | { ok: false; error: CatalogError };
 
 /**
  * @param groups lists of changes; one that fails leaves nothing and hinders no other
+ * @param begin how the database begins a transaction that writes
  * @returns what became of each, in order; durable when this resolves
  */
 export async function applyGroups(
   db: Kysely<CatalogTables>,
   groups: readonly (readonly Change[])[],
+  begin: 'BEGIN' | 'BEGIN IMMEDIATE',
 ): Promise<Applied[]> {
   return db.connection().execute(async (connection) => {
     const results: Applied[] = [];
-    await sql`BEGIN IMMEDIATE`.execute(connection);
+    await sql.raw(begin).execute(connection);
     try {
       for (const changes of groups) results.push(await applyOne(connection, changes));
       await sql`COMMIT`.execute(connection);
@@ -87,12 +89,23 @@ function assignments(set: Record<string, Value | undefined>, revoke: boolean) {
 /** What a user's request can run into; null for the rest, which is ours or the disk's. */
 function catalogErrorOf(error: unknown): CatalogError | null {
   if (error instanceof CatalogError) return error;
-  const { code } = error as { code?: string };
-  if (code === 'SQLITE_CONSTRAINT_UNIQUE' || code === 'SQLITE_CONSTRAINT_PRIMARYKEY')
-    return new CatalogError('EXISTS', 'it exists already');
-  if (code === 'SQLITE_CONSTRAINT_FOREIGNKEY')
-    return new CatalogError('REFERENCE', 'it is named by others, or names what is not there');
-  if (code === 'SQLITE_CONSTRAINT_CHECK')
-    return new CatalogError('INVALID', 'less than nothing would be held, or more than can be counted');
-  return null;
+  const { code = '' } = error as { code?: string };
+  return CODES[code]?.() ?? null;
 }
+
+const exists = () => new CatalogError('EXISTS', 'it exists already');
+const reference = () => new CatalogError('REFERENCE', 'it is named by others, or names what is not there');
+const beyond = () => new CatalogError('INVALID', 'less than nothing would be held, or more than can be counted');
+
+/** of SQLite, and SQLSTATEs of PostgreSQL */
+const CODES: Readonly<Record<string, () => CatalogError>> = {
+  SQLITE_CONSTRAINT_UNIQUE: exists,
+  SQLITE_CONSTRAINT_PRIMARYKEY: exists,
+  '23505': exists,
+  SQLITE_CONSTRAINT_FOREIGNKEY: reference,
+  '23503': reference,
+  SQLITE_CONSTRAINT_CHECK: beyond,
+  '23514': beyond,
+  // a zero byte in a text
+  '22021': () => new CatalogError('INVALID', 'a text has a character that cannot be stored'),
+};

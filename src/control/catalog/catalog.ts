@@ -15,6 +15,7 @@ import { openCatalogReader } from './open.ts';
 import { CATALOG_FILE, type OpenrcName, OperatorFiles } from './operator-files.ts';
 import { Passwords, randomPassword } from './passwords.ts';
 import { type EngineSide, Pins } from './pins.ts';
+import { type CatalogPlace, shownPlace } from './place.ts';
 import { Quotas } from './quotas.ts';
 import { KeptStatements } from './statements.ts';
 import type { CatalogReader, CatalogSide, CatalogTables, Change } from './types.ts';
@@ -31,7 +32,7 @@ export interface Catalog extends CatalogSide {
   readonly operator: OperatorFiles;
   /**
    * Copies the catalog as one moment into a new folder (docs/backup-and-recovery.md).
-   * @param meanwhile runs while nothing is written: the moment is the one when it is done
+   * @param meanwhile runs while nothing is written: the moment is the one when it is done. All that is done for a catalog in PostgreSQL
    */
   backup(folder: string, meanwhile: () => Promise<void>): Promise<void>;
 }
@@ -41,6 +42,12 @@ export { newId } from './ids.ts';
 export type { Passwords } from './passwords.ts';
 export { PASSWORD_BYTES_MAX } from './passwords.ts';
 export type { CatalogReader } from './types.ts';
+
+/** passwords that were made up */
+interface Fresh {
+  admin: string;
+  demo: string;
+}
 
 export class LocalCatalog implements Catalog {
   readonly passwords = new Passwords();
@@ -54,8 +61,9 @@ export class LocalCatalog implements Catalog {
 
   private constructor(
     readonly folder: string,
+    private readonly place: CatalogPlace,
     readonly operator: OperatorFiles,
-    readonly fresh: { admin: string; demo: string } | null,
+    private fresh: Fresh | null,
     private readonly onFatal: (reason: string) => void,
     engine: EngineSide | undefined,
   ) {
@@ -63,19 +71,25 @@ export class LocalCatalog implements Catalog {
   }
 
   /**
-   * Looks at what is there and writes down the passwords of a new one; the rest, which takes longer, is done by start().
+   * Looks at what is there and writes down the passwords of a new one; the rest, which takes longer, is done by start(); and all of it
+   * where the catalog is in PostgreSQL.
+   * @param folder private to the operator
    * @param onFatal hears when the thread that writes has died: what it was told may or may not be there
    * @param engine where roots are; without it nothing can be pinned, and pins that are there stay
    * @throws {ControlError} NOT_OURS, FORMAT_NEWER, CORRUPT
    */
-  static open(folder: string, onFatal: (reason: string) => void, engine?: EngineSide): LocalCatalog {
+  static open(
+    folder: string,
+    onFatal: (reason: string) => void,
+    { engine, url }: { engine?: EngineSide; url?: string | undefined } = {},
+  ): LocalCatalog {
     makeFolders(folder);
     fs.chmodSync(folder, 0o700);
-    const isFresh = !isBootstrapped(path.join(folder, CATALOG_FILE));
+    const file = path.join(folder, CATALOG_FILE);
+    const place: CatalogPlace = url === undefined ? { kind: 'sqlite', file } : { kind: 'postgres', url };
+    const isFresh = place.kind === 'sqlite' && !isBootstrapped(file);
     const operator = new OperatorFiles(folder);
-    const fresh = isFresh ? { admin: randomPassword(), demo: randomPassword() } : null;
-    if (fresh) operator.setPasswords(fresh);
-    return new LocalCatalog(folder, operator, fresh, onFatal, engine);
+    return new LocalCatalog(folder, place, operator, isFresh ? freshPasswords(operator) : null, onFatal, engine);
   }
 
   /** Starts the thread that writes, and makes a new catalog's content. Nobody needs to wait for it but reader() and write(). */
@@ -107,6 +121,7 @@ export class LocalCatalog implements Catalog {
 
   async #backup(folder: string, meanwhile: () => Promise<void>): Promise<void> {
     await this.start();
+    if (this.place.kind === 'postgres') return meanwhile();
     const writer = this.#writer!;
     await writer.hold();
     try {
@@ -128,11 +143,19 @@ export class LocalCatalog implements Catalog {
   }
 
   async #open(): Promise<CatalogReader> {
-    const file = path.join(this.folder, CATALOG_FILE);
-    this.#writer = new Writer(file, (error) => this.onFatal(`the catalog ${file} cannot be written: ${error.message}`));
+    const { place } = this;
+    this.#writer = new Writer(place, (error) =>
+      this.onFatal(`the catalog ${shownPlace(place)} cannot be written: ${error.message}`),
+    );
     const [{ Kysely, SqliteDialect }] = await Promise.all([import('kysely'), this.#writer.opened]);
-    const database = new KeptStatements(openCatalogReader(file));
-    const reader = new Kysely<CatalogTables>({ dialect: new SqliteDialect({ database }) });
+    const reader =
+      place.kind === 'sqlite'
+        ? new Kysely<CatalogTables>({
+            dialect: new SqliteDialect({ database: new KeptStatements(openCatalogReader(place.file)) }),
+          })
+        : await (await import('./postgres.ts')).openPostgresReader(place.url);
+    const domain = reader.selectFrom('domain').select('id').where('id', '=', DEFAULT_DOMAIN);
+    if (!this.fresh && !(await domain.executeTakeFirst())) this.fresh = freshPasswords(this.operator);
     if (this.fresh) await this.#writer.write(await this.#content(this.fresh));
     await this.#writer.write([{ do: 'purge', table: 'revocation', column: 'expires_at', below: Date.now() }]);
     await this.pins.settleOthers({ reader: async () => reader, write: (changes) => this.#writer!.write(changes) });
@@ -141,7 +164,7 @@ export class LocalCatalog implements Catalog {
     return reader;
   }
 
-  async #content(fresh: { admin: string; demo: string }): Promise<Change[]> {
+  async #content(fresh: Fresh): Promise<Change[]> {
     const [admin, demo] = await Promise.all([this.passwords.hash(fresh.admin), this.passwords.hash(fresh.demo)]);
     return bootstrapChanges(
       [
@@ -151,6 +174,13 @@ export class LocalCatalog implements Catalog {
       Date.now(),
     );
   }
+}
+
+/** Written down before there is anybody who has them. */
+function freshPasswords(operator: OperatorFiles): Fresh {
+  const fresh = { admin: randomPassword(), demo: randomPassword() };
+  operator.setPasswords(fresh);
+  return fresh;
 }
 
 function isBootstrapped(file: string): boolean {

@@ -1,23 +1,26 @@
 /**
- * The catalog's writing thread: takes lists of changes, commits what has queued up as one transaction, answers. SQLite through
- * Kysely, so that what applies changes knows no database. An error of the disk ends it (docs/catalog.md, "Writing").
+ * The catalog's writing thread: takes lists of changes, commits what has queued up as one transaction, answers. Through Kysely, so
+ * that what applies changes knows no database. An error of the disk ends it (docs/catalog.md, "Writing").
  */
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { Kysely, SqliteDialect } from 'kysely';
 import { applyGroups } from './apply.ts';
 import { beginCopy } from './copying.ts';
 import { openCatalogWriter } from './open.ts';
+import type { CatalogPlace } from './place.ts';
 import { KeptStatements } from './statements.ts';
 import { type CatalogError, type CatalogTables, QuotaExceeded } from './types.ts';
 import type { SentError, WriterAnswer, WriterRequest } from './writer.ts';
 
 /** lists of changes in one transaction, at most */
 const GROUP_MAX = 256;
+/** the disk is full: in SQLite's words, in PostgreSQL's, in the system's */
+const FULL = new Set(['SQLITE_FULL', '53100', 'ENOSPC', 'EDQUOT']);
 
 const port = parentPort!;
-const { file } = workerData as { file: string };
-const database = new KeptStatements(openCatalogWriter(file));
-const db = new Kysely<CatalogTables>({ dialect: new SqliteDialect({ database }) });
+const place = workerData as CatalogPlace;
+const db = await open();
+const begin = place.kind === 'sqlite' ? 'BEGIN IMMEDIATE' : 'BEGIN';
 let closing = false;
 /** one group at a time; what comes meanwhile is the next one */
 let busy = false;
@@ -27,6 +30,22 @@ const holding: number[] = [];
 /** nothing is written meanwhile */
 let held = false;
 let copies = 0;
+
+async function open(): Promise<Kysely<CatalogTables>> {
+  if (place.kind === 'sqlite') {
+    const database = new KeptStatements(openCatalogWriter(place.file));
+    return new Kysely<CatalogTables>({ dialect: new SqliteDialect({ database }) });
+  }
+  const { openPostgresWriter } = await import('./postgres.ts');
+  return openPostgresWriter(place.url, die);
+}
+
+/** Out of a promise, so that the thread ends by it. */
+function die(error: Error): void {
+  setImmediate(() => {
+    throw error;
+  });
+}
 
 function answer(message: WriterAnswer): void {
   port.postMessage(message);
@@ -49,16 +68,16 @@ function take(message: WriterRequest): void {
 async function copy(id: number, to: string): Promise<void> {
   copies++;
   try {
-    const begun = beginCopy(file);
+    if (place.kind !== 'sqlite') throw new Error('a catalog in PostgreSQL is copied by pg_dump');
+    const begun = beginCopy(place.file);
     held = false;
     await begun.to(to);
     answer({ id });
   } catch (error) {
     const { code, message } = error as { code?: string; message: string };
-    const full = code === 'SQLITE_FULL' || code === 'ENOSPC';
-    answer({ id, error: { code: full ? 'NO_SPACE' : 'IO', message: `${to}: ${message}` } });
+    held = false;
+    answer({ id, error: { code: FULL.has(code ?? '') ? 'NO_SPACE' : 'IO', message: `${to}: ${message}` } });
   }
-  held = false;
   copies--;
   await work();
 }
@@ -81,6 +100,7 @@ async function work(): Promise<void> {
       const results = await applyGroups(
         db,
         group.map(({ changes }) => changes),
+        begin,
       );
       for (const [index, { id }] of group.entries()) {
         const result = results[index]!;
@@ -88,7 +108,7 @@ async function work(): Promise<void> {
       }
     } catch (error) {
       // Anything but a full disk may mean that what was acknowledged is lost: the thread dies of it, and the daemon with it.
-      if ((error as { code?: string }).code !== 'SQLITE_FULL') throw error;
+      if (!FULL.has((error as { code?: string }).code ?? '')) throw error;
       for (const { id } of group) answer({ id, error: { code: 'NO_SPACE', message: 'the disk is full' } });
     }
   }
@@ -101,11 +121,6 @@ async function work(): Promise<void> {
 
 port.on('message', (message: WriterRequest) => {
   take(message);
-  work().catch((error: Error) => {
-    // Out of the promise, so that the thread ends by it.
-    setImmediate(() => {
-      throw error;
-    });
-  });
+  work().catch(die);
 });
 answer({ opened: true });

@@ -1,6 +1,7 @@
 /** The near end of the catalog's writing thread. */
 import { Worker } from 'node:worker_threads';
 import { moduleUrl } from '../../module-url.ts';
+import type { CatalogPlace } from './place.ts';
 import { CatalogError, type CatalogErrorCode, type Change, type Exceeded, QuotaExceeded } from './types.ts';
 
 export type WriterRequest =
@@ -28,14 +29,15 @@ export class Writer {
   #last = 0;
   #ended: Error | null = null;
   #closing = false;
+  #wasOpen = false;
   readonly opened: Promise<void>;
 
-  /** @param onDeath hears when the thread ends without being asked to */
-  constructor(file: string, onDeath: (error: Error) => void) {
-    this.#thread = new Worker(moduleUrl(import.meta.url, 'writer-worker'), { workerData: { file } });
+  /** @param onDeath hears when the thread ends without being asked to, after it opened the catalog; `opened` is for before */
+  constructor(place: CatalogPlace, onDeath: (error: Error) => void) {
+    this.#thread = new Worker(moduleUrl(import.meta.url, 'writer-worker'), { workerData: place });
     this.opened = new Promise((resolve, reject) => {
       this.#thread.on('message', (message: WriterAnswer) =>
-        'opened' in message ? resolve() : this.#answered(message),
+        'opened' in message ? this.#isOpen(resolve) : this.#answered(message),
       );
       this.#thread.once('error', (error) => this.#end(error, reject, onDeath));
       this.#thread.once('exit', () => this.#end(new Error('the catalog was closed'), reject, onDeath));
@@ -83,6 +85,11 @@ export class Writer {
     await exit;
   }
 
+  #isOpen(resolve: () => void): void {
+    this.#wasOpen = true;
+    resolve();
+  }
+
   #answered({ id, error }: Extract<WriterAnswer, { id: number }>): void {
     const waiter = this.#waiting.get(id);
     this.#waiting.delete(id);
@@ -95,7 +102,7 @@ export class Writer {
     const isFirst = this.#ended === null;
     this.#ended ??= error;
     reject(error);
-    if (isFirst && !this.#closing) onDeath(error);
+    if (isFirst && !this.#closing && this.#wasOpen) onDeath(error);
     for (const waiter of this.#waiting.values()) waiter.reject(new CatalogError('IO', this.#ended.message));
     this.#waiting.clear();
   }

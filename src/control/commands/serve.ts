@@ -1,5 +1,6 @@
 /** atoll serve: the daemon in the foreground. */
 import { type Command, Option } from 'commander';
+import { parseCatalogUrl } from '../catalog/place.ts';
 import { parseDuration } from '../durations.ts';
 import type { LogLevel } from '../log.ts';
 import {
@@ -39,6 +40,11 @@ export function serveCommand(program: Command, world: World): void {
       parseHttpAddress,
     )
     .option('--public-url <url>', 'what users reach that by, if it is not the address', parsePublicUrl)
+    .option(
+      '--catalog <url>',
+      'a PostgreSQL database for users (default: $ATOLL_CATALOG, else a file in the home)',
+      (url) => parseCatalogUrl(url, false),
+    )
     .option('--tls-cert <file>', 'speak TLS there, with this certificate (PEM, with those that sign it)')
     .option('--tls-key <file>', 'and this key (PEM)')
     .option('--log-json', 'log lines as JSON')

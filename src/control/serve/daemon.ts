@@ -31,6 +31,8 @@ export interface DaemonOptions {
   /** it is the default, and any other port does where that one is taken */
   httpAnyPort?: boolean;
   publicUrl?: string | undefined;
+  /** of the PostgreSQL database that has the catalog; default: a file in the home */
+  catalogUrl?: string | undefined;
   tls?: { cert: string; key: string } | undefined;
   engine: Omit<EngineOptions, 'home' | 'log' | 'onFatal'>;
   log: Log;
@@ -173,9 +175,9 @@ function loadFrontDoor() {
 
 async function openFrontDoor(options: DaemonOptions, home: string, engine: Engine): Promise<FrontDoor> {
   const { FrontDoor } = await loadFrontDoor();
-  const { log, onFatal, publicUrl, tls } = options;
+  const { log, onFatal, publicUrl, catalogUrl, tls } = options;
   const anyPort = options.httpAnyPort ?? false;
-  return FrontDoor.start({ engine, home, address: options.http!, anyPort, publicUrl, tls, log, onFatal });
+  return FrontDoor.start({ engine, home, address: options.http!, anyPort, publicUrl, catalogUrl, tls, log, onFatal });
 }
 
 /** An errno alone does not say which of the addresses it is about. */

@@ -26,6 +26,8 @@ export interface FrontDoorOptions {
   /** nobody asked for this port: where it is taken, by another home's daemon perhaps, any other does */
   anyPort: boolean;
   publicUrl: string | undefined;
+  /** of a PostgreSQL database; undefined: a file in the home */
+  catalogUrl: string | undefined;
   tls: TlsFiles | undefined;
   log: Log;
   /** hears when the catalog, which opens after the listener does, cannot be opened */
@@ -52,7 +54,12 @@ export class FrontDoor {
     const { home, publicUrl, tls, log, onFatal } = options;
     const { host } = options.address;
     const pem = tls && readTls(tls);
-    const catalog = LocalCatalog.open(cloudFolder(home), onFatal, engineSide(options.engine, log));
+    const catalog = LocalCatalog.open(cloudFolder(home), onFatal, {
+      engine: engineSide(options.engine, log),
+      url: options.catalogUrl,
+    });
+    // What is elsewhere is there at the start, or says why not.
+    if (options.catalogUrl !== undefined) await catalog.start();
     const listen = (port: number): Promise<HttpListener> =>
       HttpListener.start({ host, port, publicUrl, tls: pem, catalog, log }).catch((error) => {
         // without the address that Node says, which has no port

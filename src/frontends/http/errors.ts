@@ -39,6 +39,8 @@ export function httpErrorOf(error: unknown): HttpError | null {
   if (code === 'NOT_FOUND') return new HttpError(404, 'The resource could not be found.');
   if (code === 'EXISTS') return conflict('Conflict occurred: a resource of that name or id exists already.');
   if (code === 'REFERENCE') return conflict('Conflict occurred: it is in use, or names what does not exist.');
+  // PostgreSQL's: a zero byte in a text.
+  if (code === '22021' || code === 'INVALID') return badRequest('A text has a character that cannot be stored.');
   if (code === 'TOO_MANY') return new HttpError(429, 'Too many logins at once.', { 'Retry-After': '1' });
   if (code === 'QUOTA_EXCEEDED') return new HttpError(413, message);
   if (code === 'NO_SPACE') return new HttpError(507, 'The disk of the catalog is full.');

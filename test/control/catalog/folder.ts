@@ -5,8 +5,11 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import readline from 'node:readline';
+import Database from 'better-sqlite3';
+import { afterAll, beforeAll } from 'vitest';
 import type { LocalCatalog } from '../../../src/control/catalog/catalog.ts';
 import type { EngineSide } from '../../../src/control/catalog/pins.ts';
+import { Cluster, queryPostgres, WITHOUT_POSTGRES } from './postgres.ts';
 
 export const CATALOG_MODULE = new URL('../../../dist/src/control/catalog/catalog.js', import.meta.url).href;
 const { LocalCatalog: Local } = (await import(
@@ -20,15 +23,33 @@ export class CatalogFolder {
   readonly deaths: string[] = [];
   readonly #open: LocalCatalog[] = [];
 
-  /** @param below names of folders above it, in `dir` */
-  constructor(...below: string[]) {
-    this.folder = path.join(this.dir, ...below, 'cloud');
+  /**
+   * @param below name of a folder above it, in `dir`
+   * @param url of a PostgreSQL database, in the place of a file
+   */
+  constructor(
+    below = '.',
+    readonly url?: string,
+  ) {
+    this.folder = path.join(this.dir, below, 'cloud');
   }
 
   open(engine?: EngineSide): LocalCatalog {
-    const catalog = Local.open(this.folder, (reason) => void this.deaths.push(reason), engine);
+    const catalog = Local.open(this.folder, (reason) => void this.deaths.push(reason), {
+      ...(engine ? { engine } : {}),
+      url: this.url,
+    });
     this.#open.push(catalog);
     return catalog;
+  }
+
+  /** What another connection sees. */
+  async select(text: string): Promise<Record<string, unknown>[]> {
+    if (this.url !== undefined) return queryPostgres(this.url, text);
+    const db = new Database(path.join(this.folder, 'catalog.db'), { readonly: true });
+    const rows = db.prepare(text).all() as Record<string, unknown>[];
+    db.close();
+    return rows;
   }
 
   /** @param meanwhile when the catalogs are closed, before the folder goes */
@@ -49,7 +70,7 @@ export class CatalogFolder {
       const now = () => new Promise(() => { console.log('now'); setInterval(() => undefined, 1000); });
       let side;
       ${first.made ?? ''}
-      const catalog = LocalCatalog.open(${JSON.stringify(this.folder)}, (reason) => { throw new Error(reason); }, side);
+      const catalog = LocalCatalog.open(${JSON.stringify(this.folder)}, (reason) => { throw new Error(reason); }, { engine: side, url: ${JSON.stringify(this.url)} });
       ${first.opened ?? ''}
       const db = await catalog.reader();
       const { id: project } = await db.selectFrom('project').select('id').where('name', '=', 'demo').executeTakeFirstOrThrow();
@@ -72,4 +93,16 @@ export async function demoProject(catalog: LocalCatalog): Promise<{ projectId: s
   const project = await db.selectFrom('project').select('id').where('name', '=', 'demo').executeTakeFirstOrThrow();
   const user = await db.selectFrom('user').select('id').where('name', '=', 'demo').executeTakeFirstOrThrow();
   return { projectId: project.id, userId: user.id };
+}
+
+export type Backend = 'SQLite' | 'PostgreSQL';
+/** Where tests of the catalog run, each. */
+export const BACKENDS: readonly Backend[] = WITHOUT_POSTGRES === null ? ['SQLite', 'PostgreSQL'] : ['SQLite'];
+
+/** In a describe(): makes folders whose catalogs are there. */
+export function foldersIn(backend: Backend): (below?: string) => Promise<CatalogFolder> {
+  const cluster = backend === 'PostgreSQL' ? new Cluster() : null;
+  beforeAll(() => cluster?.start(), 120_000);
+  afterAll(() => cluster?.stop());
+  return async (below) => new CatalogFolder(below, await cluster?.database());
 }

@@ -34,8 +34,12 @@ export class Cloud {
   catalog!: LocalCatalog;
   app!: Http;
 
+  /** @param url of a PostgreSQL database that has the catalog, in the place of a file */
+  constructor(readonly url?: string) {}
+
   async open(): Promise<this> {
-    this.catalog = Local.open(this.folder, (reason) => void this.logged.push(`fatal ${reason}`));
+    const onFatal = (reason: string) => void this.logged.push(`fatal ${reason}`);
+    this.catalog = Local.open(this.folder, onFatal, { url: this.url });
     this.app = buildHttp({
       catalog: this.catalog,
       log: (level, event, fields) => void this.logged.push(`${level} ${event} ${JSON.stringify(fields)}`),

@@ -1,0 +1,201 @@
+/** What only a catalog in PostgreSQL has: its lock, its refusals, its death; and identity on it. */
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { CATALOG_VERSION } from '../../../src/control/catalog/migrations.ts';
+import { parseCatalogUrl, shownPlace } from '../../../src/control/catalog/place.ts';
+import { Cloud } from '../../frontends/http/cloud.ts';
+import { CatalogFolder } from './folder.ts';
+import { Cluster, PASSWORD, WITHOUT_POSTGRES } from './postgres.ts';
+
+const ATOLL = new URL('../../../bin/atoll', import.meta.url).pathname;
+
+const codeOf = (run: () => unknown): string => {
+  try {
+    run();
+  } catch (error) {
+    expect((error as Error).message).not.toContain('secret');
+    return (error as { code: string }).code;
+  }
+  return 'none';
+};
+
+describe('the URL', () => {
+  it('is one of a database, and has a password only where nobody else reads it', () => {
+    const open = 'postgres://atoll@db.example/atoll';
+    const closed = 'postgres://atoll:secret@db.example/atoll';
+    expect(parseCatalogUrl(open, false)).toBe(open);
+    expect(parseCatalogUrl(closed, true)).toBe(closed);
+    const withQuery = 'postgresql:///atoll?host=/run/postgresql&password=secret';
+    expect(parseCatalogUrl(withQuery, true)).toBe(withQuery);
+    for (const text of [
+      closed,
+      withQuery,
+      'mysql://atoll:secret@db/atoll',
+      'postgres://db.example',
+      'postgres://db/',
+      'x',
+    ])
+      expect([text, codeOf(() => parseCatalogUrl(text, false))]).toEqual([text, 'INVALID']);
+    expect(codeOf(() => parseCatalogUrl('mysql://atoll:secret@db/atoll', true))).toBe('INVALID');
+  });
+
+  it('is shown without who and how', () => {
+    const url = 'postgres://atoll:secret@db.example:5433/atoll?sslpassword=secret';
+    expect(shownPlace({ kind: 'postgres', url })).toBe('postgres://db.example:5433/atoll');
+  });
+});
+
+describe.skipIf(WITHOUT_POSTGRES !== null)('a catalog in PostgreSQL', () => {
+  const cluster = new Cluster();
+  const ends: (() => Promise<void>)[] = [];
+  beforeAll(() => cluster.start(), 120_000);
+  afterAll(async () => {
+    for (const end of ends) await end();
+    await cluster.stop();
+  });
+  const folder = (url: string) => {
+    const made = new CatalogFolder('.', url);
+    ends.push(() => made.end());
+    return made;
+  };
+  const failure = async (at: CatalogFolder): Promise<{ code?: string; message: string }> => {
+    const error = (await at
+      .open()
+      .start()
+      .then(
+        () => ({ message: 'it opened' }),
+        (thrown: Error) => thrown,
+      )) as { code?: string; message: string };
+    expect(error.message).not.toContain(PASSWORD);
+    expect(at.deaths).toEqual([]);
+    return error;
+  };
+
+  it('is one daemon’s: a second one is refused until the first has gone', async () => {
+    const url = await cluster.database();
+    const first = folder(url).open();
+    await first.start();
+    expect(await failure(folder(url))).toMatchObject({
+      code: 'HELD',
+      message: expect.stringMatching(/another daemon/),
+    });
+    await first.close();
+    await folder(url).open().start();
+  });
+
+  it('keeps what it has, in a home that is new too', async () => {
+    const url = await cluster.database();
+    const at = folder(url);
+    const first = at.open();
+    await first.write([
+      { do: 'insert', table: 'region', row: { id: 'kept', description: '', parent_region_id: null, extra: '{}' } },
+    ]);
+    await first.close();
+    const other = folder(url);
+    const again = await other.open().reader();
+    expect(await again.selectFrom('region').select('id').orderBy('id').execute()).toEqual([
+      { id: 'RegionOne' },
+      { id: 'kept' },
+    ]);
+    expect(JSON.parse(fs.readFileSync(path.join(at.folder, 'openrc.json'), 'utf8')).users.admin.password).toMatch(
+      /^\w{24}$/,
+    );
+    expect(fs.existsSync(path.join(other.folder, 'openrc.json'))).toBe(false);
+    expect(fs.existsSync(path.join(at.folder, 'catalog.db'))).toBe(false);
+  });
+
+  it('is not in backups, which go on without it', async () => {
+    const at = folder(await cluster.database());
+    let ran = 0;
+    await at.open().backup(path.join(at.dir, 'copy'), async () => void ran++);
+    expect([ran, fs.existsSync(path.join(at.dir, 'copy'))]).toEqual([1, false]);
+  });
+
+  it('is not put among other tables, and not read when it is newer', async () => {
+    const theirs = await cluster.database();
+    const at = folder(theirs);
+    await at.select('CREATE TABLE photos (id INTEGER)');
+    expect(await failure(at)).toMatchObject({ code: 'NOT_OURS' });
+    const newer = folder(await cluster.database());
+    const first = newer.open();
+    await first.start();
+    await first.close();
+    await newer.select(`UPDATE atoll_catalog SET version = ${CATALOG_VERSION + 1}`);
+    expect(await failure(newer)).toMatchObject({ code: 'FORMAT_NEWER' });
+  });
+
+  it('says what is wrong, without the password', async () => {
+    await cluster.database();
+    const wrong = await failure(folder(cluster.url('d1', 'another-password')));
+    expect(wrong).toMatchObject({ code: 'IO', message: expect.stringMatching(/password authentication failed/) });
+    expect(wrong.message).not.toContain('another-password');
+    expect(await failure(folder(cluster.url('nowhere')))).toMatchObject({
+      message: expect.stringMatching(/does not exist/),
+    });
+  });
+
+  it('whose writing connection is lost is given up: what was told it last may not be there', async () => {
+    const at = folder(await cluster.database());
+    const catalog = at.open();
+    await catalog.start();
+    await at.select("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'");
+    await expect.poll(() => at.deaths, { timeout: 20_000 }).toHaveLength(1);
+    await expect(catalog.write([])).rejects.toMatchObject({ code: 'IO' });
+  });
+
+  it('serves identity: who logs in, what is listed in which order, what is refused', async () => {
+    const cloud = await new Cloud(await cluster.database()).open();
+    ends.push(() => cloud.end());
+    const token = await cloud.admin();
+    const make = (name: string) => cloud.call('POST', '/users', { token, body: { user: { name, password: 'x' } } });
+    for (const name of ['b', 'a', 'B', 'ä']) expect((await make(name)).status).toBe(201);
+    expect((await make('a')).status).toBe(409);
+    const names = (await cloud.call('GET', '/users', { token })).body.users.map((one: { name: string }) => one.name);
+    expect(names).toEqual(['B', 'a', 'admin', 'b', 'demo', 'ä']);
+    expect((await make('a\u0000b')).status).toBe(400);
+    expect((await cloud.call('GET', '/users?name=a%00b', { token })).status).toBeLessThan(500);
+    const { body } = await cloud.call('GET', '/role_assignments?include_names=true', { token });
+    expect(body.role_assignments.length).toBeGreaterThan(2);
+    expect((await cloud.login('demo', 'wrong')).status).toBe(401);
+    expect(cloud.logged.filter((line) => line.startsWith('error') || line.startsWith('fatal'))).toEqual([]);
+  });
+
+  it('is the daemon’s by --catalog, with the password elsewhere: in no command line, no log', {
+    timeout: 120_000,
+  }, async () => {
+    const home = fs.mkdtempSync(path.join(os.tmpdir(), 'atoll-pg-home-'));
+    ends.push(async () => fs.rmSync(home, { recursive: true, force: true }));
+    const url = await cluster.database();
+    const open = url.replace(`:${PASSWORD}`, '');
+    const argv = ['serve', '--home', home, '--http', '127.0.0.1:0', '--log-level', 'debug', '--catalog', open];
+    const daemon = spawn(ATOLL, argv, {
+      env: { ...process.env, PGPASSWORD: PASSWORD },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    let said = '';
+    for (const stream of [daemon.stdout, daemon.stderr]) stream.on('data', (chunk) => (said += String(chunk)));
+    const ended = once(daemon, 'exit');
+    await expect.poll(() => said, { timeout: 100_000 }).toMatch(/^ready: /m);
+    expect(fs.readFileSync(`/proc/${daemon.pid}/cmdline`, 'utf8')).not.toContain(PASSWORD);
+    const openrc = JSON.parse(fs.readFileSync(path.join(home, 'cloud', 'openrc.json'), 'utf8'));
+    const user = { name: 'admin', domain: { id: 'default' }, password: openrc.users.admin.password };
+    const answer = await fetch(`${openrc.url}/identity/v3/auth/tokens`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ auth: { identity: { methods: ['password'], password: { user } } } }),
+    });
+    expect(answer.status).toBe(201);
+    const second = spawnSync(ATOLL, ['serve', '--home', `${home}/2`, '--http', '127.0.0.1:0', '--catalog', open], {
+      env: { ...process.env, PGPASSWORD: PASSWORD },
+      encoding: 'utf8',
+    });
+    expect([second.status, second.stderr]).toEqual([4, expect.stringMatching(/held by another daemon/)]);
+    daemon.kill('SIGTERM');
+    expect((await ended)[0]).toBe(0);
+    expect(said).not.toContain(PASSWORD);
+  });
+});
