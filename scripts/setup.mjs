@@ -31,6 +31,8 @@ const PACKAGES_TEST = [
   ...['busybox-static', 'cpio', 'kmod', 'acpid', 'procps', 'gnuplot-nox'],
   // The client that the identity API is tested with.
   'python3-openstackclient',
+  // OpenStack's own tests of it.
+  'python3-tempest',
   'openssl',
   // The catalog's other database.
   'postgresql',

@@ -1,6 +1,7 @@
 /** Applies changes to the catalog, in groups: one transaction, and in it one savepoint for each list of changes. */
 import { type Kysely, sql } from 'kysely';
 import { applyQuotaChange } from './commissions.ts';
+import { keepAdmin } from './keep-admin.ts';
 import { CatalogError, type CatalogTables, type Change, type Value } from './types.ts';
 
 export type Applied = { ok: true } | { ok: false; error: CatalogError };
@@ -46,6 +47,7 @@ async function applyOne(db: Kysely<CatalogTables>, changes: readonly Change[]): 
 
 /** Column names come from our own code, values are bound. */
 async function applyChange(db: Kysely<CatalogTables>, change: Change): Promise<void> {
+  if (change.do === 'keep-admin') return keepAdmin(db);
   if (!('table' in change)) return applyQuotaChange(db, change);
   const table = sql.table(change.table);
   if (change.do === 'insert') {

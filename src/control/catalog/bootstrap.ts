@@ -23,10 +23,11 @@ export function assignmentId(parts: {
   project_id: string | null;
   domain_id: string | null;
   role_id: string;
+  inherited?: number;
 }): string {
   const who = parts.user_id === null ? `g:${parts.group_id}` : `u:${parts.user_id}`;
   const where = parts.project_id ? `p:${parts.project_id}` : parts.domain_id ? `d:${parts.domain_id}` : 's';
-  return `${who} ${where} r:${parts.role_id}`;
+  return `${who} ${where} r:${parts.role_id}${parts.inherited ? ' i' : ''}`;
 }
 
 /** One list of changes, so that a crash leaves all of it or nothing. */
@@ -102,7 +103,7 @@ function userChanges(user: BootstrapUser, roleId: string, now: number): Change[]
   ];
   if (user.system) changes.push({ do: 'insert', table: 'setting', row: { key: 'admin_project', value: projectId } });
   for (const project_id of user.system ? [projectId, null] : [projectId]) {
-    const parts = { user_id: userId, group_id: null, project_id, domain_id: null, role_id: roleId };
+    const parts = { user_id: userId, group_id: null, project_id, domain_id: null, role_id: roleId, inherited: 0 };
     changes.push({ do: 'insert', table: 'assignment', row: { id: assignmentId(parts), ...parts } });
   }
   return changes;

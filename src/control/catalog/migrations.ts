@@ -73,9 +73,21 @@ const THIRD = [
   'CREATE INDEX pin_commission ON pin (commission_id)',
 ];
 
+/** Assignments that hold below a project or in all projects of a domain; what application credentials may ask. */
+const FOURTH = [
+  'ALTER TABLE application_credential ADD COLUMN expires_us INTEGER NOT NULL DEFAULT 0',
+  'ALTER TABLE assignment ADD COLUMN inherited INTEGER NOT NULL DEFAULT 0',
+  `CREATE TABLE access_rule (id TEXT PRIMARY KEY, user_id TEXT NOT NULL REFERENCES "user" (id) ON DELETE CASCADE, service TEXT NOT NULL, method TEXT NOT NULL,
+    path TEXT NOT NULL, UNIQUE (user_id, service, method, path))`,
+  `CREATE TABLE application_credential_access_rule (application_credential_id TEXT NOT NULL REFERENCES application_credential (id) ON DELETE CASCADE,
+    access_rule_id TEXT NOT NULL REFERENCES access_rule (id), PRIMARY KEY (application_credential_id, access_rule_id))`,
+  'CREATE INDEX application_credential_access_rule_rule ON application_credential_access_rule (access_rule_id)',
+];
+
 export const CATALOG_STEPS: readonly CatalogStep[] = [
   { to: 1, statements: FIRST },
   { to: 2, statements: SECOND },
   { to: 3, statements: THIRD },
+  { to: 4, statements: FOURTH },
 ];
 export const CATALOG_VERSION = CATALOG_STEPS[CATALOG_STEPS.length - 1]!.to;

@@ -82,6 +82,8 @@ export interface AssignmentRow {
   project_id: string | null;
   domain_id: string | null;
   role_id: string;
+  /** holds not there, but in the projects below it */
+  inherited: number;
 }
 export interface ServiceRow {
   id: string;
@@ -110,11 +112,27 @@ export interface ApplicationCredentialRow {
   description: string | null;
   secret_hash: string;
   expires_at: number | null;
+  /** microseconds beyond it, since users say and see those */
+  expires_us: number;
   unrestricted: number;
 }
 export interface ApplicationCredentialRoleRow {
   application_credential_id: string;
   role_id: string;
+}
+/** a request that an application credential may be good for; a user's, and kept when the credential goes */
+export interface AccessRuleRow {
+  id: string;
+  user_id: string;
+  /** a type of service: `identity` */
+  service: string;
+  method: string;
+  /** a pattern */
+  path: string;
+}
+export interface ApplicationCredentialAccessRuleRow {
+  application_credential_id: string;
+  access_rule_id: string;
 }
 export interface RevocationRow {
   audit_id: string;
@@ -193,6 +211,8 @@ export interface CatalogTables {
   endpoint: EndpointRow;
   application_credential: ApplicationCredentialRow;
   application_credential_role: ApplicationCredentialRoleRow;
+  access_rule: AccessRuleRow;
+  application_credential_access_rule: ApplicationCredentialAccessRuleRow;
   revocation: RevocationRow;
   quota_default: QuotaDefaultRow;
   quota: QuotaRow;
@@ -209,7 +229,15 @@ export type Value = string | number | null;
 export type Columns<T extends TableName = TableName> = { [C in keyof CatalogTables[T]]?: CatalogTables[T][C] };
 
 /** One change. A list of them is applied as a whole or not at all. */
-export type Change = TableChange | QuotaChange;
+export type Change = TableChange | QuotaChange | KeepAdminChange;
+
+/** The demand that, after the changes before it, somebody is left who can administer the cloud. */
+export interface KeepAdminChange {
+  do: 'keep-admin';
+}
+
+/** Goes behind whatever could take an administrator's rights, or the administrator. */
+export const KEEP_ADMIN: KeepAdminChange = { do: 'keep-admin' };
 
 export interface ReserveChange {
   do: 'reserve';
@@ -267,6 +295,8 @@ export type CatalogErrorCode =
   | 'EXISTS'
   /** a row that is named does not exist, or one that is to go is still named by others */
   | 'REFERENCE'
+  /** nobody would be left who can administer the cloud */
+  | 'LAST_ADMIN'
   /** more passwords than can be hashed at once */
   | 'TOO_MANY'
   /** a change that cannot be: an amount that cannot be counted, or less than nothing held */

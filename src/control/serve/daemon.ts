@@ -11,6 +11,7 @@ import { ControlError, describeError } from '../errors.ts';
 import { type HomePaths, homePaths, prepareHome, writeDaemonFile } from '../home.ts';
 import { Ingests } from '../ingests.ts';
 import { type Log, LogCounts } from '../log.ts';
+import type { Metrics } from '../metrics/metrics.ts';
 import { Mounts } from '../mounts.ts';
 import { Transfers } from '../transfers.ts';
 import { formatNbdAddress, type NbdAddress, type TcpAddress } from './addresses.ts';
@@ -131,7 +132,7 @@ export class Daemon {
       catalog,
     });
     try {
-      if (options.http) frontDoor = await openFrontDoor(options, paths.home, engine);
+      if (options.http) frontDoor = await openFrontDoor(options, paths.home, engine, metrics);
       await clearSocketPath(paths.control);
       await api.listen({ path: paths.control });
       openToGroup(paths.control, gid);
@@ -173,11 +174,12 @@ function loadFrontDoor() {
   return import('./front-door.ts');
 }
 
-async function openFrontDoor(options: DaemonOptions, home: string, engine: Engine): Promise<FrontDoor> {
+async function openFrontDoor(options: DaemonOptions, home: string, engine: Engine, metrics: Metrics): Promise<FrontDoor> {
   const { FrontDoor } = await loadFrontDoor();
   const { log, onFatal, publicUrl, catalogUrl, tls } = options;
   const anyPort = options.httpAnyPort ?? false;
-  return FrontDoor.start({ engine, home, address: options.http!, anyPort, publicUrl, catalogUrl, tls, log, onFatal });
+  const where = { home, address: options.http!, anyPort, publicUrl, catalogUrl, tls };
+  return FrontDoor.start({ ...where, engine, metrics, log, onFatal });
 }
 
 /** An errno alone does not say which of the addresses it is about. */

@@ -7,6 +7,7 @@ import { type Catalog, LocalCatalog } from '../catalog/catalog.ts';
 import { cloudFolder } from '../catalog/operator-files.ts';
 import { ControlError, describeError, oneLine } from '../errors.ts';
 import type { Log } from '../log.ts';
+import type { Metrics } from '../metrics/metrics.ts';
 import { isLoopback, type TcpAddress } from './addresses.ts';
 import { engineSide } from './engine-side.ts';
 
@@ -30,6 +31,7 @@ export interface FrontDoorOptions {
   catalogUrl: string | undefined;
   tls: TlsFiles | undefined;
   log: Log;
+  metrics: Metrics;
   /** hears when the catalog, which opens after the listener does, cannot be opened */
   onFatal: (reason: string) => void;
 }
@@ -51,7 +53,7 @@ export class FrontDoor {
 
   /** @throws {ControlError} HELD when the port is taken; what the catalog's folder is in the way with */
   static async start(options: FrontDoorOptions): Promise<FrontDoor> {
-    const { home, publicUrl, tls, log, onFatal } = options;
+    const { home, publicUrl, tls, log, metrics, onFatal } = options;
     const { host } = options.address;
     const pem = tls && readTls(tls);
     const catalog = LocalCatalog.open(cloudFolder(home), onFatal, {
@@ -61,7 +63,7 @@ export class FrontDoor {
     // What is elsewhere is there at the start, or says why not.
     if (options.catalogUrl !== undefined) await catalog.start();
     const listen = (port: number): Promise<HttpListener> =>
-      HttpListener.start({ host, port, publicUrl, tls: pem, catalog, log }).catch((error) => {
+      HttpListener.start({ host, port, publicUrl, tls: pem, catalog, log, metrics }).catch((error) => {
         // without the address that Node says, which has no port
         const { code, message } = describeError({ code: error.code, message: error.message });
         if (code === 'HELD' && options.anyPort && port !== 0) return listen(0);

@@ -15,9 +15,16 @@ export type HttpLog = (
   fields: Record<string, unknown>,
 ) => void;
 
+export interface MetricsPage {
+  readonly contentType: string;
+  page(): Promise<string>;
+}
+
 export interface HttpContext {
   catalog: Catalog;
   log: HttpLog;
+  /** the page at /metrics, where the daemon has one */
+  metrics?: MetricsPage | undefined;
   /** without a slash at its end; what links and the service catalog begin with */
   publicUrl: () => string;
 }

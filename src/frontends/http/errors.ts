@@ -41,6 +41,7 @@ export function httpErrorOf(error: unknown): HttpError | null {
   if (code === 'REFERENCE') return conflict('Conflict occurred: it is in use, or names what does not exist.');
   // PostgreSQL's: a zero byte in a text.
   if (code === '22021' || code === 'INVALID') return badRequest('A text has a character that cannot be stored.');
+  if (code === 'LAST_ADMIN') return forbidden('That would leave nobody who can administer the cloud.');
   if (code === 'TOO_MANY') return new HttpError(429, 'Too many logins at once.', { 'Retry-After': '1' });
   if (code === 'QUOTA_EXCEEDED') return new HttpError(413, message);
   if (code === 'NO_SPACE') return new HttpError(507, 'The disk of the catalog is full.');

@@ -18,7 +18,10 @@ import {
 } from 'fastify';
 import type { Http, HttpContext } from './context.ts';
 import { badRequest, HttpError, httpErrorOf } from './errors.ts';
+import { identityOf } from './identity/identity-context.ts';
 import { identityPlugin } from './identity/plugin.ts';
+import { metricsPlugin } from './metrics.ts';
+import { RouteTable } from './routes.ts';
 import { buildLazyValidator } from './validators.ts';
 
 /** Keystone's own bound */
@@ -66,8 +69,8 @@ export class HttpListener {
   /** @throws EADDRINUSE and the like, as Node has them */
   static async start(options: HttpOptions): Promise<HttpListener> {
     let publicUrl = options.publicUrl?.replace(/\/+$/, '') ?? '';
-    const { catalog, log, tls } = options;
-    const app = buildHttp({ catalog, log, publicUrl: () => publicUrl }, tls);
+    const { catalog, log, metrics, tls } = options;
+    const app = buildHttp({ catalog, log, metrics, publicUrl: () => publicUrl }, tls);
     await app.listen({ host: options.host, port: options.port });
     const { port } = app.server.address() as AddressInfo;
     const url = `${tls ? 'https' : 'http'}://${options.host.includes(':') ? `[${options.host}]` : options.host}:${port}`;
@@ -80,8 +83,10 @@ export class HttpListener {
   }
 }
 
-export function buildHttp(context: HttpContext, tls?: Tls): Http {
+/** @param routes gets what there is */
+export function buildHttp(context: HttpContext, tls?: Tls, routes = new RouteTable()): Http {
   const app = newServer(context.log, tls);
+  app.addHook('onRoute', ({ url, method }) => routes.add(url, method));
   takeJson(app);
   app.server.maxConnections = CONNECTIONS_MAX;
   // Who asks first is told only when the request was let in (see the preParsing hook).
@@ -98,13 +103,20 @@ export function buildHttp(context: HttpContext, tls?: Tls): Http {
     if (waiting.delete(request.raw)) reply.raw.writeContinue();
     done(null, payload);
   });
-  app.setNotFoundHandler((_request, reply) => sendError(reply, new HttpError(404, 'The resource could not be found.')));
+  app.setNotFoundHandler((request, reply) => {
+    const methods = routes.methodsOf(request.url.split('?', 1)[0]!);
+    if (methods.length === 0) return sendError(reply, new HttpError(404, 'The resource could not be found.'));
+    const message = 'The method is not allowed for the requested URL.';
+    return sendError(reply, new HttpError(405, message, { Allow: methods.join(', ') }));
+  });
   app.setErrorHandler((error, request, reply) => answerError(context.log, error, request, reply));
   app.get('/healthcheck', async (_request, reply) => {
     await context.catalog.reader();
     return reply.type('text/plain').send('OK');
   });
-  void app.register(identityPlugin, { context, prefix: '/identity' });
+  const identity = identityOf(context);
+  void app.register(identityPlugin, { identity, prefix: '/identity' });
+  if (context.metrics) void app.register(metricsPlugin, { identity, metrics: context.metrics });
   return app;
 }
 

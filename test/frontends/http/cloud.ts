@@ -4,6 +4,7 @@ import os from 'node:os';
 import path from 'node:path';
 import type { LocalCatalog } from '../../../src/control/catalog/catalog.ts';
 import type { Http } from '../../../src/frontends/http/context.ts';
+import { RouteTable } from '../../../src/frontends/http/routes.ts';
 
 const catalogModule = '../../../dist/src/control/catalog/catalog.js';
 const listenerModule = '../../../dist/src/frontends/http/listener.js';
@@ -13,6 +14,9 @@ const { LocalCatalog: Local } = (await import(
 const { buildHttp } = (await import(listenerModule)) as typeof import('../../../src/frontends/http/listener.ts');
 
 export const PUBLIC_URL = 'http://cloud.example:1234';
+
+/** what is not below /identity/v3 */
+const ELSEWHERE = /^\/(identity|healthcheck|metrics|auth\/v1\.0)\b/;
 
 export interface Answer {
   status: number;
@@ -31,6 +35,7 @@ export class Cloud {
   readonly dir = fs.mkdtempSync(path.join(os.tmpdir(), 'atoll-cloud-'));
   readonly folder = path.join(this.dir, 'cloud');
   readonly logged: string[] = [];
+  readonly routes = new RouteTable();
   catalog!: LocalCatalog;
   app!: Http;
 
@@ -40,11 +45,14 @@ export class Cloud {
   async open(): Promise<this> {
     const onFatal = (reason: string) => void this.logged.push(`fatal ${reason}`);
     this.catalog = Local.open(this.folder, onFatal, { url: this.url });
-    this.app = buildHttp({
+    const context = {
       catalog: this.catalog,
-      log: (level, event, fields) => void this.logged.push(`${level} ${event} ${JSON.stringify(fields)}`),
+      log: (level: string, event: string, fields: object) =>
+        void this.logged.push(`${level} ${event} ${JSON.stringify(fields)}`),
       publicUrl: () => PUBLIC_URL,
-    });
+      metrics: { contentType: 'text/plain; version=0.0.4', page: async () => 'atoll_test 1\n' },
+    };
+    this.app = buildHttp(context, undefined, this.routes);
     await this.app.ready();
     await this.catalog.start();
     return this;
@@ -75,7 +83,7 @@ export class Cloud {
   async call(method: string, url: string, { token, body, headers = {} }: Ask = {}): Promise<Answer> {
     const response = await this.app.inject({
       method: method as 'GET',
-      url: url.startsWith('/identity') || url.startsWith('/health') ? url : `/identity/v3${url}`,
+      url: ELSEWHERE.test(url) ? url : `/identity/v3${url}`,
       headers: { ...(token === undefined ? {} : { 'x-auth-token': token }), ...headers },
       ...(body === undefined ? {} : { payload: body as object }),
     });
@@ -104,6 +112,13 @@ export class Cloud {
 
   demo(): Promise<string> {
     return this.token('demo', this.password('demo'), inProject('demo'));
+  }
+
+  /** Makes one. @returns its id */
+  async make(noun: string, one: string, body: object, token: string): Promise<string> {
+    const answer = await this.call('POST', `/${noun}`, { token, body: { [one]: body } });
+    if (answer.status !== 201) throw new Error(`a new ${one}: ${answer.status} ${JSON.stringify(answer.body)}`);
+    return answer.body[one].id as string;
   }
 
   /** The one of that name. */

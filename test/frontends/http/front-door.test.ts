@@ -35,9 +35,8 @@ describe('without a token', () => {
       '/',
       '/image',
       '/v1/x',
-      '/auth/v1.0',
       '/info',
-      '/metrics',
+      '/auth/v2.0',
       '/identity/v2.0',
       '/identity/v3/OS-TRUST/trusts',
       '/identity/v3/credentials',
@@ -83,7 +82,9 @@ describe('lists', () => {
     await cloud.catalog.write(rows(999, 1000));
     const cut = await cloud.call('GET', '/regions', { token });
     expect([cut.body.regions.length, cut.body.truncated]).toEqual([1000, true]);
-    expect(cut.body.links).toEqual({ next: null, previous: null, self: `${PUBLIC_URL}/identity/v3/regions` });
+    const self = `${PUBLIC_URL}/identity/v3/regions`;
+    expect(full.body.links).toEqual({ next: null, previous: null, self });
+    expect(cut.body.links).toEqual({ next: `${self}?marker=${cut.body.regions[999].id}`, previous: null, self });
   });
 
   it('are filtered by what they say, once', async () => {
@@ -92,13 +93,89 @@ describe('lists', () => {
       await cloud.call('POST', '/users', { token, body: { user: { name, enabled: name === 'f1' } } });
     const names = async (query: string) => {
       const { body } = await cloud.call('GET', `/users?${query}`, { token });
-      return body.users.map((user: { name: string }) => user.name);
+      return body.users.map((user: { name: string }) => user.name).sort();
     };
     expect(await names('name=f1')).toEqual(['f1']);
     expect(await names('enabled=false')).toEqual(['f2']);
     expect(await names('enabled=True&domain_id=default')).toEqual(['admin', 'demo', 'f1']);
     expect(await names('domain_id=nowhere')).toEqual([]);
     expect((await cloud.call('GET', '/users?name=a&name=b', { token })).status).toBe(400);
+  });
+});
+
+describe('pages', () => {
+  it('go through all there is, each once, by limit and marker', async () => {
+    const token = await cloud.admin();
+    const group = await cloud.make('groups', 'group', { name: 'g' }, token);
+    for (let index = 0; index < 7; index++) {
+      const id = await cloud.make('users', 'user', { name: `p${index}` }, token);
+      await cloud.call('PUT', `/groups/${group}/users/${id}`, { token });
+    }
+    for (const url of [`/groups/${group}/users?limit=3`, '/users?limit=3&domain_id=default', '/roles?limit=1']) {
+      const noun = /(users|roles)\?/.exec(url)![1]!;
+      const all = (await cloud.call('GET', url.replace(/limit=\d&?/, ''), { token })).body[noun] as { id: string }[];
+      const found: string[] = [];
+      for (let next: string | null = url; next !== null; ) {
+        const { body } = await cloud.call('GET', next, { token });
+        expect(body).not.toHaveProperty('truncated');
+        found.push(...body[noun].map(({ id }: { id: string }) => id));
+        next = body.links.next?.slice(PUBLIC_URL.length) ?? null;
+      }
+      expect(found).toEqual(all.map(({ id }) => id));
+      expect(found).toEqual([...found].sort());
+    }
+    const past = await cloud.call('GET', '/users?marker=zzz', { token });
+    expect([past.body.users, past.body.links.next]).toEqual([[], null]);
+    for (const limit of ['0', '-1', 'x', '1.5', ''])
+      expect((await cloud.call('GET', `/users?limit=${limit}`, { token })).status).toBe(400);
+    const most = await cloud.call('GET', '/regions?limit=999999999', { token });
+    expect([most.body.regions.length, most.body.truncated]).toEqual([1000, true]);
+  });
+});
+
+describe('a method that a path does not have', () => {
+  it('is 405, with those that it has', async () => {
+    const all = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'];
+    let count = 0;
+    for (const { url } of cloud.routes) {
+      const path = url.replace(/:\w+/g, 'x');
+      const allowed = cloud.routes.methodsOf(path);
+      for (const method of all.filter((one) => !allowed.includes(one))) {
+        const { statusCode, headers } = await cloud.app.inject({ method: method as 'GET', url: path });
+        expect([method, path, statusCode, headers.allow]).toEqual([method, path, 405, allowed.join(', ')]);
+        count++;
+      }
+    }
+    expect(count).toBeGreaterThan(200);
+    const { body } = await cloud.call('POST', '/identity/v3');
+    expect(body.error).toMatchObject({ code: 405, title: 'Method Not Allowed' });
+  });
+});
+
+describe('metrics', () => {
+  const basic = (name: string, password: string) => ({
+    authorization: `Basic ${Buffer.from(`${name}:${password}`).toString('base64')}`,
+  });
+
+  it('are for readers of the system, by a token or by name and password', async () => {
+    const token = await cloud.admin();
+    const id = await cloud.make('users', 'user', { name: 'prometheus', password: 'p:w' }, token);
+    const read = async (ask: object) => (await cloud.call('GET', '/metrics', ask)).status;
+    expect(await read({ headers: basic('prometheus', 'p:w') })).toBe(401);
+    const role = await cloud.idOf('roles', 'reader', token);
+    await cloud.call('PUT', `/system/users/${id}/roles/${role}`, { token });
+    const answer = await cloud.call('GET', '/metrics', { headers: basic('prometheus', 'p:w') });
+    expect(answer).toMatchObject({ status: 200, body: 'atoll_test 1\n' });
+    expect(answer.headers['content-type']).toMatch(/^text\/plain/);
+    expect(await read({ token })).toBe(200);
+    expect(await read({ token: await cloud.demo() })).toBe(403);
+    for (const headers of [basic('prometheus', 'wrong'), basic('nobody', 'x'), { authorization: 'Bearer x' }, {}]) {
+      const refused = await cloud.call('GET', '/metrics', { headers });
+      expect([refused.status, refused.headers['www-authenticate']]).toEqual([
+        401,
+        'Basic realm="metrics", charset="UTF-8"',
+      ]);
+    }
   });
 });
 

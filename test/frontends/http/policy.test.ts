@@ -7,6 +7,7 @@ const caller = (roles: string[], scope: Caller['scope'], operator = scope.kind =
   userId: 'me',
   roles: new Set(roles),
   scope,
+  domain: scope.kind === 'domain' ? { id: scope.id! } : null,
   operator,
 });
 const all = ['admin', 'manager', 'member', 'reader'];
@@ -65,6 +66,9 @@ describe('rules', () => {
     expect(may('get_project', member, { projectId: 'p' })).toBe(true);
     expect(may('get_project', member, { projectId: 'q' })).toBe(false);
     expect(may('get_project', caller([], { kind: 'unscoped' }), {})).toBe(false);
+    expect(may('get_domain', { ...member, domain: { id: 'd' } }, { domainId: 'd' })).toBe(true);
+    expect(may('get_domain', { ...member, domain: { id: 'd' } }, { domainId: 'e' })).toBe(false);
+    expect(may('get_domain', member, { domainId: 'd' })).toBe(false);
     expect(may('list_regions', caller([], { kind: 'unscoped' }))).toBe(true);
   });
 

@@ -2,15 +2,18 @@
 import { Type } from '@sinclair/typebox';
 import type { FastifyRequest } from 'fastify';
 import { badRequest, notFound } from '../errors.ts';
+import { sessionOf } from '../gate.ts';
 import { AuthRequest } from './auth-schemas.ts';
 import type { Session } from './authentication.ts';
 import { shownDomains } from './domains.ts';
-import { type IdentityRoutes, sessionOf } from './identity-context.ts';
-import { list } from './lists.ts';
+import type { IdentityRoutes } from './identity-context.ts';
+import { list, pageOf } from './lists.ts';
 import { enforce, may } from './policy.ts';
 import { shownProjects } from './projects.ts';
 import { serviceCatalog, shownToken } from './shown.ts';
 
+/** what a service says that heeds access rules: the version of them that it understands */
+const RULES_HEADER = 'openstack-identity-access-rules';
 const NoCatalog = Type.Object({ nocatalog: Type.Optional(Type.String()) });
 
 export const authRoutes: IdentityRoutes = (app, context) => {
@@ -34,6 +37,9 @@ export const authRoutes: IdentityRoutes = (app, context) => {
 
   app.get('/v3/auth/tokens', { schema: { querystring: NoCatalog } }, async (request, reply) => {
     const session = await subject(request, 'validate_token');
+    // A service that does not know access rules would let everything be.
+    if (session.credential?.accessRules.length && Number(request.headers[RULES_HEADER] ?? 0) < 1)
+      throw notFound('token', 'its access rules have to be understood');
     reply.header('x-subject-token', request.headers['x-subject-token']);
     return shownToken(session, context, request.query.nocatalog !== undefined);
   });
@@ -52,12 +58,12 @@ export const authRoutes: IdentityRoutes = (app, context) => {
   });
 
   app.get('/v3/auth/projects', async (request) => {
-    const rows = await accounts.placesOf('project', sessionOf(request).userId, 1);
+    const rows = await accounts.projectsOf(sessionOf(request).userId, pageOf(request), 1);
     return list('projects', await shownProjects(rows, context), request, context);
   });
 
   app.get('/v3/auth/domains', async (request) => {
-    const rows = await accounts.placesOf('domain', sessionOf(request).userId, 1);
+    const rows = await accounts.domainsOf(sessionOf(request).userId, pageOf(request), 1);
     return list('domains', shownDomains(rows, context.link), request, context);
   });
 

@@ -35,5 +35,6 @@ export const AuthRequest = Type.Object({
   auth: Type.Object({ identity: Identity, scope: Type.Optional(Scope) }),
 });
 export type AuthBody = Static<typeof AuthRequest>;
-export type PasswordUser = Static<typeof Named> & { password: string };
+export type NamedInDomain = Static<typeof Named>;
+export type PasswordUser = NamedInDomain & { password: string };
 export type DomainName = Static<typeof Domain>;

@@ -4,12 +4,20 @@
  * A token is looked up whole whenever it is used: the user, its domain, the scope, the credential, the roles. So whatever is taken
  * away is gone at once; nothing is cached.
  */
-import { newId, PASSWORD_BYTES_MAX } from '../../../control/catalog/catalog.ts';
-import type { DomainRow, ProjectRow, RoleRow, UserRow } from '../../../control/catalog/types.ts';
+import { type CatalogReader, newId, PASSWORD_BYTES_MAX } from '../../../control/catalog/catalog.ts';
+import type {
+  AccessRuleRow,
+  CatalogTables,
+  DomainRow,
+  ProjectRow,
+  RoleRow,
+  UserRow,
+} from '../../../control/catalog/types.ts';
 import { badRequest, forbidden, unauthorized } from '../errors.ts';
 import type { Accounts } from './accounts.ts';
-import type { AuthBody, DomainName, PasswordUser } from './auth-schemas.ts';
+import type { AuthBody, DomainName, NamedInDomain, PasswordUser } from './auth-schemas.ts';
 import type { Caller } from './policy.ts';
+import { matching } from './rows.ts';
 import { METHODS, type Method, readToken, type Scope, type TokenPayload, writeToken } from './token-format.ts';
 import type { TokenKeys } from './token-keys.ts';
 
@@ -24,8 +32,17 @@ export interface Session extends Caller {
   domain: DomainRow | null;
   roleRows: RoleRow[];
   token: TokenPayload;
+  /** the application credential that the token came by */
+  credential: SessionCredential | null;
   /** an application credential that is not for managing application credentials */
   restricted: boolean;
+}
+
+export interface SessionCredential {
+  id: string;
+  name: string;
+  /** the only requests it is good for; none: all are */
+  accessRules: AccessRuleRow[];
 }
 
 interface Login {
@@ -99,12 +116,14 @@ export class Authentication {
     if (place === null || place.epoch !== token.scopeEpoch) return null;
     let roleRows = token.scope.kind === 'unscoped' ? [] : await this.accounts.roles(user.id, token.scope);
     let restricted = false;
+    let held: SessionCredential | null = null;
     if (token.applicationCredentialId !== null) {
       const credential = await this.#credential(token.applicationCredentialId);
       if (!credential || (credential.expires_at !== null && credential.expires_at <= Date.now())) return null;
       const granted = new Set(credential.roles);
       roleRows = roleRows.filter(({ id }) => granted.has(id));
       restricted = credential.unrestricted === 0;
+      held = { id: credential.id, name: credential.name, accessRules: credential.accessRules };
     }
     if (token.scope.kind !== 'unscoped' && roleRows.length === 0) return null;
     const { project, domain } = place;
@@ -121,6 +140,7 @@ export class Authentication {
       roles: new Set(roleRows.map(({ name }) => name)),
       operator,
       token,
+      credential: held,
       restricted,
     };
   }
@@ -135,7 +155,8 @@ export class Authentication {
       .where('application_credential_id', '=', id)
       .execute();
     const all = await this.accounts.withImplied(roles.map(({ role_id }) => role_id));
-    return { ...row, roles: all.map((role) => role.id) };
+    const accessRules = await accessRulesOf(db, row.id).execute();
+    return { ...row, roles: all.map((role) => role.id), accessRules };
   }
 
   async #placeOf(
@@ -186,7 +207,7 @@ export class Authentication {
   }
 
   async #byPassword(named: PasswordUser): Promise<Login> {
-    const user = await this.#namedUser(named);
+    const user = await this.#named('user', named);
     const fits = await this.passwordFits(user, named.password);
     if (!fits || !user || !(await this.#mayLogIn(user))) throw unauthorized();
     return { user, methods: new Set(['password']), parent: null, credential: null };
@@ -206,7 +227,7 @@ export class Authentication {
     let query = db.selectFrom('application_credential').selectAll();
     if (named.id !== undefined) query = query.where('id', '=', named.id);
     else {
-      const user = named.user ? await this.#namedUser(named.user) : null;
+      const user = named.user ? await this.#named('user', named.user) : null;
       query = query.where('user_id', '=', user?.id ?? '').where('name', '=', named.name ?? '');
     }
     const row = await query.executeTakeFirst();
@@ -222,16 +243,14 @@ export class Authentication {
     return user.enabled !== 0 && (await this.accounts.row('domain', user.domain_id))?.enabled === 1;
   }
 
-  async #namedUser(named: Omit<PasswordUser, 'password'>): Promise<UserRow | null> {
-    if (named.id !== undefined) return (await this.accounts.row('user', named.id)) ?? null;
-    if (named.name === undefined || !named.domain) throw badRequest('a user needs an id, or a name and a domain');
+  /** A user or a project, by its id or by its name and domain. @throws {HttpError} 400 when it has neither */
+  async #named<T extends 'user' | 'project'>(table: T, named: NamedInDomain): Promise<CatalogTables[T] | null> {
+    if (named.id !== undefined) return (await this.accounts.row(table, named.id)) ?? null;
+    if (named.name === undefined || !named.domain) throw badRequest(`a ${table} needs an id, or a name and a domain`);
     const domain = await this.#namedDomain(named.domain);
-    const db = await this.accounts.db();
-    const query = db
-      .selectFrom('user')
-      .selectAll()
-      .where('domain_id', '=', domain?.id ?? '');
-    return (await query.where('name', '=', named.name).executeTakeFirst()) ?? null;
+    const where = { domain_id: domain?.id ?? '', name: named.name };
+    const query = matching<'user' | 'project'>(await this.accounts.db(), table, where);
+    return ((await query.executeTakeFirst()) as CatalogTables[T] | undefined) ?? null;
   }
 
   async #namedDomain(named: DomainName): Promise<DomainRow | null> {
@@ -257,21 +276,9 @@ export class Authentication {
       if (!domain) throw unauthorized();
       return { kind: 'domain', id: domain.id };
     }
-    const project = await this.#namedProject(wanted.project!);
+    const project = await this.#named('project', wanted.project!);
     if (!project) throw unauthorized();
     return { kind: 'project', id: project.id };
-  }
-
-  async #namedProject(named: { id?: string; name?: string; domain?: DomainName }): Promise<ProjectRow | null> {
-    if (named.id !== undefined) return (await this.accounts.row('project', named.id)) ?? null;
-    if (named.name === undefined || !named.domain) throw badRequest('a project needs an id, or a name and a domain');
-    const domain = await this.#namedDomain(named.domain);
-    const db = await this.accounts.db();
-    const query = db
-      .selectFrom('project')
-      .selectAll()
-      .where('domain_id', '=', domain?.id ?? '');
-    return (await query.where('name', '=', named.name).executeTakeFirst()) ?? null;
   }
 
   /** The user's own project, when that is one that it may use. */
@@ -282,6 +289,15 @@ export class Authentication {
     if (id === null || (await this.#placeOf(scope)) === null) return { kind: 'unscoped' };
     return (await this.accounts.roles(login.user.id, scope)).length > 0 ? scope : { kind: 'unscoped' };
   }
+}
+
+/** The access rules of an application credential. */
+export function accessRulesOf(db: CatalogReader, credentialId: string) {
+  const held = db
+    .selectFrom('application_credential_access_rule')
+    .select('access_rule_id')
+    .where('application_credential_id', '=', credentialId);
+  return matching(db, 'access_rule', {}).where('id', 'in', held).orderBy('id');
 }
 
 /** @throws {HttpError} 400 */

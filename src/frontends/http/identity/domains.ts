@@ -1,11 +1,12 @@
 /** /v3/domains */
 import { Type } from '@sinclair/typebox';
 import { newId } from '../../../control/catalog/catalog.ts';
-import type { Change, Columns, DomainRow } from '../../../control/catalog/types.ts';
+import { type Change, type Columns, type DomainRow, KEEP_ADMIN } from '../../../control/catalog/types.ts';
 import { forbidden, notAllowed } from '../errors.ts';
+import { sessionOf } from '../gate.ts';
 import { Description, maybe, name, wrapped } from './bodies.ts';
-import { type IdentityRoutes, sessionOf } from './identity-context.ts';
-import { extras, filters, flag, list, saving } from './lists.ts';
+import type { IdentityRoutes } from './identity-context.ts';
+import { extras, filters, flag, list, pageOf, saving } from './lists.ts';
 import { enforce, may } from './policy.ts';
 import { matching, rowsOf } from './rows.ts';
 import { extraOf } from './shown.ts';
@@ -40,7 +41,7 @@ export const domainRoutes: IdentityRoutes = (app, { accounts, catalog, link, ...
     enforce('list_domains', sessionOf(request));
     const asked = filters(request, ['name', 'enabled']);
     const query = matching(await accounts.db(), 'domain', { name: asked.name, enabled: flag(asked.enabled) });
-    return list('domains', shownDomains(await rowsOf(query.orderBy('name')), link), request, context);
+    return list('domains', shownDomains(await rowsOf(query, pageOf(request)), link), request, context);
   });
 
   app.post('/v3/domains', { schema: { body: DomainCreate } }, async (request, reply) => {
@@ -80,6 +81,7 @@ export const domainRoutes: IdentityRoutes = (app, { accounts, catalog, link, ...
     if (revoke) {
       changes.push({ do: 'update', table: 'user', where: { domain_id: row.id }, revoke, orNone: true });
       changes.push({ do: 'update', table: 'project', where: { domain_id: row.id }, revoke, orNone: true });
+      changes.push(KEEP_ADMIN);
     }
     await saving('domain', domain.name ?? row.name, catalog.write(changes));
     return { domain: shownDomain({ ...row, ...set }, link) };
@@ -98,6 +100,7 @@ export const domainRoutes: IdentityRoutes = (app, { accounts, catalog, link, ...
       { do: 'delete', table: 'user', ...within },
       { do: 'delete', table: 'user_group', ...within },
       { do: 'delete', table: 'domain', where: { id: row.id } },
+      KEEP_ADMIN,
     ]);
     return reply.code(204).send();
   });

@@ -1,11 +1,12 @@
 /** /v3/endpoints: where a service is. */
 import { Type } from '@sinclair/typebox';
 import { newId } from '../../../control/catalog/catalog.ts';
-import type { Columns, EndpointRow } from '../../../control/catalog/types.ts';
+import type { Change, Columns, EndpointRow } from '../../../control/catalog/types.ts';
 import { badRequest } from '../errors.ts';
+import { sessionOf } from '../gate.ts';
 import { Id, maybe, orNull, RegionId, wrapped } from './bodies.ts';
-import { type IdentityRoutes, sessionOf } from './identity-context.ts';
-import { extras, filters, list } from './lists.ts';
+import type { IdentityRoutes } from './identity-context.ts';
+import { extras, filters, list, pageOf } from './lists.ts';
 import { enforce } from './policy.ts';
 import { matching, rowsOf } from './rows.ts';
 import { extraOf } from './shown.ts';
@@ -47,7 +48,7 @@ export const endpointRoutes: IdentityRoutes = (app, context) => {
     const { service_id, region, region_id = region } = asked;
     const face = asked.interface as EndpointRow['interface'] | undefined;
     const query = matching(await accounts.db(), 'endpoint', { interface: face, service_id, region_id });
-    const rows = await rowsOf(query.orderBy('id'));
+    const rows = await rowsOf(query, pageOf(request));
     return list('endpoints', rows.map(shown), request, context);
   });
 
@@ -66,7 +67,7 @@ export const endpointRoutes: IdentityRoutes = (app, context) => {
       enabled: wanted.enabled === false ? 0 : 1,
       extra: extras(wanted, KNOWN),
     };
-    await catalog.write([{ do: 'insert', table: 'endpoint', row }]);
+    await catalog.write([...legacyRegion(wanted), { do: 'insert', table: 'endpoint', row }]);
     reply.code(201);
     return { endpoint: shown(row) };
   });
@@ -92,7 +93,7 @@ export const endpointRoutes: IdentityRoutes = (app, context) => {
       await checkNamed('service', wanted.service_id);
       set.service_id = wanted.service_id;
     }
-    await catalog.write([{ do: 'update', table: 'endpoint', where: { id: row.id }, set }]);
+    await catalog.write([...legacyRegion(wanted), { do: 'update', table: 'endpoint', where: { id: row.id }, set }]);
     return { endpoint: shown({ ...row, ...set }) };
   });
 
@@ -108,12 +109,23 @@ export const endpointRoutes: IdentityRoutes = (app, context) => {
     if (!(await accounts.row(noun, id))) throw badRequest(`Could not find ${noun}: ${id}.`);
   }
 
-  async function namedRegion(wanted: { region_id?: string | null; region?: string | null }): Promise<string | null> {
-    const id = wanted.region_id ?? wanted.region ?? null;
-    if (id !== null) await checkNamed('region', id);
-    return id;
+  async function namedRegion({ region_id, region }: NamedRegion): Promise<string | null> {
+    if (region_id) await checkNamed('region', region_id);
+    return region_id ?? region ?? null;
   }
 };
+
+interface NamedRegion {
+  region_id?: string | null;
+  region?: string | null;
+}
+
+/** Clients of version 2 name a region in `region`, and never made one: it is made for them, as Keystone does. */
+function legacyRegion({ region_id, region }: NamedRegion): Change[] {
+  if (region_id || !region) return [];
+  const row = { id: region, description: '', parent_region_id: null, extra: '{}' };
+  return [{ do: 'insert', table: 'region', row, orKeep: true }];
+}
 
 /** Only what a token's own project and user can fill (CVE-2014-3621). */
 function checkUrl(url: string): void {

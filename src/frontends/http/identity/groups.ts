@@ -1,11 +1,12 @@
 /** /v3/groups, and who is in them */
 import { newId } from '../../../control/catalog/catalog.ts';
-import type { Columns, GroupRow } from '../../../control/catalog/types.ts';
+import { type Columns, type GroupRow, KEEP_ADMIN } from '../../../control/catalog/types.ts';
 import { conflict, notAllowed, notFound } from '../errors.ts';
+import { sessionOf } from '../gate.ts';
 import type { Session } from './authentication.ts';
 import { Description, Id, maybe, name, wrapped } from './bodies.ts';
-import { type IdentityContext, type IdentityRoutes, sessionOf } from './identity-context.ts';
-import { extras, filters, homeDomain, list, listedDomain, saving } from './lists.ts';
+import type { IdentityContext, IdentityRoutes } from './identity-context.ts';
+import { extras, filters, homeDomain, list, listedDomain, pageOf, saving } from './lists.ts';
 import { type Action, enforce, may } from './policy.ts';
 import { matching, rowsOf } from './rows.ts';
 import { extraOf, shownUsers } from './shown.ts';
@@ -61,7 +62,7 @@ export const groupRoutes: IdentityRoutes = (app, context) => {
     const domainId = listedDomain(session, asked);
     enforce('list_groups', session, { domainId });
     const query = matching(await accounts.db(), 'user_group', { domain_id: domainId, name: asked.name });
-    return list('groups', shownGroups(await rowsOf(query.orderBy('name')), link), request, context);
+    return list('groups', shownGroups(await rowsOf(query, pageOf(request)), link), request, context);
   });
 
   app.post('/v3/groups', { schema: { body: GroupCreate } }, async (request, reply) => {
@@ -107,7 +108,7 @@ export const groupRoutes: IdentityRoutes = (app, context) => {
   app.delete('/v3/groups/:group_id', async (request, reply) => {
     const { group_id } = request.params as { group_id: string };
     const row = await groupFor(context, sessionOf(request), group_id, 'delete_group', { changes: true });
-    await catalog.write([{ do: 'delete', table: 'user_group', where: { id: row.id } }]);
+    await catalog.write([{ do: 'delete', table: 'user_group', where: { id: row.id } }, KEEP_ADMIN]);
     return reply.code(204).send();
   });
 
@@ -119,7 +120,8 @@ export const groupRoutes: IdentityRoutes = (app, context) => {
       .innerJoin('membership', 'membership.user_id', 'user.id')
       .selectAll('user')
       .where('membership.group_id', '=', group.id);
-    return list('users', shownUsers(await rowsOf(query.orderBy('name')), link), request, context);
+    const rows = await rowsOf(query, pageOf(request), 'user.id');
+    return list('users', shownUsers(rows, link), request, context);
   });
 
   const member = '/v3/groups/:group_id/users/:user_id';
@@ -144,7 +146,7 @@ export const groupRoutes: IdentityRoutes = (app, context) => {
   app.delete(member, async (request, reply) => {
     const { group_id, user_id } = request.params as Member;
     await groupFor(context, sessionOf(request), group_id, 'remove_user_from_group', { changes: true });
-    await catalog.write([{ do: 'delete', table: 'membership', where: { user_id, group_id } }]);
+    await catalog.write([{ do: 'delete', table: 'membership', where: { user_id, group_id } }, KEEP_ADMIN]);
     return reply.code(204).send();
   });
 };

@@ -1,28 +1,22 @@
-/** What the identity routes get. */
-import type { FastifyRequest } from 'fastify';
+/** What the identity routes get, and every other service that asks who somebody is. */
 import type { Http, HttpContext } from '../context.ts';
-import { unauthorized } from '../errors.ts';
-import type { Accounts } from './accounts.ts';
-import type { Authentication, Session } from './authentication.ts';
+import { Accounts } from './accounts.ts';
+import { Authentication, TOKEN_LIFE_MS } from './authentication.ts';
+import { TokenKeys } from './token-keys.ts';
 
 export interface IdentityContext extends HttpContext {
   accounts: Accounts;
+  keys: TokenKeys;
   authentication: Authentication;
   /** an absolute URL below /identity/v3 */
   link: (path: string) => string;
 }
 
+export function identityOf(context: HttpContext): IdentityContext {
+  const accounts = new Accounts(context.catalog);
+  const keys = new TokenKeys(context.catalog.folder, TOKEN_LIFE_MS);
+  const authentication = new Authentication(accounts, keys);
+  return { ...context, accounts, keys, authentication, link: (path) => `${context.publicUrl()}/identity/v3${path}` };
+}
+
 export type IdentityRoutes = (app: Http, context: IdentityContext) => void;
-
-const sessions = new WeakMap<FastifyRequest, Session>();
-
-export function keepSession(request: FastifyRequest, session: Session): void {
-  sessions.set(request, session);
-}
-
-/** The token that a request came with. @throws {HttpError} 401 on a route that asks for none */
-export function sessionOf(request: FastifyRequest): Session {
-  const session = sessions.get(request);
-  if (!session) throw unauthorized();
-  return session;
-}

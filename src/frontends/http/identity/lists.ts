@@ -3,16 +3,44 @@ import type { FastifyRequest } from 'fastify';
 import { badRequest, conflict } from '../errors.ts';
 import type { Session } from './authentication.ts';
 import type { IdentityContext } from './identity-context.ts';
-import { LIST_MAX } from './rows.ts';
+import { LIST_MAX, type Page } from './rows.ts';
 
 /** bytes of JSON that users may add to a resource */
 export const EXTRA_BYTES_MAX = 8192;
 
-/** @param rows at most LIST_MAX + 1 of them were asked for */
-export function list(name: string, rows: readonly unknown[], request: FastifyRequest, context: IdentityContext) {
+/** What of a list is wanted: `limit` rows after `marker`. */
+export function pageOf(request: FastifyRequest): Page {
+  const { limit, marker } = filters(request, ['limit', 'marker']);
+  if (limit !== undefined && !/^[1-9]\d{0,8}$/.test(limit)) throw badRequest('limit is a whole number, 1 or more');
+  return { rows: Math.min(Number(limit ?? LIST_MAX), LIST_MAX), marker };
+}
+
+/**
+ * A list as Keystone answers it.
+ * @param rows one more than the page has, where there are more; with their ids, where there are pages
+ */
+export function list(
+  name: string,
+  rows: readonly object[],
+  request: FastifyRequest,
+  context: IdentityContext,
+  page = pageOf(request),
+) {
+  const shown = rows.slice(0, page.rows);
+  const isCut = rows.length > shown.length;
+  const last = shown.at(-1) as { id?: string } | undefined;
+  const next = isCut && last?.id !== undefined ? nextOf(request, context, last.id) : null;
   const self = context.publicUrl() + request.url;
-  const truncated = rows.length > LIST_MAX ? { truncated: true } : {};
-  return { [name]: rows.slice(0, LIST_MAX), links: { next: null, self, previous: null }, ...truncated };
+  // Keystone says so where the bound is its own.
+  const truncated = isCut && page.rows === LIST_MAX ? { truncated: true } : {};
+  return { [name]: shown, links: { next, self, previous: null }, ...truncated };
+}
+
+function nextOf(request: FastifyRequest, context: IdentityContext, marker: string): string {
+  const [path = '', query] = request.url.split('?', 2);
+  const params = new URLSearchParams(query);
+  params.set('marker', marker);
+  return `${context.publicUrl()}${path}?${params}`;
 }
 
 /** The domain that a list is of: the one asked for, or the one that the token is for; undefined: all. */

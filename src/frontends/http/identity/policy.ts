@@ -11,10 +11,19 @@
  * | domain reader | role reader there |
  * | self | the user that it is about |
  * | project | a token for the project that it is about |
+ * | own domain | a token for the domain that it is about, or for a project of it |
  */
 import { notAllowed } from '../errors.ts';
 
-export type Rule = 'anyone' | 'admin' | 'reader' | 'domain manager' | 'domain reader' | 'self' | 'project';
+export type Rule =
+  | 'anyone'
+  | 'admin'
+  | 'reader'
+  | 'domain manager'
+  | 'domain reader'
+  | 'self'
+  | 'project'
+  | 'own domain';
 
 const READ: readonly Rule[] = ['reader', 'domain reader'];
 const MANAGE: readonly Rule[] = ['admin', 'domain manager'];
@@ -30,7 +39,7 @@ export const POLICY = {
   create_user: MANAGE,
   update_user: MANAGE,
   delete_user: MANAGE,
-  change_password: ['self'],
+  change_password: ANYONE,
   list_user_projects: [...READ, 'self'],
   list_groups_for_user: [...READ, 'self'],
   list_projects: READ,
@@ -41,7 +50,7 @@ export const POLICY = {
   list_project_tags: [...READ, 'project'],
   update_project_tags: MANAGE,
   list_domains: ['reader'],
-  get_domain: [...READ],
+  get_domain: [...READ, 'own domain'],
   create_domain: OPERATE,
   update_domain: OPERATE,
   delete_domain: OPERATE,
@@ -67,6 +76,11 @@ export const POLICY = {
   list_system_grants: ['reader'],
   create_system_grant: OPERATE,
   revoke_system_grant: OPERATE,
+  list_implied_roles: ['reader'],
+  get_implied_role: ['reader'],
+  create_implied_role: OPERATE,
+  delete_implied_role: OPERATE,
+  list_role_inference_rules: ['reader'],
   list_services: ['reader'],
   get_service: ['reader'],
   create_service: OPERATE,
@@ -86,6 +100,10 @@ export const POLICY = {
   get_application_credential: ['reader', 'self'],
   create_application_credential: ['self'],
   delete_application_credential: ['admin', 'self'],
+  list_access_rules: ['reader', 'self'],
+  get_access_rule: ['reader', 'self'],
+  delete_access_rule: ['admin', 'self'],
+  get_metrics: ['reader'],
 } as const satisfies Record<string, readonly Rule[]>;
 
 export type Action = keyof typeof POLICY;
@@ -96,6 +114,8 @@ export interface Caller {
   /** names, with those that they imply */
   roles: ReadonlySet<string>;
   scope: { kind: 'unscoped' | 'project' | 'domain' | 'system'; id?: string };
+  /** the scope's, or that of its project */
+  domain: { id: string } | null;
   /** the scope is the system, or the project that operators work in */
   operator: boolean;
 }
@@ -127,6 +147,8 @@ function holds(rule: Rule, caller: Caller, target: Target): boolean {
       return target.userId === caller.userId;
     case 'project':
       return caller.scope.kind === 'project' && caller.scope.id === target.projectId;
+    case 'own domain':
+      return caller.domain !== null && caller.domain.id === target.domainId;
   }
 }
 

@@ -1,19 +1,19 @@
 /** /v3/projects, and their tags */
 import { Type } from '@sinclair/typebox';
 import { newId } from '../../../control/catalog/catalog.ts';
-import type { Change, Columns, ProjectRow } from '../../../control/catalog/types.ts';
+import { type Change, type Columns, KEEP_ADMIN, type ProjectRow } from '../../../control/catalog/types.ts';
 import { badRequest, conflict, forbidden, notAllowed, notFound } from '../errors.ts';
+import { sessionOf } from '../gate.ts';
+import { PROJECT_DEPTH_MAX } from './accounts.ts';
 import type { Session } from './authentication.ts';
 import { Description, Id, maybe, name, orNull, wrapped } from './bodies.ts';
-import { type IdentityContext, type IdentityRoutes, sessionOf } from './identity-context.ts';
-import { extras, filters, flag, homeDomain, list, listedDomain, saving } from './lists.ts';
+import type { IdentityContext, IdentityRoutes } from './identity-context.ts';
+import { extras, filters, flag, homeDomain, list, listedDomain, pageOf, saving } from './lists.ts';
 import { type Action, enforce, may } from './policy.ts';
 import { matching, rowsOf } from './rows.ts';
 import { extraOf } from './shown.ts';
 
 const NAME_MAX = 64;
-/** levels of projects below a domain, Keystone's own bound */
-const DEPTH_MAX = 5;
 /** as Keystone: of each project, and of each tag */
 const TAGS_MAX = 80;
 const Tag = Type.String({ minLength: 1, maxLength: 255, pattern: '^[^,/]+$' });
@@ -111,7 +111,7 @@ export const projectRoutes: IdentityRoutes = (app, context) => {
         return filter.startsWith('not') ? where.not(joined) : joined;
       });
     }
-    const rows = await rowsOf(query.orderBy('name'));
+    const rows = await rowsOf(query, pageOf(request));
     return list('projects', await shownProjects(rows, context), request, context);
   });
 
@@ -159,6 +159,7 @@ export const projectRoutes: IdentityRoutes = (app, context) => {
     if (project.enabled !== undefined) set.enabled = project.enabled ? 1 : 0;
     const revoke = project.enabled === false;
     const changes: Change[] = [{ do: 'update', table: 'project', where: { id: row.id }, set, revoke }];
+    if (revoke) changes.push(KEEP_ADMIN);
     if (project.tags !== undefined) changes.push(noTags(row.id), ...tagRows(row.id, project.tags));
     await saving('project', project.name ?? row.name, catalog.write(changes));
     return { project: await shownProject({ ...row, ...set }, context) };
@@ -238,7 +239,7 @@ export const projectRoutes: IdentityRoutes = (app, context) => {
     for (let at = parentId; at !== null; depth++) {
       const parent = await accounts.found('project', at);
       if (parent.domain_id !== domainId) throw badRequest('a project is in the domain of the project above it');
-      if (depth >= DEPTH_MAX) throw forbidden(`Projects can be ${DEPTH_MAX} levels deep.`);
+      if (depth >= PROJECT_DEPTH_MAX) throw forbidden(`Projects can be ${PROJECT_DEPTH_MAX} levels deep.`);
       at = parent.parent_id;
     }
   }

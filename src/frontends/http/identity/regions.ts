@@ -1,10 +1,12 @@
 /** /v3/regions: places, some in others. */
+import { type Static, Type } from '@sinclair/typebox';
 import { newId } from '../../../control/catalog/catalog.ts';
 import type { Columns, RegionRow } from '../../../control/catalog/types.ts';
 import { badRequest, conflict } from '../errors.ts';
+import { sessionOf } from '../gate.ts';
 import { Description, maybe, orNull, RegionId, wrapped } from './bodies.ts';
-import { type IdentityRoutes, sessionOf } from './identity-context.ts';
-import { extras, filters, list } from './lists.ts';
+import type { IdentityRoutes } from './identity-context.ts';
+import { extras, filters, list, pageOf } from './lists.ts';
 import { enforce } from './policy.ts';
 import { matching, rowsOf } from './rows.ts';
 import { extraOf } from './shown.ts';
@@ -14,6 +16,7 @@ const REGION_DEPTH_MAX = 16;
 const common = { description: maybe(Description), parent_region_id: maybe(orNull(RegionId)) };
 const Create = wrapped('region', { id: maybe(RegionId), ...common });
 const Update = wrapped('region', common);
+const RegionParams = Type.Object({ id: RegionId });
 const KNOWN = new Set(['id', 'links', 'description', 'parent_region_id']);
 
 export const regionRoutes: IdentityRoutes = (app, context) => {
@@ -30,15 +33,28 @@ export const regionRoutes: IdentityRoutes = (app, context) => {
   app.get('/v3/regions', async (request) => {
     enforce('list_regions', sessionOf(request));
     const asked = filters(request, ['parent_region_id']);
-    const rows = await rowsOf(matching(await accounts.db(), 'region', asked).orderBy('id'));
+    const rows = await rowsOf(matching(await accounts.db(), 'region', asked), pageOf(request));
     return list('regions', rows.map(shown), request, context);
   });
 
   app.post('/v3/regions', { schema: { body: Create } }, async (request, reply) => {
     enforce('create_region', sessionOf(request));
-    const { region } = request.body;
+    reply.code(201);
+    return { region: await make(request.body.region, request.body.region.id ?? newId()) };
+  });
+
+  app.put('/v3/regions/:id', { schema: { params: RegionParams, body: Create } }, async (request, reply) => {
+    enforce('create_region', sessionOf(request));
+    const { id } = request.params;
+    if (request.body.region.id !== undefined && request.body.region.id !== id)
+      throw badRequest('the id in the body is not that of the path');
+    reply.code(201);
+    return { region: await make(request.body.region, id) };
+  });
+
+  async function make(region: Static<typeof Create>['region'], id: string) {
     const row: RegionRow = {
-      id: region.id ?? newId(),
+      id,
       description: region.description ?? '',
       parent_region_id: region.parent_region_id ?? null,
       extra: extras(region, KNOWN),
@@ -49,9 +65,8 @@ export const regionRoutes: IdentityRoutes = (app, context) => {
         throw conflict(`Conflict occurred attempting to store region - Duplicate ID, ${row.id}.`);
       throw error;
     });
-    reply.code(201);
-    return { region: shown(row) };
-  });
+    return shown(row);
+  }
 
   app.get('/v3/regions/:id', async (request) => {
     enforce('get_region', sessionOf(request));

@@ -1,10 +1,11 @@
 /** /v3/roles */
 import { newId } from '../../../control/catalog/catalog.ts';
-import type { Columns, RoleRow } from '../../../control/catalog/types.ts';
+import { type Columns, KEEP_ADMIN, type RoleRow } from '../../../control/catalog/types.ts';
 import { badRequest } from '../errors.ts';
+import { sessionOf } from '../gate.ts';
 import { Description, Id, maybe, name, orNull, wrapped } from './bodies.ts';
-import { type IdentityRoutes, sessionOf } from './identity-context.ts';
-import { extras, filters, list, saving } from './lists.ts';
+import type { IdentityRoutes } from './identity-context.ts';
+import { extras, filters, list, pageOf, saving } from './lists.ts';
 import { enforce } from './policy.ts';
 import { matching, rowsOf } from './rows.ts';
 import { extraOf } from './shown.ts';
@@ -41,7 +42,7 @@ export const roleRoutes: IdentityRoutes = (app, { accounts, catalog, link, ...re
     // Roles of one domain are not built: there are none.
     const none = asked.domain_id === undefined ? {} : { id: '' };
     const query = matching(await accounts.db(), 'role', { name: asked.name, ...none });
-    return list('roles', shownRoles(await rowsOf(query.orderBy('name')), link), request, context);
+    return list('roles', shownRoles(await rowsOf(query, pageOf(request)), link), request, context);
   });
 
   app.post('/v3/roles', { schema: { body: RoleCreate } }, async (request, reply) => {
@@ -75,7 +76,7 @@ export const roleRoutes: IdentityRoutes = (app, { accounts, catalog, link, ...re
     await saving(
       'role',
       role.name ?? row.name,
-      catalog.write([{ do: 'update', table: 'role', where: { id: row.id }, set }]),
+      catalog.write([{ do: 'update', table: 'role', where: { id: row.id }, set }, KEEP_ADMIN]),
     );
     return { role: shownRole({ ...row, ...set }, link) };
   });
@@ -83,7 +84,7 @@ export const roleRoutes: IdentityRoutes = (app, { accounts, catalog, link, ...re
   app.delete('/v3/roles/:role_id', async (request, reply) => {
     enforce('delete_role', sessionOf(request));
     const row = await accounts.found('role', (request.params as { role_id: string }).role_id);
-    await catalog.write([{ do: 'delete', table: 'role', where: { id: row.id } }]);
+    await catalog.write([{ do: 'delete', table: 'role', where: { id: row.id } }, KEEP_ADMIN]);
     return reply.code(204).send();
   });
 };

@@ -3,7 +3,7 @@ import type { SelectQueryBuilder } from 'kysely';
 import type { CatalogReader } from '../../../control/catalog/catalog.ts';
 import type { CatalogTables, Columns, TableName } from '../../../control/catalog/types.ts';
 
-/** rows of one list; more are cut off, and the answer says so, as Keystone's list_limit does */
+/** rows of one list, whatever was asked for; the answer says when there are more */
 export const LIST_MAX = 1000;
 
 /** Rows whose columns have these values; a column whose value is undefined does not matter. */
@@ -18,7 +18,25 @@ export function matching<T extends TableName>(
   return query as unknown as SelectQueryBuilder<CatalogTables, T, CatalogTables[T]>;
 }
 
-/** @returns the rows of one list, and one more where there are more */
-export function rowsOf<T extends TableName, Row>(query: SelectQueryBuilder<CatalogTables, T, Row>): Promise<Row[]> {
-  return query.limit(LIST_MAX + 1).execute() as Promise<Row[]>;
+/** Some rows of a list: those after the one whose id is the marker. */
+export interface Page {
+  rows: number;
+  marker?: string | undefined;
+}
+
+/**
+ * The rows of one page in the order of their ids, which is what a marker goes by, and which needs no more rows to be read.
+ * @returns one row more than the page has, where there are more
+ */
+export function rowsOf<T extends TableName, Row>(
+  query: SelectQueryBuilder<CatalogTables, T, Row>,
+  { rows, marker }: Page,
+  id = 'id',
+): Promise<Row[]> {
+  const column = id as never;
+  const after = marker === undefined ? query : query.where(column, '>', marker as never);
+  return after
+    .orderBy(column)
+    .limit(rows + 1)
+    .execute() as Promise<Row[]>;
 }

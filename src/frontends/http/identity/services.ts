@@ -2,9 +2,10 @@
 import { Type } from '@sinclair/typebox';
 import { newId } from '../../../control/catalog/catalog.ts';
 import type { Columns, ServiceRow } from '../../../control/catalog/types.ts';
+import { sessionOf } from '../gate.ts';
 import { Description, maybe, name, orNull, wrapped } from './bodies.ts';
-import { type IdentityRoutes, sessionOf } from './identity-context.ts';
-import { extras, filters, list } from './lists.ts';
+import type { IdentityRoutes } from './identity-context.ts';
+import { extras, filters, list, pageOf } from './lists.ts';
 import { enforce } from './policy.ts';
 import { matching, rowsOf } from './rows.ts';
 import { extraOf } from './shown.ts';
@@ -35,7 +36,7 @@ export const serviceRoutes: IdentityRoutes = (app, context) => {
   app.get('/v3/services', async (request) => {
     enforce('list_services', sessionOf(request));
     const asked = filters(request, ['type', 'name']);
-    const rows = await rowsOf(matching(await accounts.db(), 'service', asked).orderBy('type'));
+    const rows = await rowsOf(matching(await accounts.db(), 'service', asked), pageOf(request));
     return list('services', rows.map(shown), request, context);
   });
 

@@ -4,9 +4,9 @@ import type { Session } from './authentication.ts';
 import type { IdentityContext } from './identity-context.ts';
 import { shownAuditId } from './token-format.ts';
 
-/** `2026-01-31T12:00:00.000000Z`, as Keystone writes times */
-export function shownTime(ms: number): string {
-  return new Date(ms).toISOString().replace('Z', '000Z');
+/** `2026-01-31T12:00:00.000000Z`, as Keystone writes times. @param us microseconds beyond `ms` */
+export function shownTime(ms: number, us = 0): string {
+  return new Date(ms).toISOString().replace('Z', `${String(us).padStart(3, '0')}Z`);
 }
 
 export function extraOf(row: { extra: string }): Record<string, unknown> {
@@ -48,8 +48,12 @@ export async function shownToken(session: Session, context: IdentityContext, noc
     issued_at: shownTime(token.issuedAt),
     expires_at: shownTime(token.expiresAt),
   };
-  if (token.applicationCredentialId !== null)
-    body.application_credential = { id: token.applicationCredentialId, restricted: session.restricted };
+  if (session.credential !== null) {
+    const { id, name, accessRules } = session.credential;
+    const rules = accessRules.map(({ id: rule, service, method, path }) => ({ id: rule, service, method, path }));
+    const access_rules = rules.length === 0 ? {} : { access_rules: rules };
+    body.application_credential = { id, name, restricted: session.restricted, ...access_rules };
+  }
   if (scope.kind === 'unscoped') return { token: body };
   body.roles = session.roleRows.map(({ id, name }) => ({ id, name }));
   if (scope.kind === 'system') body.system = { all: true };

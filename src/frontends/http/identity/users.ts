@@ -1,13 +1,14 @@
 /** /v3/users */
 import { Type } from '@sinclair/typebox';
 import { newId } from '../../../control/catalog/catalog.ts';
-import type { Columns, UserRow } from '../../../control/catalog/types.ts';
+import { type Columns, KEEP_ADMIN, type UserRow } from '../../../control/catalog/types.ts';
 import { conflict, forbidden, notAllowed, notFound, unauthorized } from '../errors.ts';
+import { sessionOf } from '../gate.ts';
 import { checkPassword, type Session } from './authentication.ts';
 import { Description, Id, maybe, name, orNull, wrapped } from './bodies.ts';
 import { shownGroups } from './groups.ts';
-import { type IdentityContext, type IdentityRoutes, sessionOf } from './identity-context.ts';
-import { extras, filters, flag, homeDomain, list, listedDomain, saving } from './lists.ts';
+import type { IdentityContext, IdentityRoutes } from './identity-context.ts';
+import { extras, filters, flag, homeDomain, list, listedDomain, pageOf, saving } from './lists.ts';
 import { type Action, enforce, may } from './policy.ts';
 import { shownProjects } from './projects.ts';
 import { matching, rowsOf } from './rows.ts';
@@ -67,7 +68,7 @@ export const userRoutes: IdentityRoutes = (app, context) => {
     const domainId = listedDomain(session, asked);
     enforce('list_users', session, { domainId });
     const wanted = { domain_id: domainId, name: asked.name, enabled: flag(asked.enabled) };
-    const rows = await rowsOf(matching(await accounts.db(), 'user', wanted).orderBy('name'));
+    const rows = await rowsOf(matching(await accounts.db(), 'user', wanted), pageOf(request));
     return list('users', shownUsers(rows, link), request, context);
   });
 
@@ -116,7 +117,10 @@ export const userRoutes: IdentityRoutes = (app, context) => {
     await saving(
       'user',
       user.name ?? row.name,
-      catalog.write([{ do: 'update', table: 'user', where: { id: row.id }, set, revoke }]),
+      catalog.write([
+        { do: 'update', table: 'user', where: { id: row.id }, set, revoke },
+        ...(set.enabled === 0 ? [KEEP_ADMIN] : []),
+      ]),
     );
     if (user.password !== undefined) catalog.passwordChanged(row, null);
     return { user: shownUser({ ...row, ...set }, link) };
@@ -127,18 +131,20 @@ export const userRoutes: IdentityRoutes = (app, context) => {
     const session = sessionOf(request);
     refuseDelegated(session, 'delete_user');
     const row = await userFor(context, session, user_id, 'delete_user', true);
-    await catalog.write([{ do: 'delete', table: 'user', where: { id: row.id } }]);
+    await catalog.write([{ do: 'delete', table: 'user', where: { id: row.id } }, KEEP_ADMIN]);
     return reply.code(204).send();
   });
 
   app.post('/v3/users/:user_id/password', { schema: { body: PasswordChange } }, async (request, reply) => {
     const { user_id } = request.params as { user_id: string };
     const session = sessionOf(request);
-    const row = await userFor(context, session, user_id, 'change_password');
+    enforce('change_password', session);
     refuseDelegated(session, 'change_password');
     const { original_password, password } = request.body.user;
     checkPassword(password);
-    if (!(await authentication.passwordFits(row, original_password))) throw unauthorized();
+    // Whoever it is: who knows the password could log in as that user, and a user that is not there has none that fits.
+    const row = (await accounts.row('user', user_id)) ?? null;
+    if (!(await authentication.passwordFits(row, original_password)) || row === null) throw unauthorized();
     if (original_password === password) throw forbidden('The new password must differ from the old one.');
     const set = await hashed(password);
     await catalog.write([{ do: 'update', table: 'user', where: { id: row.id, epoch: row.epoch }, set, revoke: true }]);
@@ -154,13 +160,14 @@ export const userRoutes: IdentityRoutes = (app, context) => {
       .innerJoin('membership', 'membership.group_id', 'user_group.id')
       .selectAll('user_group')
       .where('membership.user_id', '=', user.id);
-    return list('groups', shownGroups(await rowsOf(query.orderBy('name')), link), request, context);
+    const rows = await rowsOf(query, pageOf(request), 'user_group.id');
+    return list('groups', shownGroups(rows, link), request, context);
   });
 
   app.get('/v3/users/:user_id/projects', async (request) => {
     const { user_id } = request.params as { user_id: string };
     const user = await userFor(context, sessionOf(request), user_id, 'list_user_projects');
-    const rows = await accounts.placesOf('project', user.id);
+    const rows = await accounts.projectsOf(user.id, pageOf(request));
     return list('projects', await shownProjects(rows, context), request, context);
   });
 
