@@ -22,6 +22,7 @@ import { identityOf } from './identity/identity-context.ts';
 import { identityPlugin } from './identity/plugin.ts';
 import { metricsPlugin } from './metrics.ts';
 import { RouteTable } from './routes.ts';
+import { tempAuthPlugin } from './temp-auth/plugin.ts';
 import { buildLazyValidator } from './validators.ts';
 
 /** Keystone's own bound */
@@ -116,6 +117,7 @@ export function buildHttp(context: HttpContext, tls?: Tls, routes = new RouteTab
   });
   const identity = identityOf(context);
   void app.register(identityPlugin, { identity, prefix: '/identity' });
+  void app.register(tempAuthPlugin, { identity, prefix: '/auth' });
   if (context.metrics) void app.register(metricsPlugin, { identity, metrics: context.metrics });
   return app;
 }
