@@ -29,8 +29,8 @@ const PACKAGES_TEST = [
   ...['fio', 'nbdkit', 'libnbd-bin', 'python3-libnbd', 'e2fsprogs'],
   ...['restic', 'borgbackup'],
   ...['busybox-static', 'cpio', 'kmod', 'acpid', 'procps', 'gnuplot-nox'],
-  // The client that the identity API is tested with.
-  'python3-openstackclient',
+  // The clients that the identity API is tested with.
+  ...['python3-openstackclient', 'python3-swiftclient'],
   // OpenStack's own tests of it.
   'python3-tempest',
   'openssl',

@@ -212,6 +212,27 @@ describe('the openstack client', { timeout: 300_000 }, () => {
   });
 });
 
+describe('the swift client', () => {
+  it('of old logs in by TempAuth, with the token that all have', async () => {
+    const at = new URL('/auth/v1.0', demo.OS_AUTH_URL!).href;
+    const swift = (key: string) =>
+      spawnSync('swift', ['-A', at, '-U', 'demo:demo', '-K', key, '--retries', '0', 'auth'], {
+        encoding: 'utf8',
+        env: { PATH: process.env.PATH ?? '' },
+        timeout: CLIENT_MS_MAX,
+      });
+    const { status, stdout, stderr } = swift(demo.OS_PASSWORD!);
+    expect([status, stderr]).toEqual([0, '']);
+    const [, url] = /OS_STORAGE_URL=(\S+)/.exec(stdout) ?? [];
+    const [, token] = /OS_AUTH_TOKEN=(\S+)/.exec(stdout) ?? [];
+    const { projects } = (await (await fetchAs(token!, '/auth/projects')).json()) as { projects: { id: string }[] };
+    expect(url).toBe(new URL(`/v1/AUTH_${projects[0]!.id}`, demo.OS_AUTH_URL!).href);
+    const refused = swift('wrong');
+    expect([refused.status, refused.stdout]).toEqual([1, '']);
+    expect(refused.stderr).toMatch(/401/);
+  });
+});
+
 describe('the daemon', () => {
   it('keeps what it acknowledged through kill -9, and tokens with it', async () => {
     const { token } = await login();

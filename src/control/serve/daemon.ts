@@ -174,7 +174,12 @@ function loadFrontDoor() {
   return import('./front-door.ts');
 }
 
-async function openFrontDoor(options: DaemonOptions, home: string, engine: Engine, metrics: Metrics): Promise<FrontDoor> {
+async function openFrontDoor(
+  options: DaemonOptions,
+  home: string,
+  engine: Engine,
+  metrics: Metrics,
+): Promise<FrontDoor> {
   const { FrontDoor } = await loadFrontDoor();
   const { log, onFatal, publicUrl, catalogUrl, tls } = options;
   const anyPort = options.httpAnyPort ?? false;

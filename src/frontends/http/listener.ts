@@ -21,6 +21,7 @@ import { badRequest, HttpError, httpErrorOf } from './errors.ts';
 import { identityOf } from './identity/identity-context.ts';
 import { identityPlugin } from './identity/plugin.ts';
 import { metricsPlugin } from './metrics.ts';
+import { openApiRoutes } from './openapi.ts';
 import { RouteTable } from './routes.ts';
 import { tempAuthPlugin } from './temp-auth/plugin.ts';
 import { buildLazyValidator } from './validators.ts';
@@ -87,7 +88,7 @@ export class HttpListener {
 /** @param routes gets what there is */
 export function buildHttp(context: HttpContext, tls?: Tls, routes = new RouteTable()): Http {
   const app = newServer(context.log, tls);
-  app.addHook('onRoute', ({ url, method }) => routes.add(url, method));
+  app.addHook('onRoute', ({ url, method, schema }) => routes.add(url, method, schema));
   takeJson(app);
   app.server.maxConnections = CONNECTIONS_MAX;
   // Who asks first is told only when the request was let in (see the preParsing hook).
@@ -115,6 +116,7 @@ export function buildHttp(context: HttpContext, tls?: Tls, routes = new RouteTab
     await context.catalog.reader();
     return reply.type('text/plain').send('OK');
   });
+  openApiRoutes(app, routes, context.publicUrl);
   const identity = identityOf(context);
   void app.register(identityPlugin, { identity, prefix: '/identity' });
   void app.register(tempAuthPlugin, { identity, prefix: '/auth' });

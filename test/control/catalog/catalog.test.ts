@@ -163,7 +163,10 @@ describe.each(BACKENDS)('in %s', (backend) => {
         for (const end of ['', '-wal', '-shm']) fs.rmSync(`${file}${end}`, { force: true });
         const old = openCatalogWriter(file, CATALOG_STEPS.slice(0, version));
         old.pragma('foreign_keys = OFF');
-        for (const name of old.prepare("SELECT name FROM sqlite_master WHERE type = 'table'").pluck().all() as string[]) {
+        for (const name of old
+          .prepare("SELECT name FROM sqlite_master WHERE type = 'table'")
+          .pluck()
+          .all() as string[]) {
           const columns = old.prepare('SELECT name FROM pragma_table_info(?)').pluck().all(name) as string[];
           for (const one of kept.get(name) ?? []) {
             const insert = old.prepare(`INSERT INTO "${name}" (${columns}) VALUES (${columns.map(() => '?')})`);

@@ -7,7 +7,7 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { CATALOG_VERSION } from '../../../src/control/catalog/migrations.ts';
 import { parseCatalogUrl, shownPlace } from '../../../src/control/catalog/place.ts';
-import { Cloud } from '../../frontends/http/cloud.ts';
+import { Cloud, inProject } from '../../frontends/http/cloud.ts';
 import { CatalogFolder } from './folder.ts';
 import { Cluster, PASSWORD, WITHOUT_POSTGRES } from './postgres.ts';
 
@@ -154,13 +154,38 @@ describe.skipIf(WITHOUT_POSTGRES !== null)('a catalog in PostgreSQL', () => {
     const make = (name: string) => cloud.call('POST', '/users', { token, body: { user: { name, password: 'x' } } });
     for (const name of ['b', 'a', 'B', 'ä']) expect((await make(name)).status).toBe(201);
     expect((await make('a')).status).toBe(409);
-    const names = (await cloud.call('GET', '/users', { token })).body.users.map((one: { name: string }) => one.name);
-    expect(names).toEqual(['B', 'a', 'admin', 'b', 'demo', 'ä']);
+    const names = async (query: string) =>
+      (await cloud.call('GET', `/users${query}`, { token })).body.users.map((one: { name: string }) => one.name);
+    expect((await names('')).sort()).toEqual(['B', 'a', 'admin', 'b', 'demo', 'ä']);
+    const pages = [];
+    for (let next: string | null = '/users?limit=2'; next !== null; ) {
+      const { body } = await cloud.call('GET', next, { token });
+      pages.push(...body.users.map(({ id }: { id: string }) => id));
+      next = body.links.next && new URL(body.links.next).pathname + new URL(body.links.next).search;
+    }
+    expect(pages).toEqual([...pages].sort());
+    expect(new Set(pages).size).toBe(6);
     expect((await make('a\u0000b')).status).toBe(400);
     expect((await cloud.call('GET', '/users?name=a%00b', { token })).status).toBeLessThan(500);
     const { body } = await cloud.call('GET', '/role_assignments?include_names=true', { token });
     expect(body.role_assignments.length).toBeGreaterThan(2);
     expect((await cloud.login('demo', 'wrong')).status).toBe(401);
+    // What is inherited and implied, rules of credentials, and the administrator who stays.
+    const [admin, reader] = [await cloud.idOf('users', 'admin', token), await cloud.idOf('roles', 'reader', token)];
+    const heir = await cloud.idOf('users', 'a', token);
+    const grant = `/OS-INHERIT/domains/default/users/${heir}/roles/${reader}/inherited_to_projects`;
+    expect((await cloud.call('PUT', grant, { token })).status).toBe(204);
+    const own = await cloud.token('a', 'x', inProject('demo'));
+    const { projects } = (await cloud.call('GET', '/auth/projects', { token: own })).body;
+    expect(projects.map((one: { name: string }) => one.name).sort()).toEqual(['admin', 'demo']);
+    expect((await cloud.call('GET', '/role_inferences', { token })).body.role_inferences).toHaveLength(3);
+    const access_rules = [{ service: 'identity', method: 'GET', path: '/v3/users' }];
+    const credential = { application_credential: { name: 'c', access_rules } };
+    const credentials = `/users/${admin}/application_credentials`;
+    const made = await cloud.call('POST', credentials, { token, body: credential });
+    const [rule] = made.body.application_credential.access_rules;
+    expect((await cloud.call('DELETE', `/users/${admin}/access_rules/${rule.id}`, { token })).status).toBe(403);
+    expect((await cloud.call('DELETE', `/users/${admin}`, { token })).status).toBe(403);
     expect(cloud.logged.filter((line) => line.startsWith('error') || line.startsWith('fatal'))).toEqual([]);
   });
 

@@ -16,7 +16,7 @@ const { buildHttp } = (await import(listenerModule)) as typeof import('../../../
 export const PUBLIC_URL = 'http://cloud.example:1234';
 
 /** what is not below /identity/v3 */
-const ELSEWHERE = /^\/(identity|healthcheck|metrics|auth\/v1\.0)\b/;
+const ELSEWHERE = /^\/(identity|healthcheck|metrics|docs|openapi\.json|auth\/v1\.0)\b/;
 
 export interface Answer {
   status: number;

@@ -126,8 +126,8 @@ describe('pages', () => {
     }
     const past = await cloud.call('GET', '/users?marker=zzz', { token });
     expect([past.body.users, past.body.links.next]).toEqual([[], null]);
-    for (const limit of ['0', '-1', 'x', '1.5', ''])
-      expect((await cloud.call('GET', `/users?limit=${limit}`, { token })).status).toBe(400);
+    for (const limit of ['0', '-1', 'x', '1.5', '', '1&limit=2', '1&marker=a&marker=b'])
+      expect([limit, (await cloud.call('GET', `/users?limit=${limit}`, { token })).status]).toEqual([limit, 400]);
     const most = await cloud.call('GET', '/regions?limit=999999999', { token });
     expect([most.body.regions.length, most.body.truncated]).toEqual([1000, true]);
   });
@@ -149,6 +149,50 @@ describe('a method that a path does not have', () => {
     expect(count).toBeGreaterThan(200);
     const { body } = await cloud.call('POST', '/identity/v3');
     expect(body.error).toMatchObject({ code: 405, title: 'Method Not Allowed' });
+  });
+});
+
+describe('OpenAPI', () => {
+  it('has every route, and says which need a token', async () => {
+    const { body } = await cloud.call('GET', '/openapi.json');
+    expect(body).toMatchObject({ openapi: '3.1.0', servers: [{ url: PUBLIC_URL }] });
+    const ids = new Set<string>();
+    let count = 0;
+    for (const { url, methods } of cloud.routes) {
+      if (url.endsWith('/')) continue;
+      for (const method of methods.keys()) {
+        if (method === 'HEAD') continue;
+        const operation = body.paths[url.replace(/:(\w+)/g, '{$1}')][method.toLowerCase()];
+        ids.add(operation.operationId);
+        count++;
+        const names = operation.parameters.filter((one: { in: string }) => one.in === 'path').length;
+        expect([url, names]).toEqual([url, url.split('/:').length - 1]);
+        const { status } = await cloud.call(method, url.replace(/:\w+/g, 'x'));
+        // TempAuth is asked with a password instead.
+        const closed = url !== '/auth/v1.0' && status === 401;
+        expect([method, url, operation.security.length]).toEqual([method, url, closed ? 1 : 0]);
+      }
+    }
+    expect(ids.size).toBe(count);
+    expect(Object.values(body.paths).flatMap((path) => Object.keys(path as object))).toHaveLength(count);
+    const users = body.paths['/identity/v3/users'];
+    expect(users.get.parameters.map(({ name }: { name: string }) => name)).toEqual([
+      'name',
+      'domain_id',
+      'enabled',
+      'limit',
+      'marker',
+    ]);
+    expect(users.post.requestBody.content['application/json'].schema.properties.user.required).toEqual(['name']);
+  });
+
+  it('is a page too, which fetches nothing', async () => {
+    const { status, headers, body } = await cloud.call('GET', '/docs');
+    expect([status, headers['content-type']]).toEqual([200, 'text/html; charset=utf-8']);
+    expect(headers['content-security-policy']).toMatch(/^default-src 'none'/);
+    expect(body).not.toMatch(/<script|src=|https?:\/\/(?!\[)/);
+    for (const { url } of cloud.routes)
+      if (!url.endsWith('/')) expect(body).toContain(`<code>${url.replace(/:(\w+)/g, '{$1}')}</code>`);
   });
 });
 

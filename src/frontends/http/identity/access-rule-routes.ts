@@ -2,8 +2,9 @@
 import type { AccessRuleRow } from '../../../control/catalog/types.ts';
 import { forbidden, notFound } from '../errors.ts';
 import { sessionOf } from '../gate.ts';
+import { listQuery } from './bodies.ts';
 import type { IdentityRoutes } from './identity-context.ts';
-import { filters, list, pageOf } from './lists.ts';
+import { list, pageOf } from './lists.ts';
 import { matching, rowsOf } from './rows.ts';
 import { refuseDelegated, userFor } from './users.ts';
 
@@ -16,11 +17,11 @@ export const accessRuleRoutes: IdentityRoutes = (app, context) => {
     links: { self: link(`/users/${row.user_id}/access_rules/${row.id}`) },
   });
 
-  app.get(base, async (request) => {
+  app.get(base, { schema: { querystring: listQuery('service', 'method', 'path') } }, async (request) => {
     const { user_id } = request.params as { user_id: string };
     const user = await userFor(context, sessionOf(request), user_id, 'list_access_rules');
-    const asked = filters(request, ['service', 'method', 'path']);
-    const query = matching(await accounts.db(), 'access_rule', { user_id: user.id, ...asked });
+    const { service, method, path } = request.query;
+    const query = matching(await accounts.db(), 'access_rule', { user_id: user.id, service, method, path });
     const rows = await rowsOf(query, pageOf(request));
     return list('access_rules', rows.map(shown), request, context);
   });

@@ -7,9 +7,9 @@ import { badRequest, forbidden, notFound } from '../errors.ts';
 import { sessionOf } from '../gate.ts';
 import { shownAccessRule } from './access-rule-routes.ts';
 import { accessRulesOf, checkPassword } from './authentication.ts';
-import { Description, Id, maybe, name, orNull, wrapped } from './bodies.ts';
+import { Description, Id, listQuery, maybe, name, orNull, wrapped } from './bodies.ts';
 import type { IdentityRoutes } from './identity-context.ts';
-import { filters, list, pageOf, saving } from './lists.ts';
+import { list, pageOf, saving } from './lists.ts';
 import { matching, rowsOf } from './rows.ts';
 import { shownTime } from './shown.ts';
 import { refuseDelegated, userFor } from './users.ts';
@@ -72,10 +72,10 @@ export const applicationCredentialRoutes: IdentityRoutes = (app, context) => {
     };
   }
 
-  app.get(base, async (request) => {
+  app.get(base, { schema: { querystring: listQuery('name') } }, async (request) => {
     const { user_id } = request.params as { user_id: string };
     const user = await userFor(context, sessionOf(request), user_id, 'list_application_credentials');
-    const asked = filters(request, ['name']);
+    const asked = request.query;
     const query = matching(await accounts.db(), 'application_credential', { user_id: user.id, name: asked.name });
     const rows = await rowsOf(query, pageOf(request));
     return list('application_credentials', await Promise.all(rows.map(shown)), request, context);

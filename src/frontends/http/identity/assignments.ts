@@ -5,8 +5,9 @@ import type { AssignmentRow, CatalogTables } from '../../../control/catalog/type
 import { badRequest } from '../errors.ts';
 import { sessionOf } from '../gate.ts';
 import { assignmentsOf } from './accounts.ts';
+import { filterQuery } from './bodies.ts';
 import type { IdentityRoutes } from './identity-context.ts';
-import { filters, flag, list } from './lists.ts';
+import { flag, list } from './lists.ts';
 import { enforce } from './policy.ts';
 import { LIST_MAX, matching, rowsOf } from './rows.ts';
 
@@ -22,9 +23,9 @@ type Asked = Partial<Record<(typeof FILTERS)[number], string>>;
 export const assignmentRoutes: IdentityRoutes = (app, context) => {
   const { accounts, link } = context;
 
-  app.get('/v3/role_assignments', async (request) => {
+  app.get('/v3/role_assignments', { schema: { querystring: filterQuery(...FILTERS) } }, async (request) => {
     const session = sessionOf(request);
-    const asked: Asked = filters(request, FILTERS);
+    const asked = request.query;
     const scopedTo = asked['scope.project.id']
       ? (await accounts.row('project', asked['scope.project.id']))?.domain_id
       : asked['scope.domain.id'];

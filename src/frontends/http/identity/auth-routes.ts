@@ -5,6 +5,7 @@ import { badRequest, notFound } from '../errors.ts';
 import { sessionOf } from '../gate.ts';
 import { AuthRequest } from './auth-schemas.ts';
 import type { Session } from './authentication.ts';
+import { listQuery } from './bodies.ts';
 import { shownDomains } from './domains.ts';
 import type { IdentityRoutes } from './identity-context.ts';
 import { list, pageOf } from './lists.ts';
@@ -57,12 +58,12 @@ export const authRoutes: IdentityRoutes = (app, context) => {
     };
   });
 
-  app.get('/v3/auth/projects', async (request) => {
+  app.get('/v3/auth/projects', { schema: { querystring: listQuery() } }, async (request) => {
     const rows = await accounts.projectsOf(sessionOf(request).userId, pageOf(request), 1);
     return list('projects', await shownProjects(rows, context), request, context);
   });
 
-  app.get('/v3/auth/domains', async (request) => {
+  app.get('/v3/auth/domains', { schema: { querystring: listQuery() } }, async (request) => {
     const rows = await accounts.domainsOf(sessionOf(request).userId, pageOf(request), 1);
     return list('domains', shownDomains(rows, context.link), request, context);
   });

@@ -4,9 +4,9 @@ import { newId } from '../../../control/catalog/catalog.ts';
 import { type Change, type Columns, type DomainRow, KEEP_ADMIN } from '../../../control/catalog/types.ts';
 import { forbidden, notAllowed } from '../errors.ts';
 import { sessionOf } from '../gate.ts';
-import { Description, maybe, name, wrapped } from './bodies.ts';
+import { Description, listQuery, maybe, name, wrapped } from './bodies.ts';
 import type { IdentityRoutes } from './identity-context.ts';
-import { extras, filters, flag, list, pageOf, saving } from './lists.ts';
+import { extras, flag, list, pageOf, saving } from './lists.ts';
 import { enforce, may } from './policy.ts';
 import { matching, rowsOf } from './rows.ts';
 import { extraOf } from './shown.ts';
@@ -37,9 +37,9 @@ export function shownDomains(rows: readonly DomainRow[], link: (path: string) =>
 export const domainRoutes: IdentityRoutes = (app, { accounts, catalog, link, ...rest }) => {
   const context = { accounts, catalog, link, ...rest };
 
-  app.get('/v3/domains', async (request) => {
+  app.get('/v3/domains', { schema: { querystring: listQuery('name', 'enabled') } }, async (request) => {
     enforce('list_domains', sessionOf(request));
-    const asked = filters(request, ['name', 'enabled']);
+    const asked = request.query;
     const query = matching(await accounts.db(), 'domain', { name: asked.name, enabled: flag(asked.enabled) });
     return list('domains', shownDomains(await rowsOf(query, pageOf(request)), link), request, context);
   });

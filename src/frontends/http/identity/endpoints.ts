@@ -4,9 +4,9 @@ import { newId } from '../../../control/catalog/catalog.ts';
 import type { Change, Columns, EndpointRow } from '../../../control/catalog/types.ts';
 import { badRequest } from '../errors.ts';
 import { sessionOf } from '../gate.ts';
-import { Id, maybe, orNull, RegionId, wrapped } from './bodies.ts';
+import { Id, listQuery, maybe, orNull, RegionId, wrapped } from './bodies.ts';
 import type { IdentityRoutes } from './identity-context.ts';
-import { extras, filters, list, pageOf } from './lists.ts';
+import { extras, list, pageOf } from './lists.ts';
 import { enforce } from './policy.ts';
 import { matching, rowsOf } from './rows.ts';
 import { extraOf } from './shown.ts';
@@ -42,15 +42,19 @@ export const endpointRoutes: IdentityRoutes = (app, context) => {
     links: { self: link(`/endpoints/${row.id}`) },
   });
 
-  app.get('/v3/endpoints', async (request) => {
-    enforce('list_endpoints', sessionOf(request));
-    const asked = filters(request, ['interface', 'service_id', 'region_id', 'region']);
-    const { service_id, region, region_id = region } = asked;
-    const face = asked.interface as EndpointRow['interface'] | undefined;
-    const query = matching(await accounts.db(), 'endpoint', { interface: face, service_id, region_id });
-    const rows = await rowsOf(query, pageOf(request));
-    return list('endpoints', rows.map(shown), request, context);
-  });
+  app.get(
+    '/v3/endpoints',
+    { schema: { querystring: listQuery('interface', 'service_id', 'region_id', 'region') } },
+    async (request) => {
+      enforce('list_endpoints', sessionOf(request));
+      const asked = request.query;
+      const { service_id, region, region_id = region } = asked;
+      const face = asked.interface as EndpointRow['interface'] | undefined;
+      const query = matching(await accounts.db(), 'endpoint', { interface: face, service_id, region_id });
+      const rows = await rowsOf(query, pageOf(request));
+      return list('endpoints', rows.map(shown), request, context);
+    },
+  );
 
   app.post('/v3/endpoints', { schema: { body: Create } }, async (request, reply) => {
     enforce('create_endpoint', sessionOf(request));

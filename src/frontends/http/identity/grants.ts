@@ -8,6 +8,7 @@ import { KEEP_ADMIN, type RoleRow } from '../../../control/catalog/types.ts';
 import { notAllowed, notFound } from '../errors.ts';
 import { sessionOf } from '../gate.ts';
 import type { Session } from './authentication.ts';
+import { listQuery } from './bodies.ts';
 import type { IdentityRoutes } from './identity-context.ts';
 import { list, pageOf } from './lists.ts';
 import { type Action, enforce, may, type Target } from './policy.ts';
@@ -58,7 +59,7 @@ export const grantRoutes: IdentityRoutes = (app, context) => {
 
   function routesAt(inherited: number, all: string | null, one: string): void {
     if (all !== null) {
-      app.get(all, async (request) => {
+      app.get(all, { schema: { querystring: listQuery() } }, async (request) => {
         const { role_id: _any, ...held } = await granted(request, 'list', inherited);
         const db = await accounts.db();
         const ids = matching(db, 'assignment', held).clearSelect().select('role_id');

@@ -4,9 +4,9 @@ import { type Columns, type GroupRow, KEEP_ADMIN } from '../../../control/catalo
 import { conflict, notAllowed, notFound } from '../errors.ts';
 import { sessionOf } from '../gate.ts';
 import type { Session } from './authentication.ts';
-import { Description, Id, maybe, name, wrapped } from './bodies.ts';
+import { Description, Id, listQuery, maybe, name, wrapped } from './bodies.ts';
 import type { IdentityContext, IdentityRoutes } from './identity-context.ts';
-import { extras, filters, homeDomain, list, listedDomain, pageOf, saving } from './lists.ts';
+import { extras, homeDomain, list, listedDomain, pageOf, saving } from './lists.ts';
 import { type Action, enforce, may } from './policy.ts';
 import { matching, rowsOf } from './rows.ts';
 import { extraOf, shownUsers } from './shown.ts';
@@ -56,9 +56,9 @@ export async function groupFor(
 export const groupRoutes: IdentityRoutes = (app, context) => {
   const { accounts, catalog, link } = context;
 
-  app.get('/v3/groups', async (request) => {
+  app.get('/v3/groups', { schema: { querystring: listQuery('name', 'domain_id') } }, async (request) => {
     const session = sessionOf(request);
-    const asked = filters(request, ['name', 'domain_id']);
+    const asked = request.query;
     const domainId = listedDomain(session, asked);
     enforce('list_groups', session, { domainId });
     const query = matching(await accounts.db(), 'user_group', { domain_id: domainId, name: asked.name });
@@ -112,7 +112,7 @@ export const groupRoutes: IdentityRoutes = (app, context) => {
     return reply.code(204).send();
   });
 
-  app.get('/v3/groups/:group_id/users', async (request) => {
+  app.get('/v3/groups/:group_id/users', { schema: { querystring: listQuery() } }, async (request) => {
     const { group_id } = request.params as { group_id: string };
     const group = await groupFor(context, sessionOf(request), group_id, 'list_users_in_group');
     const query = (await accounts.db())

@@ -6,9 +6,9 @@ import { badRequest, conflict, forbidden, notAllowed, notFound } from '../errors
 import { sessionOf } from '../gate.ts';
 import { PROJECT_DEPTH_MAX } from './accounts.ts';
 import type { Session } from './authentication.ts';
-import { Description, Id, maybe, name, orNull, wrapped } from './bodies.ts';
+import { Description, Id, listQuery, maybe, name, orNull, wrapped } from './bodies.ts';
 import type { IdentityContext, IdentityRoutes } from './identity-context.ts';
-import { extras, filters, flag, homeDomain, list, listedDomain, pageOf, saving } from './lists.ts';
+import { extras, flag, homeDomain, list, listedDomain, pageOf, saving } from './lists.ts';
 import { type Action, enforce, may } from './policy.ts';
 import { matching, rowsOf } from './rows.ts';
 import { extraOf } from './shown.ts';
@@ -89,31 +89,35 @@ const noTags = (id: string): Change => ({
 export const projectRoutes: IdentityRoutes = (app, context) => {
   const { accounts, catalog } = context;
 
-  app.get('/v3/projects', async (request) => {
-    const session = sessionOf(request);
-    const asked = filters(request, ['name', 'domain_id', 'enabled', 'parent_id', 'is_domain', ...TAG_FILTERS]);
-    const domainId = listedDomain(session, asked);
-    enforce('list_projects', session, { domainId });
-    const db = await accounts.db();
-    // Domains are no projects here.
-    const none = flag(asked.is_domain) === 1 ? { id: '' } : {};
-    const { name, parent_id } = asked;
-    const wanted = { domain_id: domainId, name, parent_id, enabled: flag(asked.enabled), ...none };
-    let query = matching(db, 'project', wanted);
-    for (const filter of TAG_FILTERS) {
-      const tags = asked[filter]?.split(',');
-      if (tags === undefined) continue;
-      if (tags.length > TAGS_MAX) throw badRequest(`a filter names at most ${TAGS_MAX} tags`);
-      const having = (tag: string) => db.selectFrom('project_tag').select('project_id').where('name', '=', tag);
-      query = query.where((where) => {
-        const each = tags.map((tag) => where('id', 'in', having(tag)));
-        const joined = filter.endsWith('any') ? where.or(each) : where.and(each);
-        return filter.startsWith('not') ? where.not(joined) : joined;
-      });
-    }
-    const rows = await rowsOf(query, pageOf(request));
-    return list('projects', await shownProjects(rows, context), request, context);
-  });
+  app.get(
+    '/v3/projects',
+    { schema: { querystring: listQuery('name', 'domain_id', 'enabled', 'parent_id', 'is_domain', ...TAG_FILTERS) } },
+    async (request) => {
+      const session = sessionOf(request);
+      const asked = request.query;
+      const domainId = listedDomain(session, asked);
+      enforce('list_projects', session, { domainId });
+      const db = await accounts.db();
+      // Domains are no projects here.
+      const none = flag(asked.is_domain) === 1 ? { id: '' } : {};
+      const { name, parent_id } = asked;
+      const wanted = { domain_id: domainId, name, parent_id, enabled: flag(asked.enabled), ...none };
+      let query = matching(db, 'project', wanted);
+      for (const filter of TAG_FILTERS) {
+        const tags = asked[filter]?.split(',');
+        if (tags === undefined) continue;
+        if (tags.length > TAGS_MAX) throw badRequest(`a filter names at most ${TAGS_MAX} tags`);
+        const having = (tag: string) => db.selectFrom('project_tag').select('project_id').where('name', '=', tag);
+        query = query.where((where) => {
+          const each = tags.map((tag) => where('id', 'in', having(tag)));
+          const joined = filter.endsWith('any') ? where.or(each) : where.and(each);
+          return filter.startsWith('not') ? where.not(joined) : joined;
+        });
+      }
+      const rows = await rowsOf(query, pageOf(request));
+      return list('projects', await shownProjects(rows, context), request, context);
+    },
+  );
 
   app.post('/v3/projects', { schema: { body: ProjectCreate } }, async (request, reply) => {
     const session = sessionOf(request);

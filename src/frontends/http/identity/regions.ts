@@ -4,9 +4,9 @@ import { newId } from '../../../control/catalog/catalog.ts';
 import type { Columns, RegionRow } from '../../../control/catalog/types.ts';
 import { badRequest, conflict } from '../errors.ts';
 import { sessionOf } from '../gate.ts';
-import { Description, maybe, orNull, RegionId, wrapped } from './bodies.ts';
+import { Description, listQuery, maybe, orNull, RegionId, wrapped } from './bodies.ts';
 import type { IdentityRoutes } from './identity-context.ts';
-import { extras, filters, list, pageOf } from './lists.ts';
+import { extras, list, pageOf } from './lists.ts';
 import { enforce } from './policy.ts';
 import { matching, rowsOf } from './rows.ts';
 import { extraOf } from './shown.ts';
@@ -30,10 +30,10 @@ export const regionRoutes: IdentityRoutes = (app, context) => {
     links: { self: link(`/regions/${row.id}`) },
   });
 
-  app.get('/v3/regions', async (request) => {
+  app.get('/v3/regions', { schema: { querystring: listQuery('parent_region_id') } }, async (request) => {
     enforce('list_regions', sessionOf(request));
-    const asked = filters(request, ['parent_region_id']);
-    const rows = await rowsOf(matching(await accounts.db(), 'region', asked), pageOf(request));
+    const { parent_region_id } = request.query;
+    const rows = await rowsOf(matching(await accounts.db(), 'region', { parent_region_id }), pageOf(request));
     return list('regions', rows.map(shown), request, context);
   });
 

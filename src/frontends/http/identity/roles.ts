@@ -3,9 +3,9 @@ import { newId } from '../../../control/catalog/catalog.ts';
 import { type Columns, KEEP_ADMIN, type RoleRow } from '../../../control/catalog/types.ts';
 import { badRequest } from '../errors.ts';
 import { sessionOf } from '../gate.ts';
-import { Description, Id, maybe, name, orNull, wrapped } from './bodies.ts';
+import { Description, Id, listQuery, maybe, name, orNull, wrapped } from './bodies.ts';
 import type { IdentityRoutes } from './identity-context.ts';
-import { extras, filters, list, pageOf, saving } from './lists.ts';
+import { extras, list, pageOf, saving } from './lists.ts';
 import { enforce } from './policy.ts';
 import { matching, rowsOf } from './rows.ts';
 import { extraOf } from './shown.ts';
@@ -35,10 +35,10 @@ export function shownRoles(rows: readonly RoleRow[], link: (path: string) => str
 export const roleRoutes: IdentityRoutes = (app, { accounts, catalog, link, ...rest }) => {
   const context = { accounts, catalog, link, ...rest };
 
-  app.get('/v3/roles', async (request) => {
+  app.get('/v3/roles', { schema: { querystring: listQuery('name', 'domain_id') } }, async (request) => {
     const session = sessionOf(request);
     enforce('list_roles', session, session.scope.kind === 'domain' ? { domainId: session.scope.id } : {});
-    const asked = filters(request, ['name', 'domain_id']);
+    const asked = request.query;
     // Roles of one domain are not built: there are none.
     const none = asked.domain_id === undefined ? {} : { id: '' };
     const query = matching(await accounts.db(), 'role', { name: asked.name, ...none });

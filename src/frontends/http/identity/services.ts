@@ -3,9 +3,9 @@ import { Type } from '@sinclair/typebox';
 import { newId } from '../../../control/catalog/catalog.ts';
 import type { Columns, ServiceRow } from '../../../control/catalog/types.ts';
 import { sessionOf } from '../gate.ts';
-import { Description, maybe, name, orNull, wrapped } from './bodies.ts';
+import { Description, listQuery, maybe, name, orNull, wrapped } from './bodies.ts';
 import type { IdentityRoutes } from './identity-context.ts';
-import { extras, filters, list, pageOf } from './lists.ts';
+import { extras, list, pageOf } from './lists.ts';
 import { enforce } from './policy.ts';
 import { matching, rowsOf } from './rows.ts';
 import { extraOf } from './shown.ts';
@@ -33,10 +33,10 @@ export const serviceRoutes: IdentityRoutes = (app, context) => {
     links: { self: link(`/services/${row.id}`) },
   });
 
-  app.get('/v3/services', async (request) => {
+  app.get('/v3/services', { schema: { querystring: listQuery('type', 'name') } }, async (request) => {
     enforce('list_services', sessionOf(request));
-    const asked = filters(request, ['type', 'name']);
-    const rows = await rowsOf(matching(await accounts.db(), 'service', asked), pageOf(request));
+    const { type, name: called } = request.query;
+    const rows = await rowsOf(matching(await accounts.db(), 'service', { type, name: called }), pageOf(request));
     return list('services', rows.map(shown), request, context);
   });
 

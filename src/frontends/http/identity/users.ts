@@ -5,10 +5,10 @@ import { type Columns, KEEP_ADMIN, type UserRow } from '../../../control/catalog
 import { conflict, forbidden, notAllowed, notFound, unauthorized } from '../errors.ts';
 import { sessionOf } from '../gate.ts';
 import { checkPassword, type Session } from './authentication.ts';
-import { Description, Id, maybe, name, orNull, wrapped } from './bodies.ts';
+import { Description, Id, listQuery, maybe, name, orNull, wrapped } from './bodies.ts';
 import { shownGroups } from './groups.ts';
 import type { IdentityContext, IdentityRoutes } from './identity-context.ts';
-import { extras, filters, flag, homeDomain, list, listedDomain, pageOf, saving } from './lists.ts';
+import { extras, flag, homeDomain, list, listedDomain, pageOf, saving } from './lists.ts';
 import { type Action, enforce, may } from './policy.ts';
 import { shownProjects } from './projects.ts';
 import { matching, rowsOf } from './rows.ts';
@@ -62,9 +62,9 @@ export function refuseDelegated(session: Session, action: Action): void {
 export const userRoutes: IdentityRoutes = (app, context) => {
   const { accounts, authentication, catalog, link } = context;
 
-  app.get('/v3/users', async (request) => {
+  app.get('/v3/users', { schema: { querystring: listQuery('name', 'domain_id', 'enabled') } }, async (request) => {
     const session = sessionOf(request);
-    const asked = filters(request, ['name', 'domain_id', 'enabled']);
+    const asked = request.query;
     const domainId = listedDomain(session, asked);
     enforce('list_users', session, { domainId });
     const wanted = { domain_id: domainId, name: asked.name, enabled: flag(asked.enabled) };
@@ -152,7 +152,7 @@ export const userRoutes: IdentityRoutes = (app, context) => {
     return reply.code(204).send();
   });
 
-  app.get('/v3/users/:user_id/groups', async (request) => {
+  app.get('/v3/users/:user_id/groups', { schema: { querystring: listQuery() } }, async (request) => {
     const { user_id } = request.params as { user_id: string };
     const user = await userFor(context, sessionOf(request), user_id, 'list_groups_for_user');
     const query = (await accounts.db())
@@ -164,7 +164,7 @@ export const userRoutes: IdentityRoutes = (app, context) => {
     return list('groups', shownGroups(rows, link), request, context);
   });
 
-  app.get('/v3/users/:user_id/projects', async (request) => {
+  app.get('/v3/users/:user_id/projects', { schema: { querystring: listQuery() } }, async (request) => {
     const { user_id } = request.params as { user_id: string };
     const user = await userFor(context, sessionOf(request), user_id, 'list_user_projects');
     const rows = await accounts.projectsOf(user.id, pageOf(request));
