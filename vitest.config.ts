@@ -18,7 +18,15 @@ export default defineConfig({
   test: {
     projects: [
       {
-        test: { ...common, name: 'unit', include: ['test/**/*.test.ts'], exclude: ALONE, sequence: { groupOrder: 0 } },
+        test: {
+          ...common,
+          name: 'unit',
+          include: ['test/**/*.test.ts'],
+          exclude: ALONE,
+          // on two cores as well: many wait more than they compute
+          maxWorkers: '100%',
+          sequence: { groupOrder: 0 },
+        },
       },
       {
         test: {
