@@ -18,6 +18,7 @@
 
 #include "fuse/libfuse.h"
 #include "fuse/open_file.h"
+#include "fuse/reply_pipe.h"
 #include "reactor/reactor.h"
 #include "volume/request.h"
 
@@ -116,6 +117,7 @@ class Seat final : public EventHandler {
   bool sought(Call* call);
   void fail(Call* call, int error);
   void finish(Call* call, const void* data, uint32_t bytes);
+  bool finish_lent(Call* call, uint32_t volume, uint64_t bytes);
   uint64_t size_of(uint32_t handle) const;
 
   Mount& mount_;
@@ -132,6 +134,7 @@ class Seat final : public EventHandler {
   Call* spare_ = nullptr;  // the one that the next request is read into
   uint32_t free_count_ = 0;
   uint32_t calls_out_ = 0;
+  ReplyPipe pipe_;
 };
 
 }  // namespace atoll_native::fuse
