@@ -246,6 +246,15 @@ describe('the daemon', () => {
     expect(users).toHaveLength(1);
   });
 
+  it('shows its metrics to who may read them, and what can be asked to everybody', async () => {
+    const { token } = await login();
+    const at = (route: string) => new URL(route, admin.OS_AUTH_URL!);
+    const metrics = await fetch(at('/metrics'), { headers: { 'x-auth-token': token } });
+    expect([metrics.status, await metrics.text()]).toEqual([200, expect.stringMatching(/^atoll_/m)]);
+    expect((await fetch(at('/metrics'))).status).toBe(401);
+    expect(await (await fetch(at('/openapi.json'))).json()).toMatchObject({ openapi: '3.1.0' });
+  });
+
   it('on a port that is taken: says so, and ends', () => {
     const { host } = new URL(admin.OS_AUTH_URL!);
     const ran = spawnSync(ATOLL, ['serve', '--home', world.file('taken'), '--http', host], { encoding: 'utf8' });
