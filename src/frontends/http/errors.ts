@@ -1,5 +1,6 @@
 /** What a request can fail with. Services throw these; each service's plugin writes them in its protocol's own shape. */
 import { STATUS_CODES } from 'node:http';
+import type { HttpLog } from './context.ts';
 
 export class HttpError extends Error {
   constructor(
@@ -33,7 +34,7 @@ interface Thrown {
 }
 
 /** @returns what to answer; null: it is our own fault, and the log has to have it */
-export function httpErrorOf(error: unknown): HttpError | null {
+function httpErrorOf(error: unknown): HttpError | null {
   if (error instanceof HttpError) return error;
   const { code, statusCode, message } = error as Thrown;
   if (code === 'NOT_FOUND') return new HttpError(404, 'The resource could not be found.');
@@ -47,4 +48,13 @@ export function httpErrorOf(error: unknown): HttpError | null {
   if (code === 'NO_SPACE') return new HttpError(507, 'The disk of the catalog is full.');
   if (statusCode !== undefined && statusCode >= 400 && statusCode < 500) return new HttpError(statusCode, message);
   return null;
+}
+
+/** What to answer. What was not foreseen is logged, once and here, and told to nobody. */
+export function answerOf(error: unknown, requestId: string, log: HttpLog): HttpError {
+  const known = httpErrorOf(error);
+  if (known !== null) return known;
+  const { message, stack } = error as Error;
+  log('error', 'http.failed', { request: requestId, message, stack });
+  return new HttpError(500, 'An unexpected error prevented the server from fulfilling your request.');
 }

@@ -17,7 +17,7 @@ import {
   fastify,
 } from 'fastify';
 import type { Http, HttpContext } from './context.ts';
-import { badRequest, HttpError, httpErrorOf } from './errors.ts';
+import { answerOf, badRequest, HttpError } from './errors.ts';
 import { identityOf } from './identity/identity-context.ts';
 import { identityPlugin } from './identity/plugin.ts';
 import { metricsPlugin } from './metrics.ts';
@@ -111,7 +111,7 @@ export function buildHttp(context: HttpContext, tls?: Tls, routes = new RouteTab
     const message = 'The method is not allowed for the requested URL.';
     return sendError(reply, new HttpError(405, message, { Allow: methods.join(', ') }));
   });
-  app.setErrorHandler((error, request, reply) => answerError(context.log, error, request, reply));
+  app.setErrorHandler((error, request, reply) => sendError(reply, answerOf(error, request.id, context.log)));
   app.get('/healthcheck', async (_request, reply) => {
     await context.catalog.reader();
     return reply.type('text/plain').send('OK');
@@ -136,7 +136,7 @@ function newServer(log: HttpContext['log'], tls: Tls | undefined): Http {
     schemaController: { compilersFactory: { buildValidator: buildLazyValidator } },
     frameworkErrors: (error, request, reply) => {
       follow(log, request as FastifyRequest, reply as FastifyReply);
-      answerError(log, error, request as FastifyRequest, reply as FastifyReply);
+      sendError(reply as FastifyReply, answerOf(error, request.id, log));
     },
     clientErrorHandler: (_error, socket) => {
       if (!socket.writable) return void socket.destroy();
@@ -174,18 +174,6 @@ function follow(log: HttpContext['log'], request: FastifyRequest, reply: Fastify
     const path = request.url.split('?', 1)[0]!.slice(0, PATH_LOGGED_MAX);
     log('debug', 'http', { request: request.id, method: request.method, path, status: reply.raw.statusCode, ms });
   });
-}
-
-function answerError(log: HttpContext['log'], error: unknown, request: FastifyRequest, reply: FastifyReply): void {
-  const known = httpErrorOf(error);
-  if (known === null) {
-    const { message, stack } = error as Error;
-    log('error', 'http.failed', { request: request.id, message, stack });
-  }
-  sendError(
-    reply,
-    known ?? new HttpError(500, 'An unexpected error prevented the server from fulfilling your request.'),
-  );
 }
 
 /** The shape that Keystone has, and Glance, Cinder and Nova understand. */

@@ -4,7 +4,7 @@
  */
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { Http } from '../context.ts';
-import { HttpError, httpErrorOf, unauthorized } from '../errors.ts';
+import { answerOf, unauthorized } from '../errors.ts';
 import type { AuthBody } from '../identity/auth-schemas.ts';
 import type { IdentityContext } from '../identity/identity-context.ts';
 
@@ -21,12 +21,7 @@ export async function tempAuthPlugin(
   });
 
   app.setErrorHandler((error, request, reply) => {
-    const known = httpErrorOf(error);
-    if (known === null) {
-      const { message, stack } = error as Error;
-      identity.log('error', 'http.failed', { request: request.id, message, stack });
-    }
-    const { status, title, headers } = known ?? new HttpError(500, '');
+    const { status, title, headers } = answerOf(error, request.id, identity.log);
     if (status === 401) reply.header('www-authenticate', 'Swift realm="unknown"');
     const text = `<html><h1>${title}</h1></html>`;
     return reply.code(status).headers(headers).type('text/html; charset=UTF-8').send(text);
