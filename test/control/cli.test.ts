@@ -1,46 +1,26 @@
 /** The commands, in this process, against the API on an engine that only keeps names. */
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
 import type { Command } from 'commander';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import type { Api } from '../../src/control/api/context.ts';
-import { buildApi } from '../../src/control/api/server.ts';
 import { ERRORS, EXIT } from '../../src/control/errors.ts';
-import { Ingests } from '../../src/control/ingests.ts';
-import { Mounts } from '../../src/control/mounts.ts';
 import { duration } from '../../src/control/output.ts';
 import { buildProgram, runCli } from '../../src/control/program.ts';
-import { Transfers } from '../../src/control/transfers.ts';
 import type { World } from '../../src/control/world.ts';
 import { EngineError, type EngineErrorCode } from '../../src/xseg/types.ts';
-import { FakeEngine, metricsOf } from './fake-engine.ts';
+import { FakeEngine } from './fake-engine.ts';
+import { type ServedApi, serveApi } from './served-api.ts';
 
 let folder: string;
-let app: Api;
+let served: ServedApi;
 const engine = new FakeEngine();
 
 beforeAll(async () => {
-  folder = mkdtempSync(path.join(tmpdir(), 'atoll-cli-'));
-  const control = path.join(folder, 'control.sock');
-  const log = () => undefined;
-  const sockets = () => ({ control, nbd: ['unix:/fake/nbd.sock'], metrics: null });
-  app = buildApi({
-    engine,
-    transfers: new Transfers(engine, log),
-    ingests: new Ingests(engine),
-    mounts: new Mounts(engine, '/fake', log),
-    log,
-    metrics: metricsOf(engine),
-    sockets,
-  });
-  await app.listen({ path: control });
+  served = await serveApi(engine, { nbd: ['unix:/fake/nbd.sock'] });
+  folder = served.folder;
 });
 beforeEach(() => engine.reset());
-afterAll(async () => {
-  await app.close();
-  rmSync(folder, { recursive: true, force: true });
-});
+afterAll(() => served.end());
 
 interface Ran {
   exit: number;

@@ -2,41 +2,24 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Api } from '../../src/control/api/context.ts';
-import { buildApi } from '../../src/control/api/server.ts';
 import type { LocalCatalog } from '../../src/control/catalog/catalog.ts';
-import { Ingests } from '../../src/control/ingests.ts';
-import { Mounts } from '../../src/control/mounts.ts';
-import { Transfers } from '../../src/control/transfers.ts';
 import { CatalogFolder, demoProject } from './catalog/folder.ts';
-import { FakeEngine, metricsOf } from './fake-engine.ts';
+import { FakeEngine } from './fake-engine.ts';
 import { inProcess } from './in-process.ts';
+import { type ServedApi, serveApi } from './served-api.ts';
 
 const at = new CatalogFolder();
 let catalog: LocalCatalog;
 let served: LocalCatalog | null;
-let app: Api;
+let api: ServedApi;
 
 beforeAll(async () => {
   catalog = at.open();
   served = catalog;
-  const engine = new FakeEngine();
-  const log = () => undefined;
-  const control = path.join(at.dir, 'control.sock');
-  app = buildApi({
-    engine,
-    transfers: new Transfers(engine, log),
-    ingests: new Ingests(engine),
-    mounts: new Mounts(engine, '/fake', log),
-    log,
-    metrics: metricsOf(engine),
-    sockets: () => ({ control, nbd: [], metrics: null }),
-    catalog: () => served,
-  });
-  await app.listen({ path: control });
+  api = await serveApi(new FakeEngine(), { folder: at.dir, catalog: () => served });
 });
 afterAll(async () => {
-  await app.close();
+  await api.end();
   await at.end();
 });
 
@@ -129,7 +112,7 @@ describe('atoll quota', () => {
 
 describe('the routes', () => {
   const send = (url: string, body: unknown) =>
-    app.inject({
+    api.app.inject({
       method: 'POST',
       url,
       payload: body as object,
@@ -148,6 +131,6 @@ describe('the routes', () => {
       expect.stringMatching(/nobody counts moons/),
     ]);
     expect((await send('/v1/quotas/demo', { limits: {}, more: 1 })).statusCode).toBe(400);
-    expect((await app.inject('/v1/quotas')).json().limits.volumes).toBe(100);
+    expect((await api.app.inject('/v1/quotas')).json().limits.volumes).toBe(100);
   });
 });

@@ -1,54 +1,30 @@
-/** Requests have an id: in the answer, in their line of the log, and in what else is logged on their way. */
-import { mkdtempSync, rmSync } from 'node:fs';
 import http from 'node:http';
 import net from 'node:net';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import type { Api } from '../../src/control/api/context.ts';
-import { buildApi } from '../../src/control/api/server.ts';
-import { Ingests } from '../../src/control/ingests.ts';
 import { openLog } from '../../src/control/log.ts';
 import type { Metrics } from '../../src/control/metrics/metrics.ts';
-import { Mounts } from '../../src/control/mounts.ts';
-import { Transfers } from '../../src/control/transfers.ts';
 import { EngineError } from '../../src/xseg/types.ts';
-import { FakeEngine, metricsOf } from './fake-engine.ts';
+import { FakeEngine } from './fake-engine.ts';
 import { parsePage, sampleOr, sampleValue } from './metrics-page.ts';
+import { type ServedApi, serveApi } from './served-api.ts';
 
-let folder: string;
+let served: ServedApi;
 let socket: string;
-let app: Api;
 let metrics: Metrics;
 const engine = new FakeEngine();
 let lines: string[] = [];
 
 beforeAll(async () => {
-  folder = mkdtempSync(path.join(tmpdir(), 'atoll-ids-'));
-  socket = path.join(folder, 'c.sock');
   const log = openLog({ json: true, level: 'debug', write: (line) => lines.push(line) });
-  metrics = metricsOf(engine);
-  const sockets = () => ({ control: socket, nbd: [], metrics: null });
-  app = buildApi({
-    engine,
-    transfers: new Transfers(engine, log),
-    ingests: new Ingests(engine),
-    mounts: new Mounts(engine, '/fake', log),
-    log,
-    metrics,
-    sockets,
-  });
-  await app.listen({ path: socket });
+  served = await serveApi(engine, { log });
+  ({ socket, metrics } = served);
 });
 beforeEach(() => {
   engine.reset();
   lines = [];
 });
-afterAll(async () => {
-  await app.close();
-  rmSync(folder, { recursive: true, force: true });
-});
+afterAll(() => served.end());
 
 interface Line {
   level: number;

@@ -1,21 +1,13 @@
-/** `atoll top`: what happened between two looks, how it is drawn, and how the terminal is left. */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import type { Api } from '../../src/control/api/context.ts';
-import { buildApi } from '../../src/control/api/server.ts';
-import { Ingests } from '../../src/control/ingests.ts';
-import { Mounts } from '../../src/control/mounts.ts';
 import { runCli } from '../../src/control/program.ts';
 import { fitScreen, rate, topLines } from '../../src/control/top/draw.ts';
 import { difference, quantile, timesOf } from '../../src/control/top/times.ts';
 import { type TopView, viewOf } from '../../src/control/top/view.ts';
-import { Transfers } from '../../src/control/transfers.ts';
 import type { Screen } from '../../src/control/world.ts';
 import type { Activity } from '../../src/xseg/activity.ts';
 import { activity, distribution, reactor } from './activity.ts';
-import { FakeEngine, metricsOf } from './fake-engine.ts';
+import { FakeEngine } from './fake-engine.ts';
+import { type ServedApi, serveApi } from './served-api.ts';
 
 const engine = new FakeEngine();
 beforeEach(() => engine.reset());
@@ -142,29 +134,12 @@ describe('drawing', () => {
 });
 
 describe('the command', () => {
-  let folder: string;
-  let app: Api;
+  let served: ServedApi;
 
   beforeAll(async () => {
-    folder = mkdtempSync(path.join(tmpdir(), 'atoll-top-'));
-    const control = path.join(folder, 'control.sock');
-    const log = () => undefined;
-    const sockets = () => ({ control, nbd: [], metrics: null });
-    app = buildApi({
-      engine,
-      transfers: new Transfers(engine, log),
-      ingests: new Ingests(engine),
-      mounts: new Mounts(engine, '/fake', log),
-      log,
-      metrics: metricsOf(engine),
-      sockets,
-    });
-    await app.listen({ path: control });
+    served = await serveApi(engine);
   });
-  afterAll(async () => {
-    await app.close();
-    rmSync(folder, { recursive: true, force: true });
-  });
+  afterAll(() => served.end());
 
   /** The fake's clock goes on by a second at each look. */
   beforeEach(() => {
@@ -208,7 +183,7 @@ describe('the command', () => {
       },
       terminal: false,
       screen,
-      env: { ATOLL_HOME: folder },
+      env: { ATOLL_HOME: served.folder },
       signal,
     });
     return ran;
