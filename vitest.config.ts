@@ -7,6 +7,8 @@ const ALONE = ['test/e2e/**/*.test.ts', 'test/crash/**/*.test.ts'];
 
 /** What holds for every project. Processes, not threads: the addon and the engine's own workers live in them. */
 const common = {
+  // Compiled by tests themselves (test/sim/compiled.ts).
+  server: { deps: { external: [/\/build\/sim-compiled\//] } },
   pool: 'forks' as const,
   // Daemons of many tests run at once: those that serve HTTP say where.
   env: { ATOLL_HTTP: 'none' },

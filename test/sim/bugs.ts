@@ -30,6 +30,9 @@ export const SIMULATED_BUGS = {
   // 8: sealed data is verified
   'hash-of-another': 'a hashing job gives a block the hash of the one before it',
   'quarantine-ignored': 'a reactor reads blocks that are in quarantine',
+  'verify-ignored': 'a reactor does not verify what it reads',
+  'verify-copies-ignored': 'a reactor does not verify what it copies',
+  'mismatch-ignored': 'a reactor takes any hash for the right one',
   // 12: no byte is shown twice
   'zeroing-skipped': 'freed slots are not zeroed',
   'zeroing-short': 'the last block of a zeroing is left out',

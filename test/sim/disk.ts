@@ -15,6 +15,13 @@ const GARBAGE = 0xdead0001;
 /** What rot leaves in a sector: from here on. No write has such a value. */
 export const ROT_MIN = 0xe0000000;
 
+/** The bytes of sectors: each has its number, and zeroes. */
+export function bytesOf(sectors: Uint32Array): Buffer {
+  const bytes = Buffer.alloc(sectors.length * SECTOR);
+  for (const [i, value] of sectors.entries()) if (value !== 0) bytes.writeUInt32LE(value, i * SECTOR);
+  return bytes;
+}
+
 /** Faults that a pool has until the next crash; each is the number of operations until it strikes, −1 never. */
 export interface DiskFaults {
   syncFails: number;

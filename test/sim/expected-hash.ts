@@ -8,6 +8,16 @@ import { SECTOR } from './disk.ts';
 /** @param values of sectors that are not zero. @returns hex */
 export function expectedHash(values: ReadonlyMap<number, number>, size: number, blockShift: number): string {
   const blockSize = 2 ** blockShift;
+  let hashes = new Map<number, Buffer>();
+  for (const [block, bytes] of blocksOf(values, blockShift)) hashes.set(block, blockHash(bytes));
+  const height = heightFor(size, blockSize);
+  for (let level = 0; level <= height; level++) hashes = parents(level, hashes);
+  return resourceHash(size, blockShift, height, hashes.get(0) ?? ZERO_HASH).toString('hex');
+}
+
+/** Blocks that are not zero: number → bytes. */
+export function blocksOf(values: ReadonlyMap<number, number>, blockShift: number): Map<number, Buffer> {
+  const blockSize = 2 ** blockShift;
   const sectors = blockSize / SECTOR;
   const blocks = new Map<number, Buffer>();
   for (const [sector, value] of values) {
@@ -20,11 +30,7 @@ export function expectedHash(values: ReadonlyMap<number, number>, size: number, 
     }
     bytes.writeUInt32LE(value, (sector % sectors) * SECTOR);
   }
-  let hashes = new Map<number, Buffer>();
-  for (const [block, bytes] of blocks) hashes.set(block, blockHash(bytes));
-  const height = heightFor(size, blockSize);
-  for (let level = 0; level <= height; level++) hashes = parents(level, hashes);
-  return resourceHash(size, blockShift, height, hashes.get(0) ?? ZERO_HASH).toString('hex');
+  return blocks;
 }
 
 function parents(level: number, children: ReadonlyMap<number, Buffer>): Map<number, Buffer> {

@@ -2,7 +2,7 @@
  * The hashing pool (seal/hashing.ts), simulated: jobs run beside each other and beside everything else, some slots at a time,
  * and now and then one is lost with its thread for good.
  */
-import type { HashRun } from '../../src/xseg/seal/hash-run.ts';
+import { HashRun } from '../../src/xseg/seal/hash-run.ts';
 import type { HashRequest, HashResult } from '../../src/xseg/seal/job.ts';
 import { SLOT_HASHED } from '../../src/xseg/seal/job.ts';
 import { HASH_BYTES } from '../../src/xseg/store/seal-batch.ts';
@@ -29,7 +29,6 @@ export class SimHashing {
     readonly index: SealReader,
     readonly rng: Rng,
     readonly bugs: Bugs,
-    readonly Run: typeof HashRun,
     readonly answer: (ticket: number, result: HashResult | null) => void,
   ) {}
 
@@ -67,7 +66,7 @@ export class SimHashing {
   #run(job: Job, count: number): void {
     const { done, result } = job;
     const slots = job.request.job.slots.slice(done, done + count);
-    const part = new this.Run({ ...job.request.job, slots, core: 0 }, this.index, this.native).run();
+    const part = new HashRun({ ...job.request.job, slots, core: 0 }, this.index, this.native).run();
     this.#break(job, part);
     result.states.set(part.states, done);
     result.hashes.set(part.hashes, done * HASH_BYTES);

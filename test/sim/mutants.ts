@@ -2,22 +2,15 @@
  * Bugs planted in the engine itself: one place of its source is changed, the rest is what the daemon runs. A mutant whose place is
  * gone from the source is an error: whoever changes that place says what the bug would be now.
  */
-import fs from 'node:fs';
-import path from 'node:path';
-import ts from 'typescript';
-import type { EngineUnderTest } from './world.ts';
-
-const ROOT = path.join(import.meta.dirname, '../..');
-const SOURCE = path.join(ROOT, 'src/xseg');
 export interface Mutant {
   name: string;
   /** of DESIGN.md */
   invariant: number;
-  /** where the hunt begins: one that found it */
-  seed?: number;
   file: string;
   find: string;
   replace: string;
+  /** another place of the same file */
+  also?: { find: string; replace: string };
 }
 
 export const MUTANTS: Mutant[] = [
@@ -38,7 +31,6 @@ export const MUTANTS: Mutant[] = [
   {
     name: 'a map is called durable when its batch is cut',
     invariant: 1,
-    seed: 18,
     file: 'mapper/commits.ts',
     find: 'const mapSeq = resource.mapDirty;\n    const handle = resource.handle;',
     replace:
@@ -68,7 +60,6 @@ export const MUTANTS: Mutant[] = [
   {
     name: 'a snapshot does not sync what was written in place',
     invariant: 5,
-    seed: 4,
     file: 'mapper/operations.ts',
     find: 'r.changes.syncData = true;\n          r.changes.rows.push(row);',
     replace: 'r.changes.rows.push(row);',
@@ -146,7 +137,6 @@ export const MUTANTS: Mutant[] = [
   {
     name: 'a slot that several have loses one reference too few',
     invariant: 6,
-    seed: 12,
     file: 'mapper/freeing.ts',
     find: 'if (leaf) this.#addSlotRef(pool, value - 1, 1, changes);',
     replace: 'if (leaf) this.#addSlotRef(pool, value - 1, 2, changes);',
@@ -161,7 +151,6 @@ export const MUTANTS: Mutant[] = [
   {
     name: 'a ghost is forgotten with its second last child',
     invariant: 6,
-    seed: 12,
     file: 'mapper/freeing.ts',
     find: 'const last = children.length === 1;',
     replace: 'const last = children.length <= 2;',
@@ -190,7 +179,6 @@ export const MUTANTS: Mutant[] = [
   {
     name: 'a commit does not look whether the store was taken over',
     invariant: 7,
-    seed: 6,
     file: 'store/committer.ts',
     find: 'if (epoch !== this.epoch)',
     replace: 'if (false)',
@@ -198,7 +186,6 @@ export const MUTANTS: Mutant[] = [
   {
     name: 'taking the store over does not end the epoch of who had it',
     invariant: 7,
-    seed: 6,
     file: 'store/committer.ts',
     find: 'value = value + 1 RETURNING',
     replace: 'value = value RETURNING',
@@ -206,7 +193,6 @@ export const MUTANTS: Mutant[] = [
   {
     name: 'a commit looks at the epoch only when it begins to write',
     invariant: 7,
-    seed: 6,
     file: 'store/committer.ts',
     find: "this.db.exec('BEGIN IMMEDIATE');\n      this.#stillOurs();",
     replace: "if (this.syncMs === 0) this.#stillOurs();\n      this.db.exec('BEGIN IMMEDIATE');",
@@ -274,58 +260,145 @@ export const MUTANTS: Mutant[] = [
     find: 'for (let at = this.level; at > this.height && id !== 0; at--) {',
     replace: 'for (let at = this.level; false; at--) {',
   },
+  {
+    name: 'freed slots are zeroed whoever still holds them',
+    invariant: 2,
+    file: 'mapper/zeroing.ts',
+    find: 'if (item.epoch > safe) break;',
+    replace: '',
+  },
+  {
+    name: 'a group gives slots before the store calls it active',
+    invariant: 3,
+    file: 'mapper/slots.ts',
+    find: '      cursor: 0,\n      ready: false,',
+    replace: '      cursor: 0,\n      ready: true,',
+  },
+  {
+    name: 'a leaf that was copied is not shown to reactors',
+    invariant: 3,
+    file: 'mapper/tree.ts',
+    find: 'if (at === 0) this.expose(resource, leaf, frame);',
+    replace: 'if (at === 0 && newId === id) this.expose(resource, leaf, frame);',
+  },
+  {
+    name: 'reactors keep the leaves of a page that was unmapped whole',
+    invariant: 3,
+    file: 'mapper/unmapping.ts',
+    find: 'if (resource.handle >= 0) frames.unhashRange(',
+    replace: 'if (resource.handle < 0) frames.unhashRange(',
+  },
+  {
+    name: 'reactors keep the leaves of a handle that goes to another',
+    invariant: 3,
+    file: 'mapper/handles.ts',
+    find: '    this.forgetLeaves(r);\n    this.#resources[handle] = undefined;',
+    replace: '    this.#resources[handle] = undefined;',
+  },
+  {
+    name: 'a leaf drops one slot too few',
+    invariant: 6,
+    file: 'mapper/freeing.ts',
+    find: '    if (count > 0) this.#dropRun(pool, first, count, changes);\n  }\n\n  /** The pages that',
+    replace: '    if (count > 1) this.#dropRun(pool, first, count - 1, changes);\n  }\n\n  /** The pages that',
+  },
+  {
+    name: 'a writer may be one epoch behind',
+    invariant: 7,
+    file: 'store/committer.ts',
+    find: 'if (epoch !== this.epoch)',
+    replace: 'if (epoch > this.epoch + 1)',
+  },
+  {
+    name: 'free slots of a group that was active are taken for zero',
+    invariant: 12,
+    file: 'mapper/slots.ts',
+    find: 'unavailable[i] |= row.state === GROUP_ACTIVE ? 0xff : (row.dirty?.[i] ?? 0xff);',
+    replace: 'unavailable[i] |= row.dirty?.[i] ?? 0;',
+  },
+  {
+    name: 'a new group of a device is taken for zero',
+    invariant: 12,
+    file: 'mapper/slots.ts',
+    find: "if (this.row.kind !== 'directory') unavailable.fill(0xff);",
+    replace: '',
+  },
+  {
+    name: 'a stop calls slots clean that are not zeroed yet',
+    invariant: 12,
+    file: 'mapper/slots.ts',
+    find: 'dirty: Uint8Array.from(group.unavailable)',
+    replace: 'dirty: Uint8Array.from(group.used)',
+  },
+  {
+    name: 'a stop does not sync what was zeroed',
+    invariant: 12,
+    file: 'mapper/slots.ts',
+    find: 'if (group.zeroed) files.push(',
+    replace: 'if (false) files.push(',
+  },
+  {
+    name: 'what could not be zeroed is taken for zero',
+    invariant: 12,
+    file: 'mapper/zeroing.ts',
+    find: 'if (error !== 0) this.#lose(runs, error);',
+    replace: 'if (false) this.#lose(runs, error);',
+  },
+  {
+    name: 'the last slot of a run is not zeroed',
+    invariant: 12,
+    file: 'mapper/zeroing.ts',
+    find: '(slots) => slots * this.blockSize',
+    replace: '(slots, i) => (i % 2 === 1 && slots > 1 ? slots - 1 : slots) * this.blockSize',
+  },
+  {
+    name: 'a freed slot is handed out before it is zeroed',
+    invariant: 12,
+    file: 'mapper/slots.ts',
+    find: 'group.usedCount -= bitFill(group.used, slot - group.first, count, false);',
+    replace:
+      'group.usedCount -= bitFill(group.used, slot - group.first, count, false);\n      group.available += bitFill(group.unavailable, slot - group.first, count, false);',
+  },
+  {
+    name: 'a volume that shrinks keeps the tail of its last block',
+    invariant: 12,
+    file: 'mapper/resizing.ts',
+    find: '      bytes.fill(0, tail);\n',
+    replace: '',
+  },
+  {
+    name: 'an ingest commits before its data is durable',
+    invariant: 2,
+    file: 'mapper/ingests.ts',
+    find: '    if (left === 0) {\n      left = 1;',
+    replace: '    if (left >= 0) {\n      left = 1;',
+  },
+  {
+    name: 'an ingest counts no reference on a slot that it found',
+    invariant: 6,
+    file: 'mapper/ingests.ts',
+    find: 'batch.slotRefs.push(pool.id, same, 1);',
+    replace: '',
+  },
+  {
+    name: 'an ingested snapshot and its volume take one reference for both',
+    invariant: 6,
+    file: 'mapper/ingests.ts',
+    find: 'if (built.root !== 0) out.pageRefs.push(built.root, 1);',
+    replace: '',
+  },
+  {
+    name: 'blocks that are skipped have no place in the map',
+    invariant: 1,
+    file: 'mapper/ingests.ts',
+    find: '    stream.builder.skip(blocks);\n',
+    replace: '',
+  },
+  {
+    name: 'a thread writes the first block of each run only',
+    invariant: 2,
+    file: 'ingest/pieces.ts',
+    find: 'bytes.subarray(i * blockSize, (i + count) * blockSize));\n      i += count;\n    }\n  }\n}',
+    replace: 'bytes.subarray(i * blockSize, (i + 1) * blockSize));\n      i += count;\n    }\n  }\n}',
+  },
 ];
-
-function planted(text: string, mutant: Mutant): string {
-  const { find, replace } = mutant;
-  const parts = text.split(find);
-  if (parts.length !== 2)
-    throw new Error(`${mutant.file} has ${parts.length - 1} × ${JSON.stringify(find)}: plant "${mutant.name}" anew`);
-  return parts.join(replace);
-}
-
-const compiled = new Map<string, string>();
-
-function compile(text: string): string {
-  let output = compiled.get(text);
-  if (output === undefined) {
-    output = ts.transpileModule(text, {
-      compilerOptions: {
-        target: ts.ScriptTarget.ES2022,
-        module: ts.ModuleKind.ESNext,
-        rewriteRelativeImportExtensions: true,
-        verbatimModuleSyntax: true,
-      },
-    }).outputText;
-    compiled.set(text, output);
-  }
-  return output;
-}
-
-/** The engine with one mutant in it (null: none). `folder`, somewhere in this project, gets its compiled files. */
-export async function mutate(mutant: Mutant | null, folder: string): Promise<EngineUnderTest> {
-  for (const file of fs.readdirSync(SOURCE, { recursive: true, encoding: 'utf8' })) {
-    if (!file.endsWith('.ts')) continue;
-    let text = fs.readFileSync(path.join(SOURCE, file), 'utf8');
-    if (file === mutant?.file) {
-      text = planted(text, mutant);
-    }
-    const to = path.join(folder, file.replace(/\.ts$/, '.js'));
-    fs.mkdirSync(path.dirname(to), { recursive: true });
-    fs.writeFileSync(to, compile(text));
-  }
-  fs.writeFileSync(path.join(folder, 'package.json'), '{"type":"module"}');
-  const made = (await import(/* @vite-ignore */ path.join(folder, 'mapper/mapper.js'))) as Pick<
-    EngineUnderTest,
-    'Mapper'
-  >;
-  const { Committer } = (await import(/* @vite-ignore */ path.join(folder, 'store/committer.js'))) as Pick<
-    EngineUnderTest,
-    'Committer'
-  >;
-  const { HashRun } = (await import(/* @vite-ignore */ path.join(folder, 'seal/hash-run.js'))) as Pick<
-    EngineUnderTest,
-    'HashRun'
-  >;
-  return { Mapper: made.Mapper, Committer, HashRun };
-}

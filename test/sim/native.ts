@@ -23,7 +23,7 @@ import type { Clock } from '../../src/xseg/mapper/clock.ts';
 import { EIO } from '../../src/xseg/mapper/errors.ts';
 import type { Native } from '../../src/xseg/native.ts';
 import type { Bugs } from './bugs.ts';
-import { SECTOR, type SimDisk } from './disk.ts';
+import { bytesOf, SECTOR, type SimDisk } from './disk.ts';
 import { SimReactor } from './reactor/reactor.ts';
 import type { Rng } from './rng.ts';
 
@@ -81,6 +81,7 @@ type Used = Pick<
   | 'zeroRuns'
   | 'syncFile'
   | 'encodePage'
+  | 'encodePageFrom'
   | 'decodePage'
   | 'decodePageTo'
 >;
@@ -110,6 +111,10 @@ export class SimNative implements Used {
   time = 1;
   /** share of the block I/O that takes long */
   slowShare = 0.1;
+  /** flushes until the sync of one fails, −1 never */
+  flushFails = -1;
+  /** hears of blocks that are copied, and when the slots they are copied from were told */
+  copied: (block: Uint32Array, told: number) => void = () => undefined;
 
   constructor(
     readonly shape: CoreShape,
@@ -308,23 +313,20 @@ export class SimNative implements Used {
   }
 
   ensureFile(_core: number, pool: number, file: number): void {
-    const error = this.disks[pool].ensure(file);
-    if (error !== 0) throw Object.assign(new Error(`errno ${error}`), { code: error === EIO ? 'EIO' : 'ENOSPC' });
+    throwErrno(this.disks[pool].ensure(file));
   }
 
   readNow(_core: number, pool: number, address: number, buffer: Uint8Array): void {
     const sectors = new Uint32Array(buffer.length / SECTOR);
-    const error = this.disks[pool].read(address, sectors, 0, sectors.length);
-    if (error !== 0) throw new Error(`errno ${error}`);
-    const view = new DataView(buffer.buffer, buffer.byteOffset, buffer.length);
-    for (let i = 0; i < sectors.length; i++) view.setUint32(i * SECTOR, sectors[i], true);
+    throwErrno(this.disks[pool].read(address, sectors, 0, sectors.length));
+    buffer.set(bytesOf(sectors));
   }
 
   writeNow(_core: number, pool: number, address: number, buffer: Uint8Array): void {
     const view = new DataView(buffer.buffer, buffer.byteOffset, buffer.length);
     const sectors = Uint32Array.from({ length: buffer.length / SECTOR }, (_, i) => view.getUint32(i * SECTOR, true));
-    const error = this.disks[pool].write(address, sectors, 0, sectors.length);
-    if (error !== 0) throw new Error(`errno ${error}`);
+    this.copied(sectors, this.clock.now());
+    throwErrno(this.disks[pool].write(address, sectors, 0, sectors.length));
   }
 
   // ---- background work
@@ -454,6 +456,10 @@ export class SimNative implements Used {
     return this.codec.encodePageFrom(this.#entries(frame), level, pageId, base, owner, generation, mapped, out, at);
   }
 
+  encodePageFrom(...args: Parameters<Native['encodePageFrom']>): number {
+    return this.codec.encodePageFrom(...args);
+  }
+
   decodePageTo(blob: Uint8Array, expected: number, entries: Uint32Array, header: Float64Array): number {
     return this.codec.decodePageTo(blob, expected, entries, header);
   }
@@ -508,6 +514,10 @@ class SyncJob implements Job {
     for (const done of finished) done(error);
     return !again;
   }
+}
+
+function throwErrno(error: number): void {
+  if (error !== 0) throw Object.assign(new Error(`errno ${error}`), { code: error === EIO ? 'EIO' : 'ENOSPC' });
 }
 
 function encode(record: RequestRecord, words: Uint32Array, at: number): void {

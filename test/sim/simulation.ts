@@ -4,16 +4,19 @@ import type { Bugs } from './bugs.ts';
 import type { CutMode, NO_FAULTS } from './disk.ts';
 import { Rng } from './rng.ts';
 import { Workload } from './workload/workload.ts';
-import { type EngineUnderTest, SimulationFailure, World } from './world.ts';
+import { SimulationFailure, World } from './world.ts';
 
 /** Steps of one seed. */
 export const STEPS_DEFAULT = 30_000;
 const END_STEPS_MAX = 400_000;
+/** Steps of a life after something of it broke. */
+const BROKEN_STEPS_MIN = 1200;
+/** A moment is waited for so long. */
+const MOMENT_STEPS_MAX = 400;
 
 export interface SimulationOptions {
   steps?: number;
   bugs?: Bugs;
-  engine?: EngineUnderTest;
   trace?: boolean;
 }
 
@@ -53,14 +56,15 @@ function poolsOf(rng: Rng): PoolRow[] {
 }
 
 /** Breaks something of this life. */
-function breakSomething(world: World): void {
+function breakSomething(world: World, workload: Workload): void {
   const { rng } = world;
   world.faulty = true;
   const disk = rng.pick(world.disks);
-  const soon = rng.int(40);
+  const soon = rng.int(rng.pick([5, 40]));
   const what = rng.pick([
     'syncFails',
-    'syncFails',
+    'flushFails',
+    'flushFails',
     'writeEio',
     'writeEnospc',
     'readEio',
@@ -72,7 +76,10 @@ function breakSomething(world: World): void {
   world.say(() => `fault: ${what} after ${soon}`);
   if (what === 'store') world.store.failsAfter = soon;
   else if (what === 'full') disk.freeBytes = 0;
-  else disk.faults[what as keyof typeof NO_FAULTS] = soon;
+  else if (what === 'flushFails') {
+    world.native.flushFails = 0;
+    workload.flushOften();
+  } else disk.faults[what as keyof typeof NO_FAULTS] = soon;
 }
 
 export class Simulation {
@@ -107,26 +114,47 @@ export class Simulation {
     world.open();
     this.workload.begin();
     while (world.steps < stepsMax) {
-      const length = rng.pick([50, 400, 1500, 4000]) * (0.5 + rng.next());
+      let length = rng.pick([50, 400, 1500, 4000]) * (0.5 + rng.next());
       const leave = rng.pick([0.02, 0.02, 0.001]);
       const faultAt = rng.chance(0.35) ? rng.int(length) : -1;
+      // what was broken is used for a while
+      if (faultAt >= 0) length = Math.max(length, faultAt + BROKEN_STEPS_MIN);
       let died = false;
       for (let i = 0; i < length && !died; i++) {
-        if (i === faultAt) breakSomething(world);
+        if (i === faultAt) breakSomething(world, this.workload);
         died = world.step();
         if (world.disks.some((disk) => disk.failed) && rng.chance(leave)) break;
       }
+      if (!died) died = this.#toMoment();
       if (!died && !world.faulty && rng.chance(0.15) && this.workload.quiesce(END_STEPS_MAX) && world.stop())
         this.#next(true);
       else this.#next(false);
     }
   }
 
+  /**
+   * On to a moment that matters, mostly: right after the next answer that promises something, or when commits wait. True: the
+   * daemon died.
+   */
+  #toMoment(): boolean {
+    const { world } = this;
+    const { promises } = world;
+    const what = world.rng.int(4);
+    const reached = [
+      () => world.promises > promises,
+      () => world.promises > promises,
+      () => world.store.waiting,
+      () => true,
+    ];
+    for (let i = 0; i < MOMENT_STEPS_MAX && !reached[what](); i++) if (world.step()) return true;
+    return false;
+  }
+
   /** The end of a life and the beginning of the next. */
   #next(clean: boolean): void {
     const { world } = this;
     const { rng } = world;
-    const powerCut = world.tainted || rng.chance(0.7);
+    const powerCut = world.tainted || rng.chance(world.store.waiting ? 0.2 : 0.7);
     const mode: CutMode = rng.pick(['lose', 'keep', 'sectors', 'sectors', 'writes']);
     this.workload.interrupted();
     this.workload.ended(powerCut, clean);

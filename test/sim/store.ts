@@ -6,7 +6,7 @@ import Database from 'better-sqlite3';
 import type { Channel } from '../../src/xseg/mapper/channel.ts';
 import type { Native } from '../../src/xseg/native.ts';
 import type { CommitBatch, CommitResult, PoolRow } from '../../src/xseg/store/batch.ts';
-import type { Committer } from '../../src/xseg/store/committer.ts';
+import { Committer } from '../../src/xseg/store/committer.ts';
 import { StoreReader } from '../../src/xseg/store/reader.ts';
 import { createTables } from '../../src/xseg/store/schema.ts';
 import type { Bugs } from './bugs.ts';
@@ -37,12 +37,11 @@ export class SimStore {
   constructor(
     readonly rng: Rng,
     readonly bugs: Bugs,
-    readonly Writer: typeof Committer,
     readonly native: Pick<Native, 'ensureFile'>,
   ) {
     createTables(this.db);
     this.reader = new StoreReader(this.db);
-    this.#committer = new Writer(this.db);
+    this.#committer = new Committer(this.db);
   }
 
   addPool(row: PoolRow): void {
@@ -65,6 +64,11 @@ export class SimStore {
     return this.#queue.length > 0 || this.#answers.length > 0;
   }
 
+  /** Commits wait. */
+  get waiting(): boolean {
+    return this.#queue.length > 0;
+  }
+
   /** True when the mapper has mail. */
   get mail(): boolean {
     return this.#inbox.length > 0;
@@ -72,7 +76,7 @@ export class SimStore {
 
   /** One step of the committer's thread: some batches become durable, or some answers go out. */
   step(): void {
-    if (this.#former !== null && this.rng.chance(0.03)) {
+    if (this.#former !== null && this.rng.chance(0.15)) {
       this.#formerStep(this.#former);
       return;
     }
@@ -172,7 +176,7 @@ export class SimStore {
     this.#answers = [];
     this.#inbox = [];
     this.failsAfter = -1;
-    this.#committer = new this.Writer(this.db);
+    this.#committer = new Committer(this.db);
     if (bugs.has('page-rots')) this.#rot();
     if (bugs.has('group-forgets-active'))
       this.db.prepare('UPDATE slot_group SET state = 0, dirty = zeroblob(length(bitmap)) WHERE state = 1').run();

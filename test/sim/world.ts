@@ -5,38 +5,30 @@
 
 import { accountErrors, storeRows } from '../../src/xseg/accounts.ts';
 import { Check } from '../../src/xseg/check.ts';
+import { Pieces } from '../../src/xseg/ingest/pieces.ts';
 import type { Channel } from '../../src/xseg/mapper/channel.ts';
 import type { Clock } from '../../src/xseg/mapper/clock.ts';
 import { type ControlReply, type ControlRequest, Mapper } from '../../src/xseg/mapper/mapper.ts';
 import { loadNative, type Native } from '../../src/xseg/native.ts';
-import { HashRun } from '../../src/xseg/seal/hash-run.ts';
 import type { HashRequest } from '../../src/xseg/seal/job.ts';
 import { blockHash } from '../../src/xseg/seal/tree-hash.ts';
 import { GROUP_SEALED, type PoolRow } from '../../src/xseg/store/batch.ts';
 import { bitGet } from '../../src/xseg/store/bitmap.ts';
-import { Committer } from '../../src/xseg/store/committer.ts';
 import type { Bugs } from './bugs.ts';
-import { type CutMode, ROT_MIN, SECTOR, SimDisk } from './disk.ts';
+import { bytesOf, type CutMode, ROT_MIN, SECTOR, SimDisk } from './disk.ts';
 import { SimHashing } from './hashing.ts';
-import { isWild } from './model.ts';
+import { isWild, UNREADABLE } from './model.ts';
 import { SimNative } from './native.ts';
 import type { ClientRequest } from './reactor/request.ts';
 import { Rng } from './rng.ts';
 import { SimStore } from './store.ts';
+import { SimThreads } from './threads.ts';
 
 /** Steps without an answer after which somebody is forgotten: minutes of simulated time. */
 const STUCK_STEPS_MAX = 60_000;
 /** Lines kept of what happened last. */
 const TRACE_LINES_MAX = 4000;
 
-/** The engine under test: the daemon's own, or one with a bug. */
-export interface EngineUnderTest {
-  Mapper: typeof Mapper;
-  Committer: typeof Committer;
-  HashRun: typeof HashRun;
-}
-
-const ENGINE: EngineUnderTest = { Mapper, Committer, HashRun };
 /** Crashes after which the equations of space are worked out: it takes its time. */
 const ACCOUNT_SHARE = 0.2;
 /** Logged as an error when sealed blocks have rotted. */
@@ -45,7 +37,6 @@ const CONDEMNED = 'a sealed block does not hold what it should; reads of it answ
 export interface WorldOptions {
   seed: number;
   bugs?: Bugs;
-  engine?: EngineUnderTest;
   /** keep what happened, for people */
   trace?: boolean;
 }
@@ -74,8 +65,9 @@ class Died extends Error {}
 export interface Rot {
   pool: number;
   slot: number;
-  /** step */
+  /** step, and on the clock */
   at: number;
+  when: number;
   /** step at which scrubbing found it */
   condemned: number;
 }
@@ -96,6 +88,7 @@ interface Pace {
   face: number;
   workload: number;
   hashing: number;
+  threads: number;
   /** how fast the clock runs */
   time: number;
 }
@@ -106,17 +99,22 @@ export class World {
   readonly disks: SimDisk[] = [];
   readonly store: SimStore;
   readonly codec: Native = loadNative();
-  readonly engine: EngineUnderTest;
   native!: SimNative;
   mapper!: Mapper;
   hashing!: SimHashing;
+  threads!: SimThreads;
+  pieces!: Pieces;
   /** what rotted: the value of the sector is ROT_MIN and the place in here */
   readonly rots: Rot[] = [];
+  /** pool → step since which reads of it are verified; none: they are not, or nobody knows */
+  readonly verifiedSince = new Map<number, number>();
   /** lives of the daemon so far */
   lives = 0;
   steps = 0;
   operations = 0;
   crashes = 0;
+  /** answers that promised that something is durable */
+  promises = 0;
   /** hash of all that happened */
   digest = 0;
   /** something in this life was broken on purpose: errors are to be expected */
@@ -142,8 +140,7 @@ export class World {
   ) {
     this.rng = new Rng(options.seed);
     this.bugs = options.bugs ?? new Set();
-    this.engine = options.engine ?? ENGINE;
-    this.store = new SimStore(this.rng, this.bugs, this.engine.Committer, {
+    this.store = new SimStore(this.rng, this.bugs, {
       ensureFile: (_core: number, pool: number, file: number) => this.native.ensureFile(0, pool, file),
     });
     for (const row of pools) {
@@ -197,10 +194,14 @@ export class World {
       face: 2 * speed(),
       workload: 1.5 * speed(),
       hashing: speed(),
+      threads: speed(),
       time: rng.pick([1, 1, 10, 100]),
     };
     this.native.time = this.#pace.time;
     this.native.slowShare = rng.pick([0.02, 0.1, 0.4]);
+    this.native.copied = (block, told) => this.#copied(block, told);
+    this.threads = new SimThreads(rng);
+    this.pieces = new Pieces(this.native);
     const face: Channel = {
       receive: () => this.#requests.shift(),
       send: (message) => {
@@ -214,10 +215,9 @@ export class World {
       this.store.reader.seal,
       rng,
       this.bugs,
-      this.engine.HashRun,
       (ticket, result) => void this.#requests.push({ id: 0, op: 'hashed', args: [ticket, result] }),
     );
-    this.mapper = new this.engine.Mapper(
+    this.mapper = new Mapper(
       this.native as unknown as Native,
       {
         core: 0,
@@ -248,6 +248,7 @@ export class World {
     this.crashes++;
     this.say(() => `crash: ${powerCut ? `power cut, ${mode}` : 'killed'}`);
     for (const reactor of this.native.reactors) reactor.orphan();
+    this.threads.orphan();
     this.store.crash(powerCut);
     this.#forget();
     for (const disk of this.disks) {
@@ -274,9 +275,9 @@ export class World {
     return this.rots.length > 0;
   }
 
-  /** The medium changes a sector of a sealed block. False: there is none. */
-  rot(): boolean {
-    const rows = this.#sealedRows();
+  /** The medium changes a sector of a sealed block of a pool, with these bytes or any. False: there is none. */
+  rot(of: number, hash: Buffer | null): boolean {
+    const rows = this.#sealedRows().filter((row) => row.pool === of && (hash === null || row.hash.equals(hash)));
     if (rows.length === 0) return false;
     const { pool, slot } = this.rng.pick(rows);
     const disk = this.disks[pool - 1];
@@ -284,8 +285,22 @@ export class World {
     const sector = this.rng.int(blockBytes / SECTOR);
     this.say(() => `rot: sector ${sector} of slot ${slot} of pool ${pool}`);
     disk.rot(slot * blockBytes + sector * SECTOR, ROT_MIN + this.rots.length);
-    this.rots.push({ pool, slot, at: this.steps, condemned: Number.POSITIVE_INFINITY });
+    this.rots.push({ pool, slot, at: this.steps, when: this.now, condemned: Number.POSITIVE_INFINITY });
     return true;
+  }
+
+  /** Reads of the pool have been verified since before this rotted. */
+  verified(rot: Rot): boolean {
+    return (this.verifiedSince.get(rot.pool) ?? Number.POSITIVE_INFINITY) < rot.at;
+  }
+
+  /** Where reads are verified, rot that was there when the copy began is not copied to where no hash tells (invariant 8). */
+  #copied(block: Uint32Array, told: number): void {
+    for (const value of block) {
+      if (!isWild(value) || value === UNREADABLE) continue;
+      const rot = this.rots[value - ROT_MIN];
+      if (this.verified(rot) && rot.when < told) this.fail(`rot of slot ${rot.slot} is copied`);
+    }
   }
 
   #condemned(fields: Record<string, unknown>): void {
@@ -310,9 +325,7 @@ export class World {
       const blockBytes = 2 ** disk.row.block_shift;
       const sectors = new Uint32Array(blockBytes / SECTOR);
       disk.peek(slot * blockBytes, sectors, 0, sectors.length);
-      const bytes = Buffer.alloc(blockBytes);
-      for (const [i, value] of sectors.entries()) bytes.writeUInt32LE(value, i * SECTOR);
-      if (!blockHash(bytes).equals(hash) && !sectors.some(isWild))
+      if (!blockHash(bytesOf(sectors)).equals(hash) && !sectors.some(isWild))
         this.fail(`slot ${slot} of pool ${pool} is in the index and holds other bytes: ${sectors}`);
     }
   }
@@ -408,7 +421,7 @@ export class World {
   }
 
   get inFlight(): number {
-    return this.#calls.size + this.#waiting.size;
+    return this.#calls.size + this.#waiting.size + this.threads.jobs;
   }
 
   #deliver(): void {
@@ -443,10 +456,11 @@ export class World {
       this.#replies.length > 0 ? pace.face : 0,
       pace.workload,
       this.hashing.busy ? pace.hashing : 0,
+      this.threads.jobs > 0 ? pace.threads : 0,
     ];
     const event = rng.weighted(weights);
     this.note(event);
-    const work = reactorWork + ios + native.jobs + this.#replies.length;
+    const work = reactorWork + ios + native.jobs + this.#replies.length + this.threads.jobs;
     const quiet = work === 0 && !store.busy && !native.mail && !this.hashing.busy;
     this.now +=
       pace.time * (quiet && rng.chance(0.2) ? rng.int(300) : rng.chance(0.02) ? rng.int(200) : rng.next() * 0.2);
@@ -458,7 +472,8 @@ export class World {
       else if (event === 4) store.step();
       else if (event === 5) this.#deliver();
       else if (event === 6) this.workload();
-      else this.hashing.step();
+      else if (event === 7) this.hashing.step();
+      else this.threads.step();
     } catch (error) {
       if (error instanceof Died) return true;
       if (error instanceof SimulationFailure) throw error;

@@ -293,6 +293,19 @@ describe('sealing', () => {
     await sealed('v@s');
   });
 
+  it('settings that are asked for at once all come to be', async () => {
+    await Promise.all([
+      e.setPool('p', { sealPaused: true }),
+      e.setPool('p', { verifyOnRead: true }),
+      e.setPool('p', { scrubRate: 3 * MIB }),
+    ]);
+    const wanted = { paused: true, verifyOnRead: true, scrubRate: 3 * MIB };
+    expect((await e.showPool('p')).seal).toMatchObject(wanted);
+    await home.close();
+    e = await home.open();
+    expect((await e.showPool('p')).seal).toMatchObject(wanted);
+  });
+
   /** Changes one byte of a slot behind the daemon's back. */
   const damage = (slot: number, name = 'p') => {
     const file = path.join(home.dir, name, 's00000000');

@@ -1,5 +1,5 @@
 /** Deleting volumes and snapshots: what they were goes with a batch, what their maps reach is released behind it. */
-import { KIND_VOLUME, RELEASE_PAGE } from '../store/batch.ts';
+import { KIND_VOLUME, RELEASE_PAGE, type ReleaseRow } from '../store/batch.ts';
 import { EngineError } from '../types.ts';
 import type { Resource } from './resource.ts';
 import type { Done, Steps } from './steps.ts';
@@ -94,17 +94,22 @@ export class Burials {
    * memory has beyond that was never durable.
    */
   #deleteStored(gone: Resource[], finish: Done<void>): void {
-    const batch = this.steps.host.newBatch();
+    const ids: number[] = [];
+    const releases: ReleaseRow[] = [];
     for (const r of gone) {
       const stored = this.steps.registry.reader.resource(r.id);
       if (stored === undefined) continue;
       this.steps.registry.kill(r);
-      batch.resourcesDeleted.push(r.id);
+      ids.push(r.id);
       const { root, pool, mapped } = stored;
       if (root !== 0)
-        batch.releases.push({ seq: this.steps.host.nextRelease(pool, mapped), kind: RELEASE_PAGE, id: root, pool });
+        releases.push({ seq: this.steps.host.nextRelease(pool, mapped), kind: RELEASE_PAGE, id: root, pool });
       if (stored.kind === KIND_VOLUME) this.steps.host.forgetPages(r);
     }
+    // after the rows: it has the number of the next one
+    const batch = this.steps.host.newBatch();
+    batch.resourcesDeleted.push(...ids);
+    batch.releases.push(...releases);
     this.steps.host.sendLoose(batch, (error) => {
       for (const r of gone) this.steps.registry.buried(r.id);
       this.steps.host.poke();

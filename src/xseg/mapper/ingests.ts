@@ -144,10 +144,11 @@ export class Ingests {
   }
 
   #remove(id: number, pool: number, root: number, mapped: number, done: () => void): void {
+    // before the batch: that has the number of the next one
+    const seq = root === 0 ? 0 : this.host.nextRelease(pool, mapped);
     const batch = this.commits.newBatch();
     batch.resourcesDeleted.push(id);
-    if (root !== 0)
-      batch.releases.push({ seq: this.host.nextRelease(pool, mapped), kind: RELEASE_PAGE, id: root, pool });
+    if (root !== 0) batch.releases.push({ seq, kind: RELEASE_PAGE, id: root, pool });
     this.commits.sendLoose(batch, () => {
       this.host.poke();
       done();

@@ -258,7 +258,8 @@ export class Scrubber {
 
   #store(pool: SlotPool, state: PoolState, done: () => void): void {
     const batch = this.commits.newBatch();
-    batch.seal = { ...emptySeal(), pools: [{ ...this.sealer.settings(pool.id) }] };
+    const { scrub_at, scrubbed_at } = this.sealer.settings(pool.id);
+    batch.seal = { ...emptySeal(), cursors: [{ pool: pool.id, scrub_at, scrubbed_at }] };
     state.waiting = true;
     state.cursorAt = this.clock.now();
     this.commits.sendLoose(batch, () => {

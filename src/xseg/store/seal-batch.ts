@@ -41,8 +41,10 @@ export interface SealChanges {
   counts: number[];
   /** [pool, slot, Unix ms or 0 for well again] triples */
   bad: number[];
-  /** settings and scrub cursors: counts in them are left alone */
+  /** settings of pools; counts and cursors are left alone */
   pools: SealPoolRow[];
+  /** how far scrubbing is, of pools; settings and counts are left alone */
+  cursors: Pick<SealPoolRow, 'pool' | 'scrub_at' | 'scrubbed_at'>[];
 }
 
 const NONE = new Uint8Array(0);
@@ -58,6 +60,7 @@ export function emptySeal(): SealChanges {
     counts: [],
     bad: [],
     pools: [],
+    cursors: [],
   };
 }
 

@@ -28,10 +28,12 @@ export class SealWriter {
       resourceDrop: p('DELETE FROM resource_hash WHERE id = ?'),
       count: p(`INSERT INTO seal_pool (pool, hashed, folded) VALUES (?, ?, ?)
         ON CONFLICT (pool) DO UPDATE SET hashed = hashed + excluded.hashed, folded = folded + excluded.folded`),
-      pool: p(`INSERT INTO seal_pool (pool, seal, paused, rate, scrub_rate, verify, scrub_at, scrubbed_at)
-        VALUES (@pool, @seal, @paused, @rate, @scrub_rate, @verify, @scrub_at, @scrubbed_at)
+      pool: p(`INSERT INTO seal_pool (pool, seal, paused, rate, scrub_rate, verify)
+        VALUES (@pool, @seal, @paused, @rate, @scrub_rate, @verify)
         ON CONFLICT (pool) DO UPDATE SET seal = @seal, paused = @paused, rate = @rate, scrub_rate = @scrub_rate,
-        verify = @verify, scrub_at = @scrub_at, scrubbed_at = @scrubbed_at`),
+        verify = @verify`),
+      cursor: p(`INSERT INTO seal_pool (pool, scrub_at, scrubbed_at) VALUES (@pool, @scrub_at, @scrubbed_at)
+        ON CONFLICT (pool) DO UPDATE SET scrub_at = @scrub_at, scrubbed_at = @scrubbed_at`),
     };
   }
 
@@ -50,6 +52,7 @@ export class SealWriter {
     for (let i = 0; i < changes.bad.length; i += 3)
       s.bad.run(changes.bad[i + 2] === 0 ? null : changes.bad[i + 2], changes.bad[i], changes.bad[i + 1]);
     for (const row of changes.pools) s.pool.run(row);
+    for (const { pool, scrub_at, scrubbed_at } of changes.cursors) s.cursor.run({ pool, scrub_at, scrubbed_at });
   }
 
   /** Runs [pool, slot, count, …] are freed: what was known of their bytes goes. */

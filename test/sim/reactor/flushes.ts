@@ -24,6 +24,7 @@ export class Flushes {
       if (now !== 0) failRequest(request, now);
       return 'finished';
     }
+    if (native.flushFails >= 0 && native.flushFails-- === 0) target.disk.faults.syncFails = 0;
     const work = turn.takeWork(request, 'sync');
     native.sync(request.volume, (error) => {
       if (error !== 0) failRequest(request, error);

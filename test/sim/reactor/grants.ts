@@ -3,6 +3,7 @@ import { GRANT_IN_PLACE, OP_DONE, Reply, SLOT_NONE } from '../../../src/xseg/lay
 import { EIO } from '../../../src/xseg/mapper/errors.ts';
 import { SECTOR } from '../disk.ts';
 import type { Io } from './block-io.ts';
+import type { Checks } from './checks.ts';
 import { failRequest } from './request.ts';
 import { IO_BYTES_MAX, type Target } from './spans.ts';
 import { RETRIES_MAX, type Turn, type Work } from './work.ts';
@@ -15,7 +16,17 @@ export class Grants {
   constructor(
     readonly turn: Turn,
     readonly writes: Writes,
-  ) {}
+    readonly checks: Checks,
+  ) {
+    checks.copier = {
+      unchecked: (work) => this.#copy(work),
+      checked: (work, block) => {
+        work.buffer = block;
+        this.#overlayAndWrite(work, turn.spans.targetOf(work.volume));
+      },
+      failed: (work, error) => this.#answer(work, error),
+    };
+  }
 
   given(work: Work, reply: Uint32Array): void {
     const { request } = work;
@@ -42,12 +53,25 @@ export class Grants {
   }
 
   #move(work: Work, target: Target): void {
-    const { rng, bugs } = this.turn;
     const partial = work.granted < target.blockBytes;
     if (!partial || work.slotOld === SLOT_NONE) {
       this.#moveRun(work, target);
       return;
     }
+    work.grantedAt = this.turn.native.clock.now();
+    if (!this.checks.verifies(target) || this.turn.bugs.has('verify-copies-ignored')) {
+      this.#copy(work);
+      return;
+    }
+    // else what is wrong would be copied to where no hash tells
+    work.copying = true;
+    this.checks.begin(work, work.slotOld);
+  }
+
+  /** Reads what a copied block has around the write. */
+  #copy(work: Work): void {
+    const { rng, bugs, spans } = this.turn;
+    const target = spans.targetOf(work.volume);
     work.buffer = new Uint32Array(target.blockBytes / SECTOR);
     // what the write does not cover, in one piece, around it if need be
     const from = work.cursor % target.blockBytes;
@@ -107,7 +131,9 @@ export class Grants {
   #overlayAndWrite(work: Work, target: Target): void {
     const buffer = work.buffer as Uint32Array;
     const { from, at, sectors } = sourceOf(work.request, work.cursor, work.granted);
-    buffer.set(from.subarray(at, at + sectors), (work.cursor % target.blockBytes) / SECTOR);
+    const inside = (work.cursor % target.blockBytes) / SECTOR;
+    buffer.set(from.subarray(at, at + sectors), inside);
+    this.turn.native.copied(buffer, work.grantedAt);
     const address = work.slotNew * target.blockBytes;
     const run = () => target.disk.write(address, buffer, 0, buffer.length);
     if (this.turn.rng.chance(0.5)) {

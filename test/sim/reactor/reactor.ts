@@ -9,6 +9,7 @@ import type { SimDisk } from '../disk.ts';
 import type { RequestRecord, SimNative } from '../native.ts';
 import type { Rng } from '../rng.ts';
 import { BlockIo, EPOCH_IDLE, type Io } from './block-io.ts';
+import { Checks } from './checks.ts';
 import { Discards } from './discards.ts';
 import { Flushes } from './flushes.ts';
 import { Grants } from './grants.ts';
@@ -32,9 +33,10 @@ export class SimReactor implements Turn {
   readonly #runnable: ClientRequest[] = [];
   readonly #io: BlockIo;
   readonly #works = new Map<number, Work>();
-  readonly #reads = new Reads(this);
+  readonly #checks = new Checks(this);
+  readonly #reads = new Reads(this, this.#checks);
   readonly #writes = new Writes(this);
-  readonly #grants = new Grants(this, this.#writes);
+  readonly #grants = new Grants(this, this.#writes, this.#checks);
   readonly #discards = new Discards(this, this.#writes);
   readonly #statuses = new Statuses(this);
   readonly #flushes = new Flushes(this);
@@ -172,16 +174,19 @@ export class SimReactor implements Turn {
       failRequest(request, EIO);
       return 'finished';
     }
-    const work = this.takeWork(request, 'load');
+    this.sendLoad(this.takeWork(request, 'load'), 'load', target, cursor, end);
+    request.wait = 'parked';
+    return 'waiting';
+  }
+
+  sendLoad(work: Work, step: Step, target: Target, cursor: number, end: number): void {
     const block = Math.floor(cursor / target.blockBytes);
     let leaf = Math.floor(block / PAGE_ENTRIES) + 1;
     const last = Math.floor(Math.floor((end - 1) / target.blockBytes) / PAGE_ENTRIES);
     for (let n = 1; n < LOAD_LEAVES_MAX && leaf <= last && this.native.find(target.volume, leaf) < 0; n++) leaf++;
     const loadedEnd = Math.min(end, leaf * PAGE_ENTRIES * target.blockBytes);
     const count = Math.floor((loadedEnd - 1) / target.blockBytes) - block + 1;
-    this.send(work, 'load', { op: OP_LOAD, block, count });
-    request.wait = 'parked';
-    return 'waiting';
+    this.send(work, step, { op: OP_LOAD, block, count });
   }
 
   // ---- work of requests
@@ -209,6 +214,7 @@ export class SimReactor implements Turn {
     if (work.step === 'in place') this.#writes.inPlaceEnded(work, io);
     else if (work.step === 'copy read') this.#grants.copyEnded(work, io);
     else if (work.step === 'move') this.#grants.moveEnded(work, io);
+    else if (work.step === 'check read') this.#checks.readEnded(work, io);
     else if (work.step === 'read') {
       if (io.error !== 0) failRequest(work.request, io.error);
       this.releaseWork(work);
@@ -227,6 +233,9 @@ export class SimReactor implements Turn {
     if (work.step === 'map write') this.#grants.given(work, reply);
     else if (work.step === 'answered') this.#grants.published(work, error);
     else if (work.step === 'status') this.#statuses.answered(work, reply);
+    else if (work.step === 'hash') this.#checks.onHash(work, reply);
+    else if (work.step === 'rotten') this.#checks.onRotten(work, error);
+    else if (work.step === 'check load') this.#checks.onLoaded(work, error);
     else if (work.step === 'load' || work.step === 'unmap' || work.step === 'flush') {
       if (error !== 0) failRequest(work.request, error);
       this.releaseWork(work);

@@ -19,7 +19,11 @@ export type Step =
   | 'unmap'
   | 'flush'
   | 'status'
-  | 'sync';
+  | 'sync'
+  | 'hash'
+  | 'check load'
+  | 'check read'
+  | 'rotten';
 
 /** One thing that a request waits for. */
 export interface Work {
@@ -36,11 +40,19 @@ export interface Work {
   slotNew: number;
   slotOld: number;
   granted: number;
+  /** when, on the clock */
+  grantedAt: number;
   moved: number;
   /** bytes of the block I/O that is on its way */
   moving: number;
   buffer: Uint32Array | null;
   scratch: number;
+  // ---- of a check (checks.ts)
+  /** what is checked is what a granted block is copied from; else a part of a read */
+  copying: boolean;
+  /** of slot `slotOld`; null: it is not in the index */
+  hash: Buffer | null;
+  mismatches: number;
 }
 
 export function newWork(ticket: number, request: ClientRequest, step: Step): Work {
@@ -58,10 +70,14 @@ export function newWork(ticket: number, request: ClientRequest, step: Step): Wor
     slotNew: 0,
     slotOld: 0,
     granted: 0,
+    grantedAt: 0,
     moved: 0,
     moving: 0,
     buffer: null,
     scratch: 0,
+    copying: false,
+    hash: null,
+    mismatches: 0,
   };
 }
 
@@ -82,6 +98,8 @@ export interface Turn {
   send(work: Work, step: Step, record: Omit<RequestRecord, 'ticket'>): void;
   /** `run` moves the bytes, some time */
   startIo(work: Work, step: Step, address: number, length: number, run: () => number): void;
+  /** Asks for the leaves of [cursor, end), at most so many at once. */
+  sendLoad(work: Work, step: Step, target: Target, cursor: number, end: number): void;
   /** until the leaf at `cursor` is there */
   loadAndPark(request: ClientRequest, target: Target, cursor: number, end: number): Progress;
   putOff(request: ClientRequest): Progress;

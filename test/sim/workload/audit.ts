@@ -53,7 +53,7 @@ export class Audit {
   }
 
   /** A look at one snapshot. */
-  *look(volume: Volume, snap: Snap): Flow {
+  *look(volume: Volume, snap: Snap): Generator<Wait, void, never> {
     snap.busy = true;
     yield* this.verify(volume, snap);
     snap.busy = false;
@@ -75,12 +75,15 @@ export class Audit {
     yield* this.#sealed(volume, snap);
   }
 
-  /** What scrubbing found of a snapshot that was sealed when it rotted is never read again (invariant 8). */
+  /** What scrubbing found of a snapshot that was sealed when it rotted is never read again; verified, none is (invariant 8). */
   #unrotten(name: string, snap: Snap, sectors: Uint32Array, asked: number): void {
     for (const value of sectors) {
       if (!isWild(value) || value === UNREADABLE) continue;
-      const { at, condemned } = this.world.rots[value - ROT_MIN];
-      if (snap.sealedAt < at && condemned < asked) this.world.fail(`${name} shows rot that was found before`);
+      const rot = this.world.rots[value - ROT_MIN];
+      if (snap.sealedAt >= rot.at) continue;
+      if (rot.condemned < asked) this.world.fail(`${name} shows rot that was found before`);
+      if (rot.at < asked && this.world.verified(rot))
+        this.world.fail(`${name} shows rot, and reads of it are verified`);
     }
   }
 

@@ -1,45 +1,134 @@
-/** Sealing, scrubbing and rot: pools are set one way and the other, and media forget. */
+/** Sealing, scrubbing, verifying and rot: pools are set one way and the other, and media forget. */
 import type { ControlReply } from '../../../src/xseg/mapper/mapper.ts';
-import type { Flow, World } from '../world.ts';
+import { blockHash } from '../../../src/xseg/seal/tree-hash.ts';
+import type { PoolSettings } from '../../../src/xseg/types.ts';
+import { SECTOR } from '../disk.ts';
+import { blocksOf } from '../expected-hash.ts';
+import type { Flow, Wait, World } from '../world.ts';
+import type { Audit } from './audit.ts';
+import type { Guests } from './guests.ts';
 import type { Ledger } from './ledger.ts';
+import type { Volume } from './volume.ts';
 
 /** Bytes a second: faster than anything here needs. */
 const SCRUB_RATE_FAST = 2 ** 26;
+
+/** Blocks that rot at once. */
+const ROTS = [1, 1, 4, 12];
+
+/** What a pool was told to do. */
+interface Orders {
+  settings: Required<PoolSettings>;
+  /** not answered */
+  waiting: number;
+}
 
 export class Custody {
   readonly world: World;
   /** false: snapshots are sealed at the end only, all at once */
   readonly #sealsEarly: boolean;
+  /** media forget */
+  readonly rots: boolean;
+  /** reads are verified, mostly */
+  readonly #verifies: boolean;
+  readonly #orders = new Map<number, Orders>();
 
-  constructor(readonly ledger: Ledger) {
+  constructor(
+    readonly ledger: Ledger,
+    readonly audit: Audit,
+    readonly guests: Guests,
+  ) {
     this.world = ledger.world;
-    this.#sealsEarly = this.world.rng.chance(0.6);
+    const early = this.world.rng.chance(0.6);
+    this.rots = this.world.rng.chance(0.3);
+    this.#sealsEarly = early || this.rots;
+    this.#verifies = this.world.rng.chance(this.rots ? 0.6 : 0.2);
   }
 
-  /** Sealing and scrubbing of a pool: on and off, fast and slow. */
+  /** The daemon is up: settings that were answered are as they were. */
+  begin(): void {
+    const { world } = this;
+    for (const { row } of world.disks) {
+      const settings = this.#stored(row.id);
+      const orders = this.#orders.get(row.id);
+      const [is, was] = [JSON.stringify(settings), JSON.stringify(orders?.settings ?? settings)];
+      if (orders?.waiting === 0 && is !== was) world.fail(`pool ${row.name} was set to ${was} and is ${is}`);
+      this.#orders.set(row.id, { settings, waiting: 0 });
+      if (!settings.verifyOnRead) world.verifiedSince.delete(row.id);
+      else if (!world.verifiedSince.has(row.id)) world.verifiedSince.set(row.id, world.steps);
+    }
+  }
+
+  #stored(pool: number): Required<PoolSettings> {
+    const { seal, paused, rate, scrub_rate, verify } = this.world.store.reader.seal.pool(pool);
+    return {
+      seal: seal !== 0,
+      sealPaused: paused !== 0,
+      sealRate: rate,
+      scrubRate: scrub_rate,
+      verifyOnRead: verify !== 0,
+    };
+  }
+
+  /** Sealing, scrubbing and verifying of a pool: on and off, fast and slow. */
   *setPool(): Flow {
     const { rng, disks } = this.world;
-    const reply = (yield this.world.call('setPool', 1 + rng.int(disks.length), {
+    yield* this.#set(1 + rng.int(disks.length), {
       seal: this.#sealsEarly && rng.chance(0.9),
       sealPaused: rng.chance(0.15),
       sealRate: rng.pick([0, 0, 0, 2 ** 22]),
       scrubRate: rng.pick([0, 0, 2 ** 20, SCRUB_RATE_FAST]),
-    })) as ControlReply;
-    this.ledger.expect(reply);
+      verifyOnRead: rng.chance(this.#verifies ? 0.95 : 0.05),
+    });
+  }
+
+  *#set(pool: number, settings: PoolSettings): Generator<Wait, void, never> {
+    const { world } = this;
+    const orders = this.#orders.get(pool) as Orders;
+    Object.assign(orders.settings, settings);
+    orders.waiting++;
+    if (!orders.settings.verifyOnRead) world.verifiedSince.delete(pool);
+    const reply = (yield world.call('setPool', pool, settings)) as ControlReply;
+    if (!this.ledger.expect(reply)) return;
+    if (--orders.waiting > 0 || !orders.settings.verifyOnRead || world.verifiedSince.has(pool)) return;
+    world.verifiedSince.set(pool, world.steps);
   }
 
   /** Everything is to be sealed, at once. */
   sealAll(): void {
-    const { world, ledger } = this;
-    for (const { row } of world.disks)
-      world.spawn(ledger.one(world.call('setPool', row.id, { seal: true, sealPaused: false, sealRate: 0 })));
+    const { world } = this;
+    for (const { row } of world.disks) world.spawn(this.#set(row.id, { seal: true, sealPaused: false, sealRate: 0 }));
   }
 
-  /** A sealed block rots, and mostly somebody scrubs soon. */
-  rot(): void {
-    const { world, ledger } = this;
-    if (!world.rot() || world.rng.chance(0.2)) return;
-    const { pool } = world.rots[world.rots.length - 1];
-    world.spawn(ledger.one(world.call('setPool', pool, { scrubRate: SCRUB_RATE_FAST })));
+  /** Sealed blocks rot, of a snapshot or any. Mostly somebody scrubs soon, or reads it, and writes over a part of one. */
+  *rot(): Flow {
+    const { world } = this;
+    const { rng } = world;
+    const volume = rng.pick(this.ledger.volumes);
+    const { id, block_shift } = world.disks[volume.pool].row;
+    yield* this.#set(id, { seal: true, sealPaused: false, sealRate: 0, verifyOnRead: this.#verifies });
+    yield* this.#readSealed(volume);
+    const sealed = [...volume.snaps.values()].filter((snap) => snap.hash !== null && snap.frozen.known);
+    const blocks = sealed.length === 0 ? [] : [...blocksOf(rng.pick(sealed).frozen.values, block_shift)];
+    let rotten = -1;
+    for (let left = rng.pick(ROTS); left > 0; left--) {
+      const [block, bytes] = blocks.length > 0 ? rng.pick(blocks) : [0, null];
+      if (world.rot(id, bytes === null ? null : blockHash(bytes))) rotten = block;
+    }
+    if (rotten < 0 || rng.chance(0.2)) return;
+    if (rng.chance(0.3)) {
+      yield* this.#set(id, { scrubRate: SCRUB_RATE_FAST });
+      return;
+    }
+    const sectors = 2 ** block_shift / SECTOR;
+    const from = rotten * sectors + rng.int(sectors);
+    this.guests.change(volume, 'write', { from, to: from + 1 });
+    yield* this.#readSealed(volume);
+  }
+
+  /** Its snapshots that nobody has in hand. */
+  *#readSealed(volume: Volume): Generator<Wait, void, never> {
+    for (const snap of [...volume.snaps.values()])
+      if (!snap.busy && !volume.busy && volume.snaps.has(snap.name)) yield* this.audit.look(volume, snap);
   }
 }

@@ -5,6 +5,8 @@ import type { Custody } from './custody.ts';
 import type { Ledger } from './ledger.ts';
 import type { Operators } from './operators.ts';
 
+/** Steps in which nothing comes back, at most: what waits longest waits a minute of simulated time. */
+const STALLED_STEPS_MAX = 60_000;
 /** Tables that are empty when everything is deleted. */
 const TABLES = ['page', 'page_ref', 'slot_ref', 'release', 'resource', 'sealed', 'page_hash', 'resource_hash'];
 
@@ -94,9 +96,16 @@ export class Ending {
     const { ledger } = this;
     while (ledger.anyBusy) yield ledger.later();
     for (const volume of [...ledger.volumes]) yield* this.operators.drop(volume);
+    let last = '';
+    let since = this.world.steps;
     for (;;) {
       const usage = ledger.value<{ usedBytes: number; reclaimingBytes: number }[]>(yield this.world.call('poolUsage'));
-      if (usage.every((u) => u.usedBytes === 0 && u.reclaimingBytes === 0) && this.#leftovers() === '') break;
+      const leftovers = this.#leftovers();
+      if (usage.every((u) => u.usedBytes === 0 && u.reclaimingBytes === 0) && leftovers === '') break;
+      const now = `${usage.map((u) => `${u.usedBytes} used, ${u.reclaimingBytes} reclaiming`)}; ${leftovers}`;
+      if (now !== last) since = this.world.steps;
+      else if (this.world.steps - since > STALLED_STEPS_MAX) this.world.fail(`space does not come back: ${now}`);
+      last = now;
     }
     done();
   }

@@ -1,6 +1,6 @@
 /** What guests do to volumes that are open: requests of all sizes, many at once; every answer is compared with the model. */
 import { EXTENT_HOLE } from '../../../src/xseg/layout.gen.ts';
-import { ENOSPC } from '../../../src/xseg/mapper/errors.ts';
+import { EIO, ENOSPC } from '../../../src/xseg/mapper/errors.ts';
 import { SECTOR } from '../disk.ts';
 import { Mismatch, type Write, writtenBy } from '../model.ts';
 import { type ClientRequest, ENOTSUP, newRequest, type Op } from '../reactor/request.ts';
@@ -8,15 +8,12 @@ import type { World } from '../world.ts';
 import type { Ledger } from './ledger.ts';
 import type { Range, Volume } from './volume.ts';
 
-/** Values that many writes have: so many blocks of bytes that are all over the place. */
-const PATTERN_MIN = 0xc0000000;
-const PATTERNS = 6;
-
 export class Guests {
   readonly world: World;
   /** share of the writes that write what others wrote */
   equal = 0;
-  #nextValue = 1;
+  /** share of the writes that a flush follows at once */
+  flushed = 0;
 
   constructor(readonly ledger: Ledger) {
     this.world = ledger.world;
@@ -44,12 +41,13 @@ export class Guests {
     return { from: aligned, to: Math.min(end, aligned + block * (1 + rng.int(600))) };
   }
 
-  change(volume: Volume, op: 'write' | 'trim' | 'zeroes'): void {
+  /** @param wanted where; anywhere else */
+  change(volume: Volume, op: 'write' | 'trim' | 'zeroes', wanted?: Range): void {
     if (!volume.usable) return;
     const { world } = this;
     const { rng } = world;
-    let place = this.#place(volume);
-    if (place === null) return;
+    let place = wanted ?? this.#place(volume);
+    if (place === null || place.to > Math.min(volume.sectors, volume.limit)) return;
     if (op !== 'write' && rng.chance(0.1) && volume.limit === Number.POSITIVE_INFINITY)
       place = { from: rng.chance(0.5) ? 0 : place.from, to: volume.sectors };
     const range = place;
@@ -87,7 +85,10 @@ export class Guests {
       write.answered = world.steps;
       world.say(() => `${op} ${volume.name} ${from} base ${base} answered ${request.error}`);
       if (request.error === 0) {
-        if (request.fua) content.durable(write);
+        if (world.rng.chance(this.flushed)) this.flush(volume);
+        if (!request.fua) return;
+        content.durable(write);
+        world.promises++;
         return;
       }
       write.failed = true;
@@ -104,11 +105,9 @@ export class Guests {
     if (rng.chance(this.equal)) {
       if (rng.chance(0.1)) return;
       write.cycle = block;
-      // blocks that begin anywhere else hold something else
-      write.base = PATTERN_MIN + rng.int(PATTERNS) * 2 ** 20 + (write.from % block) * 2 ** 10;
+      write.base = this.ledger.values.pattern(write.from % block);
     } else {
-      write.base = this.#nextValue;
-      this.#nextValue += write.count;
+      write.base = this.ledger.values.fresh(write.count);
     }
     for (let i = 0; i < sectors.length; i++) sectors[i] = writtenBy(write, i);
   }
@@ -165,7 +164,8 @@ export class Guests {
     world.submit(world.rng.int(8), request);
   }
 
-  flush(volume: Volume): void {
+  /** @param again after one that failed: clients ask once more, and must not be told that all is well */
+  flush(volume: Volume, again = false): void {
     if (!volume.usable) return;
     const { world } = this;
     const request = newRequest('flush', volume.handle, 0, 0);
@@ -177,10 +177,14 @@ export class Guests {
       volume.requests--;
       world.say(() => `flush ${volume.name} of ${issued} answered ${request.error}`);
       if (request.error === 0) {
+        if (volume.flushFailed <= issued) world.fail(`a flush of ${volume.name} is answered 0 after one that failed`);
         content.flushed(issued);
+        world.promises++;
         return;
       }
       this.ledger.expectErrno(request, `flush of ${volume.name}`);
+      if (request.error === EIO) volume.flushFailed = Math.min(volume.flushFailed, world.steps);
+      if (!again) this.flush(volume, true);
     };
     world.submit(world.rng.int(8), request);
   }

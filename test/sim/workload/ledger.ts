@@ -3,16 +3,20 @@ import { EIO } from '../../../src/xseg/mapper/errors.ts';
 import type { ControlReply } from '../../../src/xseg/mapper/mapper.ts';
 import type { ClientRequest } from '../reactor/request.ts';
 import type { Flow, Wait, World } from '../world.ts';
+import { Values } from './values.ts';
 import type { Volume } from './volume.ts';
 
 const NAMES = ['ant', 'bee', 'cat', 'dog', 'elk', 'fox', 'gnu', 'hen'];
 
 export class Ledger {
   readonly volumes: Volume[] = [];
+  readonly values: Values;
   /** what has to be written down when a crash comes before an answer */
   readonly unfinished = new Map<object, () => void>();
 
-  constructor(readonly world: World) {}
+  constructor(readonly world: World) {
+    this.values = new Values(world.rng);
+  }
 
   /** A name that nobody has; null: all are taken. */
   freeName(): string | null {

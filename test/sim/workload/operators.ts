@@ -94,6 +94,7 @@ export class Operators {
     unfinished.delete(pending);
     pending.frozen = new Frozen(content.size, content.snapshot(asked), volume.window ?? []);
     pending.certain = true;
+    world.promises++;
     content.observers--;
     volume.window = null;
     const early = world.rng.chance(0.5);

@@ -47,6 +47,8 @@ export class Volume {
   resizes = 0;
   /** writes since a snapshot was asked for, while one is being made */
   window: Write[] | null = null;
+  /** step at which a flush was answered with EIO: no later one of this life may succeed (invariant 1) */
+  flushFailed = Number.POSITIVE_INFINITY;
 
   constructor(
     public name: string,
@@ -77,6 +79,7 @@ export class Volume {
     this.requests = 0;
     this.writes.clear();
     this.window = null;
+    this.flushFailed = Number.POSITIVE_INFINITY;
     this.closing = false;
     this.limit = Number.POSITIVE_INFINITY;
     this.busy = true;

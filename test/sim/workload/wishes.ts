@@ -11,6 +11,7 @@ export type Wish =
   | 'open'
   | 'close'
   | 'create'
+  | 'import'
   | 'snapshot'
   | 'clone'
   | 'rollback'
@@ -28,8 +29,14 @@ export class Wishes {
   readonly #weights: number[];
   /** share of the writes that write what others wrote */
   readonly equal: number;
+  /** share of the writes that a flush follows at once */
+  readonly flushed: number;
 
-  constructor(readonly rng: Rng) {
+  /** @param rots media forget in this seed */
+  constructor(
+    readonly rng: Rng,
+    rots: boolean,
+  ) {
     const much = () => rng.pick([0, 0.5, 1, 1, 2]);
     const weights: Record<Wish, number> = {
       write: 30,
@@ -41,6 +48,7 @@ export class Wishes {
       open: 8,
       close: 1.5 * much(),
       create: 2,
+      import: 2 * much(),
       snapshot: 4 * much(),
       clone: 4 * much(),
       rollback: 1.5 * much(),
@@ -48,12 +56,13 @@ export class Wishes {
       rename: 0.5 * much(),
       dropSnapshot: 4 * much(),
       drop: 1 * much(),
-      verify: 1 * much(),
+      verify: 1.5 * much(),
       flushAll: 0.2 * much(),
-      setPool: 0.5 * much(),
-      rot: rng.chance(0.1) ? 0.3 : 0,
+      setPool: 0.7 * much(),
+      rot: rots ? 3 : 0,
     };
     this.equal = rng.pick([0, 0.2, 0.7]);
+    this.flushed = rng.pick([0, 0, 0.2, 0.7]);
     this.#kinds = Object.keys(weights) as Wish[];
     this.#weights = Object.values(weights);
   }

@@ -8,6 +8,7 @@ import { Audit } from './audit.ts';
 import { Custody } from './custody.ts';
 import { Ending } from './ending.ts';
 import { Guests } from './guests.ts';
+import { Importers } from './importers.ts';
 import { Ledger } from './ledger.ts';
 import { Opens } from './opens.ts';
 import { Operators } from './operators.ts';
@@ -22,6 +23,7 @@ export class Workload {
   readonly #audit: Audit;
   readonly #opens: Opens;
   readonly #operators: Operators;
+  readonly #importers: Importers;
   readonly #guests: Guests;
   readonly #custody: Custody;
   readonly #ending: Ending;
@@ -36,8 +38,9 @@ export class Workload {
     this.#audit = new Audit(this.#ledger);
     this.#opens = new Opens(this.#ledger);
     this.#operators = new Operators(this.#ledger, this.#audit, this.#opens);
+    this.#importers = new Importers(this.#ledger, this.#audit);
     this.#guests = new Guests(this.#ledger);
-    this.#custody = new Custody(this.#ledger);
+    this.#custody = new Custody(this.#ledger, this.#audit, this.#guests);
     this.#ending = new Ending(this.#ledger, this.#audit, this.#operators, this.#custody);
     world.workload = () => this.#something();
   }
@@ -46,8 +49,10 @@ export class Workload {
 
   /** The daemon is up: sees what there is, reads it all, and begins. */
   begin(): void {
-    this.#wishes = new Wishes(this.world.rng);
+    this.#wishes = new Wishes(this.world.rng, this.#custody.rots);
     this.#guests.equal = this.#wishes.equal;
+    this.#guests.flushed = this.#wishes.flushed;
+    this.#custody.begin();
     for (const volume of this.#ledger.volumes) volume.reborn();
     this.#taking = true;
     this.world.spawn(this.#take());
@@ -122,8 +127,10 @@ export class Workload {
     const wish = this.#wishes.pick();
     if (wish === 'create' || volumes.length === 0) {
       if (this.#operators.room && (wish === 'create' || world.inFlight === 0)) world.spawn(this.#operators.create());
+    } else if (wish === 'import') {
+      if (this.#operators.room) world.spawn(this.#importers.import());
     } else if (wish === 'setPool') world.spawn(this.#custody.setPool());
-    else if (wish === 'rot') this.#custody.rot();
+    else if (wish === 'rot') world.spawn(this.#custody.rot());
     else if (wish === 'flushAll') world.spawn(this.#operators.flushAll());
     else this.#use(world.rng.pick(volumes), wish);
   }
@@ -136,6 +143,11 @@ export class Workload {
     else if (wish === 'open') this.#opens.open(volume);
     else if (wish === 'close') this.#opens.close(volume);
     else this.#operators.operate(volume, wish);
+  }
+
+  /** For the rest of this life. */
+  flushOften(): void {
+    this.#guests.flushed = 0.6;
   }
 
   // ---- the end
