@@ -122,7 +122,9 @@ export class Custody {
     }
     const sectors = 2 ** block_shift / SECTOR;
     const from = rotten * sectors + rng.int(sectors);
-    this.guests.change(volume, 'write', { from, to: from + 1 });
+    // any block that rotted may be one of another volume's
+    if (volume.windows.some((window) => window.from <= from && from < window.to))
+      this.guests.change(volume, 'write', { from, to: from + 1 });
     yield* this.#readSealed(volume);
   }
 

@@ -170,7 +170,9 @@ export class Operators {
       volume.contents = [content, other];
     });
     const reply = (yield world.call('resizeVolume', volume.name, size)) as ControlReply;
-    if (!this.ledger.expect(reply, ['NO_SPACE'])) {
+    // what stays of the last block cannot be had from a rotten one
+    const allowed = world.rotten && size < before ? ['NO_SPACE', 'CORRUPT'] : ['NO_SPACE'];
+    if (!this.ledger.expect(reply, allowed)) {
       if (!world.faulty) {
         unfinished.delete(volume);
         volume.limit = Number.POSITIVE_INFINITY;
