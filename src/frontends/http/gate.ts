@@ -15,7 +15,8 @@ export function sessionOf(request: FastifyRequest): Session {
   return session;
 }
 
-export interface Service {
+/** of a service, what the gate needs to know */
+export interface Guarded {
   /** its type in the catalog, which access rules name */
   type: string;
   /** its path below the public URL */
@@ -25,7 +26,7 @@ export interface Service {
 }
 
 /** Before the body is read: nobody without a token makes us read one. */
-export function guard(app: Http, identity: IdentityContext, service: Service): void {
+export function guard(app: Http, identity: IdentityContext, service: Guarded): void {
   app.addHook('onRequest', async (request, reply) => {
     reply.header('vary', 'X-Auth-Token');
     const { url } = request.routeOptions;
@@ -43,7 +44,7 @@ export function guard(app: Http, identity: IdentityContext, service: Service): v
 }
 
 /** Whether the access rules of an application credential, if it has any, let the request be. */
-export function mayAsk(session: Session, request: FastifyRequest, { type, mount }: Service): boolean {
+export function mayAsk(session: Session, request: FastifyRequest, { type, mount }: Guarded): boolean {
   const rules = session.credential?.accessRules ?? [];
   const path = request.url.split('?', 1)[0]!;
   return rules.length === 0 || permitted(rules, { service: type, method: request.method, path }, mount);

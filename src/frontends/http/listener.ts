@@ -19,22 +19,23 @@ import {
 import type { Http, HttpContext } from './context.ts';
 import { answerOf, badRequest, HttpError } from './errors.ts';
 import { identityOf } from './identity/identity-context.ts';
-import { identityPlugin } from './identity/plugin.ts';
+import { identityService } from './identity/plugin.ts';
+import { type HttpLimits, LIMITS } from './limits.ts';
 import { metricsPlugin } from './metrics.ts';
 import { openApiRoutes } from './openapi.ts';
+import { Pacer } from './pacer.ts';
+import { hasBody, RequestBody, tooLarge } from './request-body.ts';
 import { RouteTable } from './routes.ts';
+import { addService, type Service } from './service.ts';
 import { tempAuthPlugin } from './temp-auth/plugin.ts';
+import { unbuiltRoutes } from './unbuilt.ts';
 import { buildLazyValidator } from './validators.ts';
 
-/** Keystone's own bound */
-export const BODY_BYTES_MAX = 114_688;
-export const CONNECTIONS_MAX = 1024;
 /** names and ids in a path */
 const PARAM_LENGTH_MAX = 1024;
-const HEADERS_MS_MAX = 30_000;
-/** the bodies of the services there are have at most BODY_BYTES_MAX; a service that streams will bring a rate instead */
-const REQUEST_MS_MAX = 60_000;
 const PATH_LOGGED_MAX = 512;
+
+export const SERVICES: readonly Service[] = [identityService];
 
 /**
  * What other systems set between a gateway and a service. Here nobody is trusted to, and nothing reads them; they are taken away
@@ -45,6 +46,9 @@ const FORGED_HEADERS =
 
 /** requests whose client waits for `100 Continue` */
 const waiting = new WeakSet<IncomingMessage>();
+
+/** what a client did that Node refuses itself, by its error's code; all else is 400 */
+const CLIENT_ERRORS: Readonly<Record<string, number>> = { HPE_HEADER_OVERFLOW: 431, ERR_HTTP_REQUEST_TIMEOUT: 408 };
 
 /** PEM */
 export interface Tls {
@@ -72,7 +76,7 @@ export class HttpListener {
   static async start(options: HttpOptions): Promise<HttpListener> {
     let publicUrl = options.publicUrl?.replace(/\/+$/, '') ?? '';
     const { catalog, log, metrics, tls } = options;
-    const app = buildHttp({ catalog, log, metrics, publicUrl: () => publicUrl }, tls);
+    const app = buildHttp({ catalog, log, metrics, publicUrl: () => publicUrl }, { tls });
     await app.listen({ host: options.host, port: options.port });
     const { port } = app.server.address() as AddressInfo;
     const url = `${tls ? 'https' : 'http'}://${options.host.includes(':') ? `[${options.host}]` : options.host}:${port}`;
@@ -85,25 +89,44 @@ export class HttpListener {
   }
 }
 
-/** @param routes gets what there is */
-export function buildHttp(context: HttpContext, tls?: Tls, routes = new RouteTable()): Http {
-  const app = newServer(context.log, tls);
+export interface BuildOptions {
+  tls?: Tls | undefined;
+  /** gets what there is */
+  routes?: RouteTable;
+  limits?: Partial<HttpLimits>;
+  services?: readonly Service[];
+}
+
+export function buildHttp(context: HttpContext, options: BuildOptions = {}): Http {
+  const { tls, routes = new RouteTable(), services = SERVICES } = options;
+  const limits = { ...LIMITS, ...options.limits };
+  const pacer = new Pacer(limits);
+  const app = newServer(context.log, limits, tls);
   app.addHook('onRoute', ({ url, method, schema }) => routes.add(url, method, schema));
   takeJson(app);
-  app.server.maxConnections = CONNECTIONS_MAX;
-  // Who asks first is told only when the request was let in (see the preParsing hook).
+  app.server.maxConnections = limits.connections;
+  // Who asks first is told only when the body is read (request-body.ts).
   app.server.on('checkContinue', (request: IncomingMessage, response: ServerResponse) => {
     waiting.add(request);
     app.server.emit('request', request, response);
   });
   app.addHook('onRequest', (request, reply, done) => {
     follow(context.log, request, reply);
+    pacer.watch(request.raw, reply.raw, (what) => context.log('info', 'http.slow', { request: request.id, what }));
     for (const name of Object.keys(request.headers)) if (FORGED_HEADERS.test(name)) delete request.headers[name];
     done();
   });
   app.addHook('preParsing', (request, reply, payload, done) => {
-    if (waiting.delete(request.raw)) reply.raw.writeContinue();
-    done(null, payload);
+    if (!hasBody(request.raw)) return done(null, payload);
+    const { bodyLimit } = request.routeOptions;
+    if (Number(request.headers['content-length'] ?? 0) > bodyLimit) return done(tooLarge(bodyLimit));
+    const body = new RequestBody(request.raw, bodyLimit, () => {
+      if (!waiting.delete(request.raw)) return;
+      reply.removeHeader('connection');
+      reply.raw.writeContinue();
+    });
+    pacer.paces(request.raw, body);
+    done(null, body);
   });
   app.setNotFoundHandler((request, reply) => {
     const methods = routes.methodsOf(request.url.split('?', 1)[0]!);
@@ -118,19 +141,26 @@ export function buildHttp(context: HttpContext, tls?: Tls, routes = new RouteTab
   });
   openApiRoutes(app, routes, context.publicUrl);
   const identity = identityOf(context);
-  void app.register(identityPlugin, { identity, prefix: '/identity' });
+  for (const service of services) addService(app, identity, service);
+  unbuiltRoutes(app);
   void app.register(tempAuthPlugin, { identity, prefix: '/auth' });
   if (context.metrics) void app.register(metricsPlugin, { identity, metrics: context.metrics });
   return app;
 }
 
-function newServer(log: HttpContext['log'], tls: Tls | undefined): Http {
-  const times = { headersTimeout: HEADERS_MS_MAX, connectionsCheckingInterval: HEADERS_MS_MAX };
+function newServer(log: HttpContext['log'], limits: HttpLimits, tls: Tls | undefined): Http {
+  const http = {
+    headersTimeout: limits.headersMs,
+    connectionsCheckingInterval: limits.headersMs,
+    maxHeaderSize: limits.headerBytes,
+  };
   const options: FastifyServerOptions = {
     logger: false,
     genReqId: () => `req-${randomUUID()}`,
-    bodyLimit: BODY_BYTES_MAX,
-    requestTimeout: REQUEST_MS_MAX,
+    bodyLimit: limits.bodyBytes,
+    // Bodies have a pace, and no time.
+    requestTimeout: 0,
+    keepAliveTimeout: limits.idleMs,
     routerOptions: { maxParamLength: PARAM_LENGTH_MAX, ignoreTrailingSlash: true },
     ajv: { customOptions: { coerceTypes: false, removeAdditional: false, useDefaults: false, allErrors: false } },
     schemaController: { compilersFactory: { buildValidator: buildLazyValidator } },
@@ -138,18 +168,19 @@ function newServer(log: HttpContext['log'], tls: Tls | undefined): Http {
       follow(log, request as FastifyRequest, reply as FastifyReply);
       sendError(reply as FastifyReply, answerOf(error, request.id, log));
     },
-    clientErrorHandler: (_error, socket) => {
+    clientErrorHandler: ({ code }, socket) => {
       if (!socket.writable) return void socket.destroy();
-      socket.end(`HTTP/1.1 400 ${STATUS_CODES[400]}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`);
+      const status = CLIENT_ERRORS[code] ?? 400;
+      socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`);
     },
     forceCloseConnections: true,
   };
   if (tls) {
     // Its types differ in what nobody here uses.
-    const withTls = { ...options, https: { ...times, ...tls } } as unknown as FastifyHttpsOptions<https.Server>;
+    const withTls = { ...options, https: { ...http, ...tls } } as unknown as FastifyHttpsOptions<https.Server>;
     return fastify(withTls) as unknown as Http;
   }
-  return fastify({ ...options, http: times }).withTypeProvider<TypeBoxTypeProvider>();
+  return fastify({ ...options, http }).withTypeProvider<TypeBoxTypeProvider>();
 }
 
 /** JSON and nothing else; some clients announce it for a body that is not there. */
@@ -169,6 +200,8 @@ function takeJson(app: Http): void {
 function follow(log: HttpContext['log'], request: FastifyRequest, reply: FastifyReply): void {
   const started = performance.now();
   reply.header('x-openstack-request-id', request.id);
+  // Who waits to be told to go on, and is not, may or may not send the body all the same.
+  if (waiting.has(request.raw)) reply.header('connection', 'close');
   reply.raw.once('close', () => {
     const ms = Math.round((performance.now() - started) * 10) / 10;
     const path = request.url.split('?', 1)[0]!.slice(0, PATH_LOGGED_MAX);

@@ -2,12 +2,12 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { MetricsPage } from './context.ts';
 import { HttpError, unauthorized } from './errors.ts';
-import { mayAsk, type Service } from './gate.ts';
+import { type Guarded, mayAsk } from './gate.ts';
 import type { Session } from './identity/authentication.ts';
 import type { IdentityContext } from './identity/identity-context.ts';
 import { enforce } from './identity/policy.ts';
 
-const SERVICE: Service = { type: 'metrics', mount: '', open: new Set() };
+const SERVICE: Guarded = { type: 'metrics', mount: '', open: new Set() };
 
 export async function metricsPlugin(
   app: FastifyInstance,

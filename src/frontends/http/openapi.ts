@@ -5,7 +5,7 @@ import type { RouteSchemas, RouteTable } from './routes.ts';
 /** the document's own version: it goes up when a path goes away */
 const VERSION = '1.0';
 /** what answers without a token */
-const OPEN = /^\/(healthcheck|openapi\.json|docs|auth\/v1\.0|identity(\/v3)?)$/;
+const OPEN = /^\/(healthcheck|openapi\.json|docs|auth\/v1\.0|identity(\/v3)?|volume|image(\/versions)?)$/;
 
 interface ObjectSchema {
   properties?: Record<string, object>;

@@ -1,22 +1,38 @@
 /** A catalog and the front door on it, in this process, for tests. Compiled, since the catalog's thread is. */
 import fs from 'node:fs';
+import type { AddressInfo } from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import type { LocalCatalog } from '../../../src/control/catalog/catalog.ts';
 import type { Http } from '../../../src/frontends/http/context.ts';
+import type { HttpLimits } from '../../../src/frontends/http/limits.ts';
 import { RouteTable } from '../../../src/frontends/http/routes.ts';
+import type { Service } from '../../../src/frontends/http/service.ts';
 
 const catalogModule = '../../../dist/src/control/catalog/catalog.js';
 const listenerModule = '../../../dist/src/frontends/http/listener.js';
+const serviceModule = '../../../dist/src/frontends/http/service.js';
+const microversionsModule = '../../../dist/src/frontends/http/microversions.js';
+const gateModule = '../../../dist/src/frontends/http/gate.js';
 const { LocalCatalog: Local } = (await import(
   catalogModule
 )) as typeof import('../../../src/control/catalog/catalog.ts');
-const { buildHttp } = (await import(listenerModule)) as typeof import('../../../src/frontends/http/listener.ts');
+const { buildHttp, SERVICES } = (await import(
+  listenerModule
+)) as typeof import('../../../src/frontends/http/listener.ts');
+// What a service is made with, of the same modules as the front door.
+export const { streamed, streamOf } = (await import(
+  serviceModule
+)) as typeof import('../../../src/frontends/http/service.ts');
+export const { Microversion, microversionOf } = (await import(
+  microversionsModule
+)) as typeof import('../../../src/frontends/http/microversions.ts');
+export const { sessionOf } = (await import(gateModule)) as typeof import('../../../src/frontends/http/gate.ts');
 
 export const PUBLIC_URL = 'http://cloud.example:1234';
 
 /** what is not below /identity/v3 */
-const ELSEWHERE = /^\/(identity|healthcheck|metrics|docs|openapi\.json|auth\/v1\.0)\b/;
+const ELSEWHERE = /^\/(identity|volume|image|thing|healthcheck|metrics|docs|openapi\.json|auth\/v1\.0)\b/;
 
 export interface Answer {
   status: number;
@@ -39,8 +55,15 @@ export class Cloud {
   catalog!: LocalCatalog;
   app!: Http;
 
-  /** @param url of a PostgreSQL database that has the catalog, in the place of a file */
-  constructor(readonly url?: string) {}
+  /**
+   * @param url of a PostgreSQL database that has the catalog, in the place of a file
+   * @param more services besides those that there are
+   */
+  constructor(
+    readonly url?: string,
+    private readonly more: readonly Service[] = [],
+    private readonly limits: Partial<HttpLimits> = {},
+  ) {}
 
   async open(): Promise<this> {
     const onFatal = (reason: string) => void this.logged.push(`fatal ${reason}`);
@@ -52,10 +75,17 @@ export class Cloud {
       publicUrl: () => PUBLIC_URL,
       metrics: { contentType: 'text/plain; version=0.0.4', page: async () => 'atoll_test 1\n' },
     };
-    this.app = buildHttp(context, undefined, this.routes);
+    const { routes, limits, more } = this;
+    this.app = buildHttp(context, { routes, limits, services: [...SERVICES, ...more] });
     await this.app.ready();
     await this.catalog.start();
     return this;
+  }
+
+  /** On a port of loopback, for real sockets. @returns it */
+  async listen(): Promise<number> {
+    await this.app.listen({ host: '127.0.0.1', port: 0 });
+    return (this.app.server.address() as AddressInfo).port;
   }
 
   async reopen(): Promise<void> {

@@ -33,7 +33,8 @@ describe('without a token', () => {
   it('what is not there is 404 in Keystone’s shape', async () => {
     for (const url of [
       '/',
-      '/image',
+      '/image/v2/images',
+      '/volume/v3',
       '/v1/x',
       '/info',
       '/auth/v2.0',

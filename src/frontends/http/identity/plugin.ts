@@ -1,7 +1,6 @@
 /** /identity: Keystone v3 (docs/identity.md). One file per noun; each route asks the policy before it does anything. */
-import type { FastifyInstance } from 'fastify';
 import type { Http } from '../context.ts';
-import { guard, type Service } from '../gate.ts';
+import type { Service } from '../service.ts';
 import { accessRuleRoutes } from './access-rule-routes.ts';
 import { applicationCredentialRoutes } from './application-credentials.ts';
 import { assignmentRoutes } from './assignments.ts';
@@ -21,12 +20,6 @@ import { userRoutes } from './users.ts';
 /** how often expired revocations and old keys are looked for */
 const HOUSEKEEPING_MS = 6 * 3600_000;
 
-const SERVICE: Service = {
-  type: 'identity',
-  mount: '/identity',
-  open: new Set(['GET /', 'HEAD /', 'GET /v3', 'HEAD /v3', 'POST /v3/auth/tokens']),
-};
-
 const ROUTES: readonly IdentityRoutes[] = [
   authRoutes,
   userRoutes,
@@ -44,11 +37,14 @@ const ROUTES: readonly IdentityRoutes[] = [
   accessRuleRoutes,
 ];
 
-export async function identityPlugin(
-  instance: FastifyInstance,
-  { identity }: { identity: IdentityContext },
-): Promise<void> {
-  const app = instance as unknown as Http;
+export const identityService: Service = {
+  type: 'identity',
+  mount: '/identity',
+  open: new Set(['GET /', 'HEAD /', 'GET /v3', 'HEAD /v3', 'POST /v3/auth/tokens']),
+  routes: identityRoutes,
+};
+
+function identityRoutes(app: Http, identity: IdentityContext): void {
   const { catalog, keys, link, log } = identity;
 
   const housekeeping = setInterval(() => {
@@ -61,7 +57,6 @@ export async function identityPlugin(
   housekeeping.unref();
   app.addHook('onClose', async () => clearInterval(housekeeping));
 
-  guard(app, identity, SERVICE);
   const version = () => ({
     id: 'v3.14',
     status: 'stable',
