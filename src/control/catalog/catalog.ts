@@ -126,11 +126,12 @@ export class LocalCatalog implements Catalog {
     await writer.hold();
     try {
       await meanwhile();
+      await copyCloud(this.folder, folder, (file) => writer.copy(file));
     } catch (error) {
+      // also when it did not come to the copy
       writer.resume();
       throw error;
     }
-    await copyCloud(this.folder, folder, (file) => writer.copy(file));
   }
 
   async close(): Promise<void> {

@@ -102,6 +102,8 @@ describe('a backup', () => {
     const failing = Object.create(engine) as Engine;
     failing.backup = () => Promise.reject(new EngineError('NO_SPACE', 'full'));
     await expect(backupHome(failing, catalog, at.folder, path.join(at.dir, 'two'))).rejects.toThrow('full');
+    const nowhere = path.join(at.dir, 'one', 'store.db', 'cloud');
+    await expect(catalog.backup(nowhere, async () => undefined)).rejects.toThrow('ENOTDIR');
     await catalog.write([row('later')]);
     // One after another.
     await Promise.all(['three', 'four'].map(backup));
