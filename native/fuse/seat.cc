@@ -43,9 +43,9 @@ int Seat::start(int fd) {
   fd_ = fd;
   if (!host_) return 0;
   takes_ = true;
-  const int error = watch();
-  if (error == 0) reactor_.connection_count_changed(1);
-  return error;
+  // stop() takes it back, also after a failure
+  reactor_.connection_count_changed(1);
+  return watch();
 }
 
 void Seat::stop() {
@@ -122,7 +122,8 @@ void Seat::give(Call* call) {
   call->next = free_;
   free_ = call;
   free_count_++;
-  if (takes_ && !watching_ && free_count_ >= kCallsMax / 4) watch();
+  // fewer than that when memory ran out
+  if (takes_ && !watching_ && free_count_ >= std::min<size_t>(all_.size(), kCallsMax / 4)) watch();
 }
 
 /// Takes one request. False: there is none, or no room for it.
@@ -356,13 +357,17 @@ void Seat::fail(Call* call, int error) {
   if (call->libfuse != nullptr) {
     fuse_reply_err(call->libfuse, error);
   } else {
-    fuse_out_header out = {.len = sizeof out, .error = -error, .unique = call->unique};
-    // What cannot be delivered has nobody who waits for it.
-    [[maybe_unused]] const ssize_t sent = write(fd_, &out, sizeof out);
+    refuse(call->unique, error);
   }
   call->node->in_flight.fetch_sub(1, std::memory_order_release);
   calls_out_--;
   give(call);
+}
+
+/// The answer to a read or write that cannot be done. What cannot be delivered has nobody who waits for it.
+void Seat::refuse(uint64_t unique, int error) {
+  const fuse_out_header out = {.len = sizeof out, .error = -error, .unique = unique};
+  [[maybe_unused]] const ssize_t sent = write(fd_, &out, sizeof out);
 }
 
 /// It was done.
@@ -397,7 +402,8 @@ void Seat::finish(Call* call, const void* data, uint32_t bytes) {
   iovec parts[2] = {{&out, sizeof out}, {const_cast<void*>(data), bytes}};
   // Before the kernel hears of it: who closes the file next finds nothing on its way.
   call->node->in_flight.fetch_sub(1, std::memory_order_release);
-  [[maybe_unused]] const ssize_t sent = writev(fd_, parts, bytes == 0 ? 1 : 2);
+  // The kernel takes it, or has nobody who waits, or had no memory; only the last one wants another answer.
+  if (writev(fd_, parts, bytes == 0 ? 1 : 2) < 0) refuse(call->unique, EIO);
   calls_out_--;
   give(call);
 }
@@ -419,7 +425,7 @@ bool Seat::finish_lent(Call* call, uint32_t volume, uint64_t bytes) {
   }
   sink_.lent(volume, bytes);
   call->node->in_flight.fetch_sub(1, std::memory_order_release);
-  pipe_.flush(fd_);
+  if (!pipe_.flush(fd_)) refuse(call->unique, EIO);
   calls_out_--;
   give(call);
   return true;
