@@ -2,6 +2,7 @@
 
 #include <sys/prctl.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <map>
 #include <mutex>
@@ -214,7 +215,33 @@ fuse::Node node_of(const double* numbers) {
   return node;
 }
 
-/// fuseAnswer(core, mount, token, errno, { node?, open?, copy?, statistics?, list?, names?, end? })
+/// The nodes of a folder, and behind them those of the folders `ahead`, each a number and a count.
+/// `names`: each ends with a NUL.
+void lists_of(const double* numbers, size_t count, const std::string& names, const double* ahead, size_t folders,
+              fuse::Answer* answer) {
+  count = std::min(count, static_cast<size_t>(std::count(names.begin(), names.end(), '\0')));
+  size_t at = 0;
+  size_t name = 0;
+  const auto add = [&](fuse::Listing* list, size_t until) {
+    list->made_ms = fuse::monotonic_ms();
+    for (; at < std::min(until, count); at++) {
+      const size_t end = names.find('\0', name);
+      list->nodes.push_back(node_of(numbers + at * kNodeNumbers));
+      list->names.push_back(names.substr(name, end - name));
+      name = end + 1;
+    }
+  };
+  size_t later = 0;
+  for (size_t i = 0; i < folders; i++) later += static_cast<size_t>(ahead[2 * i + 1]);
+  add(&answer->list, count - std::min(later, count));
+  for (size_t i = 0; i < folders; i++) {
+    auto& [folder, list] = answer->ahead.emplace_back();
+    folder = static_cast<uint64_t>(ahead[2 * i]);
+    add(&list, at + static_cast<size_t>(ahead[2 * i + 1]));
+  }
+}
+
+/// fuseAnswer(core, mount, token, errno, { node?, open?, copy?, statistics?, list?, names?, end?, ahead? })
 Napi::Value answer(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const std::shared_ptr<Mounted> mounted = mounted_argument(info);
@@ -242,12 +269,9 @@ Napi::Value answer(const Napi::CallbackInfo& info) {
                            static_cast<uint64_t>(n[3])};
     }
     if (const double* n = numbers("list", 0, &count)) {
-      const Napi::Array names = given.Get("names").As<Napi::Array>();
-      const size_t nodes = std::min<size_t>(count / kNodeNumbers, names.Length());
-      for (size_t i = 0; i < nodes; i++) {
-        answer.nodes.push_back(node_of(n + i * kNodeNumbers));
-        answer.names.push_back(names.Get(static_cast<uint32_t>(i)).ToString().Utf8Value());
-      }
+      size_t folders = 0;
+      const double* const folder = numbers("ahead", 0, &folders);
+      lists_of(n, count / kNodeNumbers, given.Get("names").ToString().Utf8Value(), folder, folders / 2, &answer);
       answer.end = given.Get("end").ToBoolean();
     }
   }
@@ -259,17 +283,8 @@ Napi::Value answer(const Napi::CallbackInfo& info) {
 Napi::Value tell(const Napi::CallbackInfo& info) {
   const std::shared_ptr<Mounted> mounted = mounted_argument(info);
   if (mounted == nullptr) return info.Env().Undefined();
-  const uint64_t folder = u64(info, 2);
-  const uint64_t ino = u64(info, 3);
-  fuse::Notifier& notifier = mounted->mount->notifier();
-  if (folder == 0) {
-    notifier.node(ino);
-  } else if (ino == 0) {
-    notifier.name(folder, info[4].ToString().Utf8Value());
-  } else {
-    notifier.gone(folder, info[4].ToString().Utf8Value(), ino);
-  }
-  return Napi::Number::New(info.Env(), static_cast<double>(notifier.put()));
+  const uint64_t put = mounted->mount->tell(u64(info, 2), u64(info, 3), info[4].ToString().Utf8Value());
+  return Napi::Number::New(info.Env(), static_cast<double>(put));
 }
 
 Napi::Value told(const Napi::CallbackInfo& info) {

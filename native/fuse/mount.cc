@@ -19,10 +19,34 @@ namespace {
 // What an answer that nobody gave any more says.
 constexpr int kGone = ENOTCONN;
 
+/// Questions after which lists are not what they were.
+bool changes(Ask ask) {
+  switch (ask) {
+    case Ask::kLookup:
+    case Ask::kGetattr:
+    case Ask::kOpen:
+    case Ask::kRelease:
+    case Ask::kStatfs:
+    case Ask::kList:
+      return false;
+    default:
+      return true;
+  }
+}
+
 }  // namespace
 
+uint64_t monotonic_ms() {
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(now).count());
+}
+
 Mount::Mount(Segment& segment, std::vector<Place> places, Names& names, MountOptions options)
-    : segment_(segment), places_(std::move(places)), names_(names), options_(std::move(options)) {}
+    : segment_(segment),
+      places_(std::move(places)),
+      names_(names),
+      options_(std::move(options)),
+      ahead_(static_cast<uint64_t>(options_.attribute_seconds * 1000)) {}
 
 Mount::~Mount() {
   stop();
@@ -196,7 +220,20 @@ void Mount::answer(uint32_t token, Answer answer) {
     asked = found->second;
     asked_.erase(found);
   }
+  if (changes(asked.ask)) ahead_.drop();
   reply(asked, answer);
+}
+
+uint64_t Mount::tell(uint64_t folder, uint64_t ino, std::string name) {
+  ahead_.drop();
+  if (folder == 0) {
+    notifier_->node(ino);
+  } else if (ino == 0) {
+    notifier_->name(folder, std::move(name));
+  } else {
+    notifier_->gone(folder, std::move(name), ino);
+  }
+  return notifier_->put();
 }
 
 void Mount::reply(const Asked& asked, Answer& answer) {
@@ -217,7 +254,7 @@ void Mount::reply(const Asked& asked, Answer& answer) {
   switch (asked.ask) {
     case Ask::kLookup:
     case Ask::kMknod: {
-      const fuse_entry_param entry = entry_of(*this, answer.node);
+      const fuse_entry_param entry = entry_of(*this, answer.node, 0);
       fuse_reply_entry(asked.req, &entry);
       break;
     }
@@ -265,7 +302,7 @@ void Mount::reply_opened(const Asked& asked, const Answer& answer) {
   info.fh = reinterpret_cast<uint64_t>(file);
   int result;
   if (asked.ask == Ask::kCreate) {
-    const fuse_entry_param entry = entry_of(*this, answer.node);
+    const fuse_entry_param entry = entry_of(*this, answer.node, 0);
     result = fuse_reply_create(asked.req, &entry, &info);
   } else {
     result = fuse_reply_open(asked.req, &info);
@@ -278,15 +315,13 @@ void Mount::reply_list(const Asked& asked, Answer& answer) {
   OpenFolder& folder = *asked.folder;
   {
     const std::lock_guard lock(folder.mutex);
-    folder.nodes = std::move(answer.nodes);
-    folder.names = std::move(answer.names);
-    folder.next = 0;
-    folder.at = asked.offset;
-    folder.end = answer.end || folder.nodes.empty();
+    const bool end = answer.end || answer.list.nodes.empty();
+    folder.fill(asked.offset, std::move(answer.list), end);
   }
-  std::vector<char> bytes(asked.bytes);
-  const size_t used = fill_folder(asked.req, *this, folder, asked.offset, bytes.data(), bytes.size(), asked.plus);
-  fuse_reply_buf(asked.req, bytes.data(), used);
+  if (!answer.ahead.empty()) ahead_.put(std::move(answer.ahead));
+  const auto bytes = std::make_unique_for_overwrite<char[]>(asked.bytes);
+  const size_t used = fill_folder(asked.req, *this, folder, asked.offset, bytes.get(), asked.bytes, asked.plus);
+  fuse_reply_buf(asked.req, bytes.get(), used);
 }
 
 // ------------------------------------------------------------------------------------------------- what others do

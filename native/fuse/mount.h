@@ -11,6 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "fuse/ahead.h"
 #include "fuse/names.h"
 #include "fuse/notifier.h"
 #include "fuse/open_file.h"
@@ -54,6 +55,9 @@ class Mount {
 
   // ---- any thread
   void answer(uint32_t token, Answer answer);
+  /// Something is not as it was: what the kernel knows of a node (folder 0), of a name (ino 0), or that the node has
+  /// it, is to be forgotten. How many of these there were.
+  uint64_t tell(uint64_t folder, uint64_t ino, std::string name);
   Notifier& notifier() { return *notifier_; }
   /// An open node answers EIO from now on; how many of its requests are on their way.
   uint32_t revoke(uint64_t ino);
@@ -67,6 +71,7 @@ class Mount {
   Segment& segment() { return segment_; }
   fuse_session* session() { return session_; }
   OpenNodes& nodes() { return nodes_; }
+  Ahead& ahead() { return ahead_; }
   void handshake();
   /// The host has more to do than it can: all take part.
   void share();
@@ -111,6 +116,7 @@ class Mount {
   std::vector<std::unique_ptr<Seat>> seats_;
   std::unique_ptr<Notifier> notifier_;
   OpenNodes nodes_;
+  Ahead ahead_;
   uint64_t look_timer_ = 0;  // the first reactor's
 
   std::mutex mutex_;  // of what follows
@@ -130,6 +136,8 @@ extern const fuse_lowlevel_ops kOperations;
 size_t fill_folder(fuse_req_t req, const Mount& mount, OpenFolder& folder, uint64_t offset, char* to, size_t bytes,
                    bool plus);
 struct stat stat_of(const Mount& mount, const Node& node);
-fuse_entry_param entry_of(const Mount& mount, const Node& node);
+/// `age_seconds`: since that was true; the kernel believes it for as much less.
+fuse_entry_param entry_of(const Mount& mount, const Node& node, double age_seconds);
+uint64_t monotonic_ms();
 
 }  // namespace atoll_native::fuse

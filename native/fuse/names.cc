@@ -4,9 +4,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <memory>
+#include <optional>
 #include <string_view>
+#include <utility>
 
 #include "fuse/mount.h"
 
@@ -52,6 +56,8 @@ void ask_name(fuse_req_t req, Ask ask, fuse_ino_t folder, const char* name, int 
 void on_init(void* userdata, fuse_conn_info* conn) {
   // Data in the page cache is told of when others change it (Mount::look), and not guessed from times.
   conn->want &= ~static_cast<unsigned>(FUSE_CAP_AUTO_INVAL_DATA);
+  // A listing brings the attributes of all that is listed: who lists asks for them next, and they cost little then.
+  conn->want &= ~static_cast<unsigned>(FUSE_CAP_READDIRPLUS_AUTO);
   conn->max_write = Call::kDataBytesMax;
   conn->max_background = 64;
   conn->congestion_threshold = 48;
@@ -187,20 +193,27 @@ void on_releasedir(fuse_req_t req, fuse_ino_t, fuse_file_info* info) {
 }
 
 void read_folder(fuse_req_t req, size_t size, off_t offset, fuse_file_info* info, bool plus) {
+  Mount& mount = mount_of(req);
   OpenFolder* const folder = reinterpret_cast<OpenFolder*>(info->fh);
-  std::vector<char> bytes(size);
   const uint64_t from = static_cast<uint64_t>(offset);
-  const size_t used = fill_folder(req, mount_of(req), *folder, from, bytes.data(), size, plus);
-  bool ended = false;
+  bool known = false;
   {
     const std::lock_guard lock(folder->mutex);
-    ended = folder->end && folder->next == folder->nodes.size() && folder->at == from;
+    known = folder->knows(from);
+    if (!known && from <= OpenFolder::kDotDot) {
+      if (std::optional<Listing> listing = mount.ahead().take(folder->ino, monotonic_ms())) {
+        folder->fill(from, std::move(*listing), true);
+        known = true;
+      }
+    }
   }
-  if (used != 0 || ended) {
-    fuse_reply_buf(req, bytes.data(), used);
+  if (!known) {
+    mount.ask_list(req, folder, from, size, plus);
     return;
   }
-  mount_of(req).ask_list(req, folder, from, size, plus);
+  const auto bytes = std::make_unique_for_overwrite<char[]>(size);
+  const size_t used = fill_folder(req, mount, *folder, from, bytes.get(), size, plus);
+  fuse_reply_buf(req, bytes.get(), used);
 }
 
 void on_readdir(fuse_req_t req, fuse_ino_t, size_t size, off_t offset, fuse_file_info* info) {
@@ -231,13 +244,13 @@ struct stat stat_of(const Mount& mount, const Node& node) {
   return facts;
 }
 
-fuse_entry_param entry_of(const Mount& mount, const Node& node) {
+fuse_entry_param entry_of(const Mount& mount, const Node& node, double age_seconds) {
   fuse_entry_param entry = {};
   entry.ino = node.ino;
   entry.generation = 1;
   entry.attr = stat_of(mount, node);
-  entry.attr_timeout = mount.options().attribute_seconds;
-  entry.entry_timeout = mount.options().name_seconds;
+  entry.attr_timeout = std::max(0.0, mount.options().attribute_seconds - age_seconds);
+  entry.entry_timeout = std::max(0.0, mount.options().name_seconds - age_seconds);
   return entry;
 }
 
@@ -260,19 +273,12 @@ size_t fill_folder(fuse_req_t req, const Mount& mount, OpenFolder& folder, uint6
     entry.attr.st_mode = S_IFDIR;
     if (!add(offset == 0 ? "." : "..", entry, offset + 1)) return used;
   }
-  if (offset != folder.at) {
-    // Elsewhere than the window: what is known from there on is asked for.
-    if (used != 0) return used;
-    folder.nodes.clear();
-    folder.names.clear();
-    folder.next = 0;
-    folder.at = offset;
-    folder.end = false;
-    return 0;
-  }
-  while (folder.next < folder.nodes.size()) {
-    const Node& node = folder.nodes[folder.next];
-    if (!add(folder.names[folder.next].c_str(), entry_of(mount, node), node.ino)) break;
+  // Elsewhere than the window: the kernel comes back for it.
+  if (offset != folder.at) return used;
+  const double age = static_cast<double>(monotonic_ms() - folder.window.made_ms) / 1000;
+  while (folder.next < folder.window.nodes.size()) {
+    const Node& node = folder.window.nodes[folder.next];
+    if (!add(folder.window.names[folder.next].c_str(), entry_of(mount, node, age), node.ino)) break;
     folder.at = node.ino;
     folder.next++;
   }

@@ -5,6 +5,7 @@
 #pragma once
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace atoll_native::fuse {
@@ -59,16 +60,23 @@ struct Statistics {
   uint64_t nodes = 0;
 };
 
-struct Answer {
-  int error = 0;            // errno
-  Node node;                // lookup, getattr, setattr, create, mknod
-  uint32_t handle = 0;      // open, create
-  bool read_only = false;   // open, create
-  uint64_t count = 0;       // copy: bytes; the target is settled before anything else is done with it
-  Statistics statistics;    // statfs
-  std::vector<Node> nodes;  // list, ascending
+/// What is in a folder, or a part of it.
+struct Listing {
+  std::vector<Node> nodes;  // ascending
   std::vector<std::string> names;
-  bool end = false;  // list: there are no more
+  uint64_t made_ms = 0;  // CLOCK_MONOTONIC: when it was true
+};
+
+struct Answer {
+  int error = 0;           // errno
+  Node node;               // lookup, getattr, setattr, create, mknod
+  uint32_t handle = 0;     // open, create
+  bool read_only = false;  // open, create
+  uint64_t count = 0;      // copy: bytes; the target is settled before anything else is done with it
+  Statistics statistics;   // statfs
+  Listing list;            // list
+  bool end = false;        // list: there are no more
+  std::vector<std::pair<uint64_t, Listing>> ahead;  // list: whole folders that may be asked for next
 };
 
 /// Any thread; never blocks. Answers come by Mount::answer(), once for each question but kRelease.

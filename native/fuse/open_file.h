@@ -5,7 +5,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <string>
+#include <utility>
 #include <vector>
 
 #include "fuse/names.h"
@@ -77,11 +77,21 @@ struct OpenFolder {
   explicit OpenFolder(uint64_t ino_in) : ino(ino_in) {}
   const uint64_t ino;
   std::mutex mutex;
-  std::vector<Node> nodes;
-  std::vector<std::string> names;
+  Listing window;
   size_t next = 0;
   uint64_t at = kDotDot;  // offset that `next` goes on from
   bool end = false;
+
+  /// Whether what follows an offset is in the window: nodes, or that there are no more.
+  bool knows(uint64_t offset) const {
+    return at == (offset < kDotDot ? kDotDot : offset) && (next < window.nodes.size() || end);
+  }
+  void fill(uint64_t offset, Listing listing, bool is_end) {
+    window = std::move(listing);
+    next = 0;
+    at = offset < kDotDot ? kDotDot : offset;
+    end = is_end;
+  }
 };
 
 }  // namespace atoll_native::fuse

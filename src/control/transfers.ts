@@ -7,7 +7,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { HIDDEN_PREFIX, isHiddenName, joinName } from '../xseg/names.ts';
+import { HIDDEN_PREFIX, joinName } from '../xseg/names.ts';
 import { type Engine, EngineError, type VolumeInfo } from '../xseg/types.ts';
 import { ControlError } from './errors.ts';
 import type { Log } from './log.ts';
@@ -121,9 +121,8 @@ export class Transfers {
   /** Removes what a daemon that was killed left behind; may run while transfers of this one begin. */
   async sweep(): Promise<void> {
     const own = `${HIDDEN_PREFIX}${this.runId}`;
-    const left = ({ name }: { name: string }) => isHiddenName(name) && !name.includes(own);
-    for (const { name } of (await this.engine.listSnapshots()).filter(left)) await this.remove('snapshot', name);
-    for (const { name } of (await this.engine.listVolumes()).filter(left)) await this.remove('volume', name);
+    for (const name of await this.engine.listHidden())
+      if (!name.includes(own)) await this.remove(name.includes('@') ? 'snapshot' : 'volume', name);
   }
 
   private find(id: string): Transfer {

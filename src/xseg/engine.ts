@@ -296,6 +296,9 @@ class EngineImpl implements Engine {
   listVolumes(): Promise<VolumeInfo[]> {
     return this.call('listVolumes');
   }
+  listHidden(): Promise<string[]> {
+    return this.call('listHidden');
+  }
   showVolume(name: string, options: ShowOptions = {}): Promise<VolumeInfo> {
     return this.#accounted(name, () => this.call<VolumeInfo>('showVolume', name), options);
   }

@@ -2,7 +2,16 @@
 import { randomUUID } from 'node:crypto';
 import { HIDDEN_PREFIX } from './names.ts';
 import type { Native } from './native.ts';
-import type { FileNode, Files, MountAnswer, MountEvents, MountSettings, NodeChange, NodeFolder } from './types.ts';
+import type {
+  FileNode,
+  Files,
+  MountAnswer,
+  MountEvents,
+  MountSettings,
+  NodeChange,
+  NodeFolder,
+  NodePage,
+} from './types.ts';
 
 /** The kernel asks again after this; changes it is told of at once (docs/fuse.md, "Caches"). */
 export const NAME_SECONDS = 1;
@@ -24,8 +33,8 @@ export class FilePort implements Files {
   node(id: number): Promise<FileNode> {
     return this.call('node', id);
   }
-  list(folder: NodeFolder, after: number): Promise<{ nodes: FileNode[]; last: number; end: boolean }> {
-    return this.call('nodeList', folder, after);
+  list(folder: NodeFolder, after: number, ahead: boolean): Promise<NodePage> {
+    return this.call('nodeList', folder, after, ahead);
   }
   create(name: string): Promise<void> {
     return this.call('nodeCreate', name);

@@ -94,8 +94,11 @@ export interface MountAnswer {
   /** block bytes, blocks, free blocks, nodes */
   statistics?: Float64Array;
   list?: Float64Array;
-  names?: string[];
+  /** each ends with a NUL */
+  names?: string;
   end?: boolean;
+  /** folders whose nodes are the last of `list`, each as its number and its count */
+  ahead?: Float64Array;
 }
 
 export interface NbdEvents {

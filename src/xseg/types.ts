@@ -333,6 +333,24 @@ export interface FileNode {
 /** all volumes; those that have snapshots; the snapshots of one */
 export type NodeFolder = 'volumes' | 'owners' | number;
 
+/** Numbers of one node in a page: id, kind (1 volume, 2 snapshot), size, mappedBytes, createdMs, changes. */
+export const PAGE_NUMBERS = 6;
+
+/** A part of a folder's nodes, with ids that ascend; lean, since a folder may have a hundred thousand. */
+export interface NodePage {
+  /** PAGE_NUMBERS for each */
+  numbers: Float64Array;
+  /** each ends with a NUL */
+  names: string;
+  /** goes on behind this number; `end`: there are no more */
+  last: number;
+  end: boolean;
+  /** of a volume's snapshots: volumes with the next numbers that have some, whose snapshots are behind those of the folder */
+  ahead: { volume: number; count: number }[];
+  /** the volume behind all these that has snapshots; 0 none */
+  next: number;
+}
+
 /** A resource has another size or map, or a name came or went; or whoever has `handle` open is to let go of it. */
 export interface NodeChange {
   id: number;
@@ -344,7 +362,8 @@ export interface NodeChange {
 export interface Files {
   lookup(folder: NodeFolder, name: string): Promise<FileNode>;
   node(id: number): Promise<FileNode>;
-  list(folder: NodeFolder, after: number): Promise<{ nodes: FileNode[]; last: number; end: boolean }>;
+  /** `ahead`: the snapshots of volumes that come next may come with those of a volume */
+  list(folder: NodeFolder, after: number, ahead: boolean): Promise<NodePage>;
   /** a volume without bytes */
   create(name: string): Promise<void>;
   /** 0 and multiples of 512 */
@@ -411,6 +430,8 @@ export interface Engine {
 
   createVolume(spec: { name: string; size?: number; pool?: string; from?: string }): Promise<VolumeInfo>;
   listVolumes(): Promise<VolumeInfo[]>;
+  /** The daemon's own (names.ts), NAME or VOL@SNAP, snapshots first; however many others there are. */
+  listHidden(): Promise<string[]>;
   showVolume(name: string, options?: ShowOptions): Promise<VolumeInfo>;
   resizeVolume(name: string, size: number): Promise<VolumeInfo>;
   renameVolume(name: string, to: string): Promise<VolumeInfo>;

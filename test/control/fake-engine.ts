@@ -6,6 +6,7 @@ import { writeFileSync } from 'node:fs';
 import { LogCounts } from '../../src/control/log.ts';
 import { Metrics } from '../../src/control/metrics/metrics.ts';
 import type { Activity } from '../../src/xseg/activity.ts';
+import { isHiddenName } from '../../src/xseg/names.ts';
 import {
   type BackupReport,
   type CheckReport,
@@ -148,6 +149,11 @@ export class FakeEngine implements Engine {
   async listVolumes(): Promise<VolumeInfo[]> {
     this.call('listVolumes');
     return [...this.volumes.values()];
+  }
+
+  async listHidden(): Promise<string[]> {
+    this.call('listHidden');
+    return [...this.snapshots.keys(), ...this.volumes.keys()].filter(isHiddenName);
   }
 
   async showVolume(name: string): Promise<VolumeInfo> {

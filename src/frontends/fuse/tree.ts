@@ -6,16 +6,16 @@ import { nameProblem } from '../../xseg/names.ts';
 import {
   type Engine,
   EngineError,
-  type FileNode,
   type Files,
   type MountAnswer,
   type MountSettings,
   type NodeChange,
-  type NodeFolder,
 } from '../../xseg/types.ts';
+import { Attributes } from './attributes.ts';
+import { Copies } from './copies.ts';
 import { EINVAL, EIO, EISDIR, ENAMETOOLONG, ENOENT, EOPNOTSUPP, EPERM, EROFS, errnoOf, Refusal } from './errno.ts';
-import { ownerIno, placeOf, ROOT, SNAPSHOTS, snapshotIno, VOLUMES, volumeIno } from './numbers.ts';
-import { SnapshotCopy } from './snapshot-copy.ts';
+import { Listing } from './listing.ts';
+import { ownerIno, placeOf, SNAPSHOTS, VOLUMES, volumeIno } from './numbers.ts';
 
 /** native/fuse/names.h */
 const ASK = {
@@ -36,8 +36,6 @@ const ASK = {
   mkdir: 15,
 } as const;
 
-const S_IFDIR = 0o040000;
-const S_IFREG = 0o100000;
 const O_ACCMODE = 3;
 const O_EXCL = 0o200;
 const O_TRUNC = 0o1000;
@@ -45,15 +43,12 @@ const SET_MODE = 1;
 const SET_UID = 2;
 const SET_GID = 4;
 const SET_SIZE = 8;
-const SET_TIMES = 0x10 | 0x20 | 0x80 | 0x100;
 const SET_MTIME = 0x20 | 0x100;
+const SET_ANYTHING = SET_MODE | SET_UID | SET_GID | SET_SIZE | 0x10 | 0x80 | SET_MTIME;
 const RENAME_NOREPLACE = 1;
 /** longest name, bytes */
 const NAME_BYTES_MAX = 255;
 const SECTOR = 512;
-/** what programs read and write at once when they ask */
-const IO_BYTES = 128 * 1024;
-const NODE_NUMBERS = 8;
 /** A file that was closed a moment ago may still be being released: deleting it is tried again for so long. */
 const RELEASE_WAIT_MS = 500;
 const RELEASE_STEP_MS = 10;
@@ -86,21 +81,21 @@ export class Tree {
   readonly #own = new Map<string, number>();
   /** by ino: handle, and how often it is open here */
   readonly #opens = new Map<number, { handle: number; count: number; blockSize: number }>();
-  /** by ino: volumes that are being copied into */
-  readonly #copies = new Map<number, SnapshotCopy>();
-  /** pieces of copies, one after another */
-  #copying: Promise<unknown> = Promise.resolve();
-  /** by ino: when it changed last, as far as somebody looked; and what its counter said then */
-  readonly #times = new Map<number, { ms: number; changes: number }>();
-  /** snapshots that were made here and are open since */
+  readonly #copies: Copies;
+  readonly #attributes: Attributes;
+  readonly #listing: Listing;
+  /** what was made here and is open since */
   readonly #made = new Set<number>();
-  readonly #started = Date.now();
 
   private constructor(
     readonly engine: Engine,
     readonly files: Files,
     readonly options: TreeOptions,
-  ) {}
+  ) {
+    this.#copies = new Copies(files, this.#opens, (keys, work) => this.#owning(keys, work));
+    this.#attributes = new Attributes(options.allowOther, (ino) => this.#copies.sizeOf(ino));
+    this.#listing = new Listing(files, this.#attributes);
+  }
 
   /** Resolves when the kernel uses it. @throws {EngineError} */
   static async mount(engine: Engine, options: TreeOptions): Promise<Tree> {
@@ -151,10 +146,10 @@ export class Tree {
     if (this.#mount < 0) return;
     this.files.unmount(this.#mount);
     this.#mount = -1;
-    for (const ino of this.#copies.keys())
-      await this.#settle(ino).catch((error: Error) =>
-        this.options.log('error', 'fuse.copy_lost', { ino, reason: error.message }),
-      );
+    for (const ino of this.#copies.unsettled())
+      await this.#copies
+        .settle(ino)
+        .catch((error: Error) => this.options.log('error', 'fuse.copy_lost', { ino, reason: error.message }));
     for (const { handle, count } of this.#opens.values())
       for (let i = 0; i < count; i++) void this.engine.release(handle).catch(() => undefined);
     this.#opens.clear();
@@ -177,7 +172,7 @@ export class Tree {
       case ASK.lookup:
         return { node: await this.#lookup(q.ino, q.name) };
       case ASK.getattr:
-        return { node: await this.#attributes(q.ino) };
+        return { node: await this.#look(q.ino) };
       case ASK.setattr:
         return { node: await this.#setAttributes(q) };
       case ASK.open:
@@ -195,13 +190,14 @@ export class Tree {
       case ASK.statfs:
         return { statistics: await this.#statistics(q.ino) };
       case ASK.list:
-        return this.#list(q.ino, q.a);
+        return this.#listing.list(placeOf(q.ino), q.a);
       case ASK.grow:
         return this.#grow(q.ino, q.a);
       case ASK.copy:
-        return { copy: Float64Array.of(await this.#copy(q.ino, q.a, q.ino2, q.b, q.c)) };
+        return { copy: Float64Array.of(await this.#copies.piece(q.ino, q.a, q.ino2, q.b, q.c)) };
       case ASK.settle:
-        return this.#settle(q.ino);
+        await this.#copies.settle(q.ino);
+        return {};
       case ASK.mkdir:
         throw new Refusal(EPERM);
       default:
@@ -211,98 +207,41 @@ export class Tree {
 
   // ---- nodes
 
-  #folder(ino: number, links: number): Float64Array {
-    const mode = S_IFDIR | (this.options.allowOther ? 0o770 : 0o700);
-    return Float64Array.of(ino, mode, links, 0, 0, IO_BYTES, this.#started, this.#started);
-  }
-
-  #file(node: FileNode): Float64Array {
-    const write = node.kind === 'volume' ? 0o220 : 0;
-    const mode = S_IFREG | ((0o440 | write) & (this.options.allowOther ? 0o660 : 0o600));
-    const ino = node.kind === 'volume' ? volumeIno(node.id) : snapshotIno(node.id);
-    const time = this.#time(ino, node);
-    const size = this.#copies.get(ino)?.size ?? node.size;
-    // a snapshot seems to have no holes: from files with holes `cp` reads, and asks for no clone (docs/fuse.md, "Clones")
-    const blocks = (node.kind === 'snapshot' ? size : Math.min(node.mappedBytes, size)) / SECTOR;
-    return Float64Array.of(ino, mode, 1, size, Math.ceil(blocks), IO_BYTES, time, time);
-  }
-
-  /** Times of volumes are not stored: since it was made, or since something here saw that it changed. */
-  #time(ino: number, node: FileNode): number {
-    const known = this.#times.get(ino);
-    if (node.changes !== 0 && node.changes !== known?.changes) {
-      const ms = Date.now();
-      this.#times.set(ino, { ms, changes: node.changes });
-      return ms;
-    }
-    return known?.ms ?? node.createdMs;
-  }
-
   async #lookup(ino: number, name: string): Promise<Float64Array> {
     if (Buffer.byteLength(name) > NAME_BYTES_MAX) throw new Refusal(ENAMETOOLONG);
     const place = placeOf(ino);
     switch (place?.kind) {
       case 'root':
-        if (name === 'volumes') return this.#folder(VOLUMES, 2);
-        if (name === 'snapshots') return this.#folder(SNAPSHOTS, 2);
+        if (name === 'volumes') return this.#attributes.folder(VOLUMES);
+        if (name === 'snapshots') return this.#attributes.folder(SNAPSHOTS);
         throw new Refusal(ENOENT);
       case 'volumes':
-        return this.#file(await this.files.lookup('volumes', name));
+        return this.#attributes.file(await this.files.lookup('volumes', name));
       case 'snapshots':
-        return this.#folder(ownerIno((await this.files.lookup('owners', name)).id), 2);
+        return this.#attributes.folder(ownerIno((await this.files.lookup('owners', name)).id));
       case 'owner':
-        return this.#file(await this.files.lookup(place.id, name));
+        return this.#attributes.file(await this.files.lookup(place.id, name));
       default:
         throw new Refusal(ENOENT);
     }
   }
 
-  async #attributes(ino: number): Promise<Float64Array> {
+  async #look(ino: number): Promise<Float64Array> {
     const place = placeOf(ino);
     switch (place?.kind) {
       case 'root':
-        return this.#folder(ROOT, 4);
       case 'volumes':
       case 'snapshots':
-        return this.#folder(ino, 2);
+        return this.#attributes.folder(ino);
       case 'owner':
         await this.files.node(place.id);
-        return this.#folder(ino, 2);
+        return this.#attributes.folder(ino);
       case 'volume':
       case 'snapshot':
-        return this.#file(await this.files.node(place.id));
+        return this.#attributes.file(await this.files.node(place.id));
       default:
         throw new Refusal(ENOENT);
     }
-  }
-
-  async #list(ino: number, afterIno: number): Promise<MountAnswer> {
-    const place = placeOf(ino);
-    const after = Math.floor(afterIno / 8);
-    if (place?.kind === 'root') {
-      const all = [
-        { name: 'volumes', ino: VOLUMES },
-        { name: 'snapshots', ino: SNAPSHOTS },
-      ].filter((one) => one.ino > afterIno);
-      const list = new Float64Array(all.length * NODE_NUMBERS);
-      all.forEach((one, i) => {
-        list.set(this.#folder(one.ino, 2), i * NODE_NUMBERS);
-      });
-      return { list, names: all.map(({ name }) => name), end: true };
-    }
-    let folder: NodeFolder;
-    if (place?.kind === 'volumes') folder = 'volumes';
-    else if (place?.kind === 'snapshots') folder = 'owners';
-    else if (place?.kind === 'owner') folder = place.id;
-    else throw new Refusal(ENOENT);
-    // a page may hold nothing but what is hidden
-    let page = await this.files.list(folder, after);
-    while (page.nodes.length === 0 && !page.end) page = await this.files.list(folder, page.last);
-    const list = new Float64Array(page.nodes.length * NODE_NUMBERS);
-    page.nodes.forEach((node, i) => {
-      list.set(folder === 'owners' ? this.#folder(ownerIno(node.id), 2) : this.#file(node), i * NODE_NUMBERS);
-    });
-    return { list, names: page.nodes.map(({ name }) => name), end: page.end };
   }
 
   // ---- changing
@@ -323,42 +262,35 @@ export class Tree {
 
   async #setAttributes(q: Question): Promise<Float64Array> {
     const place = placeOf(q.ino);
-    const before = await this.#attributes(q.ino);
-    const [mode, uid, gid] = q.name2.split(' ').map(Number);
-    if ((q.a & SET_MODE) !== 0 && mode !== (before[1] & 0o7777)) throw new Refusal(EPERM);
-    if ((q.a & SET_UID) !== 0 && uid !== this.options.uid) throw new Refusal(EPERM);
-    if ((q.a & SET_GID) !== 0 && gid !== this.options.gid) throw new Refusal(EPERM);
+    const before = await this.#look(q.ino);
+    const made = this.#made.has(q.ino);
     // `touch` sets the times of what it has just made and still has open, which changes nothing
-    const made = this.#made.has(q.ino) && (q.a & SET_SIZE) === 0;
-    if (place?.kind === 'snapshot' && (q.a & (SET_SIZE | SET_TIMES)) !== 0 && !made) throw new Refusal(EROFS);
+    const taken = made ? SET_SIZE : SET_ANYTHING;
+    if (place?.kind === 'snapshot' && (q.a & taken) !== 0) throw new Refusal(EROFS);
+    // Modes and owners are not kept. Where they decide, only who copies (`cp -p`, `tar`) hears nothing of it.
+    if (this.options.allowOther && !made && this.#denies(q, before[1])) throw new Refusal(EPERM);
     if ((q.a & SET_SIZE) !== 0) {
       if (place?.kind !== 'volume') throw new Refusal(EISDIR);
-      const size = Math.ceil(q.b / SECTOR) * SECTOR;
-      await this.#resize(q.ino, place.id, size);
+      await this.#copies.resize(q.ino, place.id, Math.ceil(q.b / SECTOR) * SECTOR);
     }
     if (place?.kind === 'volume' && (q.a & SET_MTIME) !== 0)
-      this.#times.set(q.ino, { ms: q.c === 0 ? Date.now() : q.c, changes: (await this.files.node(place.id)).changes });
-    return this.#attributes(q.ino);
+      this.#attributes.setTime(q.ino, q.c === 0 ? Date.now() : q.c, (await this.files.node(place.id)).changes);
+    return this.#look(q.ino);
   }
 
-  /** `cp` gives a copy that ends with a hole its size this way. */
-  #resize(ino: number, id: number, size: number): Promise<void> {
-    return this.#oneCopy(async () => {
-      const copy = this.#copies.get(ino);
-      if (copy !== undefined && copy.source.size === size) {
-        copy.size = size;
-        return;
-      }
-      await this.#settleNow(ino);
-      await this.#owning([`${id}`], () => this.files.resize(id, size));
-    });
+  /** Whether a mode or an owner is wanted that it does not have. */
+  #denies(q: Question, modeNow: number): boolean {
+    const [mode, uid, gid] = q.name2.split(' ').map(Number);
+    if ((q.a & SET_MODE) !== 0 && mode !== (modeNow & 0o7777)) return true;
+    if ((q.a & SET_UID) !== 0 && uid !== this.options.uid) return true;
+    return (q.a & SET_GID) !== 0 && gid !== this.options.gid;
   }
 
   async #grow(ino: number, size: number): Promise<MountAnswer> {
     const place = placeOf(ino);
     if (place?.kind !== 'volume') throw new Refusal(EROFS);
     const { id } = place;
-    await this.#settle(ino);
+    await this.#copies.settle(ino);
     await this.#owning([`${id}`], () => this.files.grow(id, size));
     return {};
   }
@@ -369,7 +301,7 @@ export class Tree {
     if (place.kind === 'snapshot' && ((flags & O_ACCMODE) !== 0 || (flags & O_TRUNC) !== 0)) throw new Refusal(EROFS);
     const { id } = place;
     const { fullName, size } = await this.files.node(id);
-    if ((flags & O_TRUNC) !== 0 && (size !== 0 || this.#copies.has(ino))) await this.#resize(ino, id, 0);
+    if ((flags & O_TRUNC) !== 0 && (size !== 0 || this.#copies.has(ino))) await this.#copies.resize(ino, id, 0);
     return this.#opened(ino, fullName);
   }
 
@@ -384,7 +316,7 @@ export class Tree {
     const known = this.#opens.get(ino);
     // revoked: given back already
     if (known === undefined || known.handle !== handle) return {};
-    if (known.count === 1) await this.#settle(ino);
+    if (known.count === 1) await this.#copies.settle(ino);
     known.count--;
     if (known.count === 0) {
       this.#opens.delete(ino);
@@ -405,7 +337,7 @@ export class Tree {
       return { node, open: await this.#open(node[0], flags) };
     }
     const place = placeOf(node[0]) as { kind: string; id: number };
-    if (place.kind === 'snapshot') this.#made.add(node[0]);
+    this.#made.add(node[0]);
     return { node, open: await this.#opened(node[0], (await this.files.node(place.id)).fullName) };
   }
 
@@ -417,74 +349,13 @@ export class Tree {
       await this.#owning([`0/${name}`], () => this.files.create(name));
     } else if (place?.kind === 'owner') {
       const { id } = place;
-      await this.#settle(volumeIno(id));
+      await this.#copies.settle(volumeIno(id));
       const volume = await this.files.node(id);
       await this.#owning([`${id}/${name}`], () => this.engine.createSnapshot(volume.fullName, name));
     } else {
       throw new Refusal(EPERM);
     }
     return this.#lookup(folder, name);
-  }
-
-  // ---- copying from snapshots
-
-  #oneCopy<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#copying.then(work);
-    this.#copying = result.catch(() => undefined);
-    return result;
-  }
-
-  /**
-   * A piece of a snapshot that goes to the same place of a volume without bytes: remembered, and done when the volume is closed
-   * or something else is done with it. Others are refused, and the kernel copies their bytes.
-   * @returns bytes
-   */
-  #copy(from: number, offset: number, to: number, toOffset: number, length: number): Promise<number> {
-    return this.#oneCopy(async () => {
-      const source = placeOf(from);
-      const copy = this.#copies.get(to) ?? (await this.#newCopy(from, to));
-      const count =
-        copy === null || source?.kind !== 'snapshot' || source.id !== copy.source.id || offset !== toOffset
-          ? 0
-          : copy.add(offset, length);
-      if (copy !== null && count > 0) {
-        this.#copies.set(to, copy);
-        return count;
-      }
-      await this.#settleNow(to);
-      throw new Refusal(EOPNOTSUPP);
-    });
-  }
-
-  async #newCopy(from: number, to: number): Promise<SnapshotCopy | null> {
-    const [source, target] = [placeOf(from), placeOf(to)];
-    const open = this.#opens.get(to);
-    const blockSize = this.#opens.get(from)?.blockSize;
-    if (source?.kind !== 'snapshot' || target?.kind !== 'volume' || open === undefined || blockSize === undefined)
-      return null;
-    const [snapshot, volume] = [await this.files.node(source.id), await this.files.node(target.id)];
-    // whom nobody else sees: they would see it without bytes until it is closed
-    const alone = volume.size === 0 && volume.openCount === open.count;
-    return alone && volume.pool === snapshot.pool ? new SnapshotCopy(snapshot, blockSize) : null;
-  }
-
-  async #settle(ino: number): Promise<MountAnswer> {
-    await this.#oneCopy(() => this.#settleNow(ino));
-    return {};
-  }
-
-  /** What was copied is there, or never will be: who asked for this is told. */
-  async #settleNow(ino: number): Promise<void> {
-    const copy = this.#copies.get(ino);
-    const place = placeOf(ino);
-    if (copy === undefined || place?.kind !== 'volume') return;
-    const { source, size, blocks } = copy;
-    try {
-      const { fullName } = await this.files.node(source.id);
-      await this.#owning([`${place.id}`], () => this.files.fill(place.id, fullName, size, blocks));
-    } finally {
-      this.#copies.delete(ino);
-    }
   }
 
   #checkName(name: string): void {

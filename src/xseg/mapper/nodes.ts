@@ -1,16 +1,30 @@
 /** Volumes and snapshots as a tree of files needs them: by number, in pages, with little about each (docs/fuse.md). */
 import { VolumeRecord } from '../layout.gen.ts';
-import { isHiddenName } from '../names.ts';
+import { HIDDEN_PREFIX, isHiddenName } from '../names.ts';
 import { KIND_SNAPSHOT, KIND_VOLUME, type ResourceRow } from '../store/batch.ts';
 import type { StoreReader } from '../store/reader.ts';
-import { EngineError, type FileNode, type NodeFolder } from '../types.ts';
+import { EngineError, type FileNode, type NodeFolder, type NodePage } from '../types.ts';
 import type { Frames } from './frames.ts';
 import type { Registry } from './registry.ts';
-import { Resource } from './resource.ts';
+import type { Resource } from './resource.ts';
 import type { Views } from './views.ts';
 
 /** Nodes of one page. */
 export const LIST_MAX = 1024;
+
+/** the first name behind all that begin with HIDDEN_PREFIX */
+const HIDDEN_BEHIND = '.atoll.';
+
+const LIST_COLUMNS = 'id, kind, volume, name, size, pool, created_at, mapped, root';
+type ListRow = Pick<
+  ResourceRow,
+  'id' | 'kind' | 'volume' | 'name' | 'size' | 'pool' | 'created_at' | 'mapped' | 'root'
+>;
+
+interface Draft {
+  numbers: number[];
+  names: string;
+}
 
 export class Nodes {
   readonly #statements;
@@ -24,8 +38,15 @@ export class Nodes {
   ) {
     const p = (sql: string) => reader.db.prepare(sql);
     this.#statements = {
-      volumes: p('SELECT * FROM resource WHERE kind = 1 AND id > ? ORDER BY id LIMIT ?'),
-      snapshots: p('SELECT * FROM resource WHERE volume = ? AND volume != 0 AND id > ? ORDER BY id LIMIT ?'),
+      hidden: p(
+        'SELECT id FROM resource WHERE kind IN (1, 2) AND name >= ? AND name < ? ORDER BY kind DESC, id',
+      ).pluck(),
+      one: p(`SELECT ${LIST_COLUMNS} FROM resource WHERE id = ?`),
+      volumes: p(`SELECT ${LIST_COLUMNS} FROM resource WHERE kind = 1 AND id > ? ORDER BY id LIMIT ?`),
+      snapshots: p(
+        `SELECT ${LIST_COLUMNS} FROM resource WHERE volume = ? AND volume != 0 AND id > ? ORDER BY id LIMIT ?`,
+      ),
+      further: p(`SELECT ${LIST_COLUMNS} FROM resource WHERE volume >= ? AND volume != 0 ORDER BY volume, id LIMIT ?`),
       owners: p(
         'SELECT DISTINCT volume FROM resource WHERE volume != 0 AND volume > ? ORDER BY volume LIMIT ?',
       ).pluck(),
@@ -55,32 +76,76 @@ export class Nodes {
     return r;
   }
 
-  /** Of a folder, those with numbers above `after`, ascending; none: that was all. */
-  list(folder: NodeFolder, after: number): { nodes: FileNode[]; last: number; end: boolean } {
-    const rows = this.#rows(folder, after);
-    const nodes: FileNode[] = [];
-    for (const row of rows) {
-      const known = this.registry.known(row.id);
-      if (known === null || isHiddenName(row.name)) continue;
-      nodes.push(this.#node(known ?? new Resource(row)));
+  /** Full names of the daemon's own, snapshots first. */
+  hidden(): string[] {
+    const found: string[] = [];
+    for (const id of this.#statements.hidden.all(HIDDEN_PREFIX, HIDDEN_BEHIND) as number[]) {
+      const r = this.registry.get(id);
+      if (r !== undefined && !r.dead) found.push(this.registry.fullName(r));
     }
-    return { nodes, last: rows.at(-1)?.id ?? after, end: rows.length < LIST_MAX };
+    return found;
   }
 
-  #rows(folder: NodeFolder, after: number): ResourceRow[] {
+  /** Of a folder, those with numbers above `after`, ascending. */
+  list(folder: NodeFolder, after: number, ahead: boolean): NodePage {
+    const rows = this.#rows(folder, after);
+    const end = rows.length < LIST_MAX;
+    const draft: Draft = { numbers: [], names: '' };
+    this.#draw(draft, rows);
+    const page = { last: rows.at(-1)?.id ?? after, end, ahead: [], next: 0 };
+    if (typeof folder === 'number' && end) {
+      page.next = (this.#statements.owners.get(folder, 1) as number | undefined) ?? 0;
+      // what is on its way into the store would be missing for as long as the list is kept
+      if (ahead && page.next !== 0 && !this.registry.naming) this.#readAhead(draft, page);
+    }
+    return { ...page, numbers: Float64Array.from(draft.numbers), names: draft.names };
+  }
+
+  /** Whole folders only. */
+  #readAhead(draft: Draft, page: Pick<NodePage, 'ahead' | 'next'>): void {
+    const rows = this.#statements.further.all(page.next, LIST_MAX) as ListRow[];
+    for (let from = 0; from < rows.length; ) {
+      const { volume } = rows[from];
+      let to = from + 1;
+      while (to < rows.length && rows[to].volume === volume) to++;
+      page.next = volume;
+      if (to === rows.length && rows.length === LIST_MAX) return;
+      page.ahead.push({ volume, count: this.#draw(draft, rows.slice(from, to)) });
+      from = to;
+    }
+    page.next = 0;
+  }
+
+  /** Adds those that are there and shown; how many. */
+  #draw(draft: Draft, rows: readonly ListRow[]): number {
+    let count = 0;
+    for (const row of rows) {
+      const known = this.registry.known(row.id);
+      if (known === null || isHiddenName(known?.row.name ?? row.name)) continue;
+      const { kind, name, size, pool, created_at, mapped, root } = known?.row ?? row;
+      const blocks = known && kind === KIND_VOLUME ? this.views.mapped(known) : root === 0 ? 0 : mapped;
+      const bytes = blocks * 2 ** (this.views.host.poolRow(pool)?.block_shift ?? 0);
+      const changes = known ? this.#changes(known) : 0;
+      draft.numbers.push(row.id, kind, size, bytes, created_at, changes);
+      draft.names += `${name}\0`;
+      count++;
+    }
+    return count;
+  }
+
+  #rows(folder: NodeFolder, after: number): ListRow[] {
     const s = this.#statements;
-    if (folder === 'volumes') return s.volumes.all(after, LIST_MAX) as ResourceRow[];
-    if (folder !== 'owners') return s.snapshots.all(folder, after, LIST_MAX) as ResourceRow[];
-    const rows: ResourceRow[] = [];
+    if (folder === 'volumes') return s.volumes.all(after, LIST_MAX) as ListRow[];
+    if (folder !== 'owners') return s.snapshots.all(folder, after, LIST_MAX) as ListRow[];
+    const rows: ListRow[] = [];
     for (const id of s.owners.all(after, LIST_MAX) as number[]) {
-      const row = this.registry.known(id)?.row ?? this.registry.reader.resource(id);
+      const row = this.registry.known(id)?.row ?? (s.one.get(id) as ListRow | undefined);
       if (row !== undefined) rows.push(row);
     }
     return rows;
   }
 
   #node(r: Resource): FileNode {
-    const changesAt = r.handle < 0 ? -1 : this.recordAt(r.handle) / 2 + VolumeRecord.changes / 8;
     return {
       id: r.id,
       kind: r.row.kind === KIND_SNAPSHOT ? 'snapshot' : 'volume',
@@ -91,8 +156,13 @@ export class Nodes {
       size: r.row.size,
       mappedBytes: (r.row.kind === KIND_VOLUME ? this.views.mapped(r) : r.row.mapped) * this.views.blockSize(r),
       createdMs: r.row.created_at,
-      changes: changesAt < 0 ? 0 : Number(this.frames.longs[changesAt]),
+      changes: this.#changes(r),
       openCount: r.openCount,
     };
+  }
+
+  #changes(r: Resource): number {
+    if (r.handle < 0) return 0;
+    return Number(this.frames.longs[this.recordAt(r.handle) / 2 + VolumeRecord.changes / 8]);
   }
 }

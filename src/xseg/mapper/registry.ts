@@ -27,6 +27,11 @@ export class Registry {
     return this.#dead.has(id) ? null : this.#byId.get(id);
   }
 
+  /** Names are on their way into the store or out of it. */
+  get naming(): boolean {
+    return this.#names.size > 0;
+  }
+
   all(): IterableIterator<Resource> {
     return this.#byId.values();
   }

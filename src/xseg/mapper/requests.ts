@@ -114,6 +114,8 @@ export class Requests {
           null,
           this.#list(1).map((r) => steps.views.volume(r)),
         );
+      case 'listHidden':
+        return done(null, nodes.hidden());
       case 'showVolume':
         return done(null, steps.views.volume(steps.needVolume(a[0])));
       case 'resizeVolume':
@@ -167,7 +169,7 @@ export class Requests {
       case 'node':
         return done(null, nodes.node(a[0]));
       case 'nodeList':
-        return done(null, nodes.list(a[0], a[1]));
+        return done(null, nodes.list(a[0], a[1], a[2]));
       case 'nodeCreate':
         return o.createVolume({ name: a[0], size: 0 }, (error) => done(error), 0);
       case 'nodeResize':

@@ -1,0 +1,67 @@
+/** Lists folders in pages. Who walks through the snapshots of one volume after another gets those of the next ones along. */
+import { type Files, type MountAnswer, type NodeFolder, type NodePage, PAGE_NUMBERS } from '../../xseg/types.ts';
+import { type Attributes, NODE_NUMBERS } from './attributes.ts';
+import { ENOENT, Refusal } from './errno.ts';
+import { ownerIno, type Place, SNAPSHOTS, VOLUMES } from './numbers.ts';
+
+export class Listing {
+  /** the volume whose snapshots are listed next by who walks through all */
+  #next = 0;
+
+  constructor(
+    readonly files: Files,
+    readonly attributes: Attributes,
+  ) {}
+
+  /** @param afterIno goes on behind this node; 0: from the beginning */
+  async list(place: Place, afterIno: number): Promise<MountAnswer> {
+    if (place?.kind === 'root') return this.#root(afterIno);
+    const folder = folderOf(place);
+    const after = Math.floor(afterIno / 8);
+    const walks = folder === this.#next && after === 0;
+    // a page may hold nothing but what is hidden
+    let page = await this.files.list(folder, after, walks);
+    while (page.names === '' && !page.end) page = await this.files.list(folder, page.last, walks);
+    if (typeof folder === 'number') this.#next = page.next;
+    return {
+      list: folder === 'owners' ? this.#owners(page) : this.#nodes(page),
+      names: page.names,
+      end: page.end,
+      ahead: Float64Array.from(page.ahead.flatMap(({ volume, count }) => [ownerIno(volume), count])),
+    };
+  }
+
+  #root(afterIno: number): MountAnswer {
+    const all = [
+      { name: 'volumes', ino: VOLUMES },
+      { name: 'snapshots', ino: SNAPSHOTS },
+    ].filter((one) => one.ino > afterIno);
+    const list = new Float64Array(all.length * NODE_NUMBERS);
+    for (const [i, { ino }] of all.entries()) list.set(this.attributes.folder(ino), i * NODE_NUMBERS);
+    return { list, names: all.map(({ name }) => `${name}\0`).join(''), end: true };
+  }
+
+  #owners({ numbers }: NodePage): Float64Array {
+    const list = new Float64Array((numbers.length / PAGE_NUMBERS) * NODE_NUMBERS);
+    for (let at = 0, to = 0; at < numbers.length; at += PAGE_NUMBERS, to += NODE_NUMBERS)
+      list.set(this.attributes.folder(ownerIno(numbers[at])), to);
+    return list;
+  }
+
+  #nodes({ numbers }: NodePage): Float64Array {
+    const list = new Float64Array((numbers.length / PAGE_NUMBERS) * NODE_NUMBERS);
+    for (let at = 0, to = 0; at < numbers.length; at += PAGE_NUMBERS, to += NODE_NUMBERS) {
+      const [id, kind, size, mappedBytes, createdMs, changes] = numbers.subarray(at, at + PAGE_NUMBERS);
+      const node = { id, kind: kind === 1 ? 'volume' : 'snapshot', size, mappedBytes, createdMs, changes } as const;
+      list.set(this.attributes.file(node), to);
+    }
+    return list;
+  }
+}
+
+function folderOf(place: Place): NodeFolder {
+  if (place?.kind === 'volumes') return 'volumes';
+  if (place?.kind === 'snapshots') return 'owners';
+  if (place?.kind === 'owner') return place.id;
+  throw new Refusal(ENOENT);
+}
