@@ -46,9 +46,9 @@ export const MUTANTS: Mutant[] = [
   {
     name: 'ids of pages are not remembered across a crash',
     invariant: 3,
-    file: 'mapper/mapper.ts',
-    find: '          next_page: this.#nextPage,',
-    replace: '          next_page: 1,',
+    file: 'mapper/numbers.ts',
+    find: '      next_page: this.#page,',
+    replace: '      next_page: 1,',
   },
   {
     name: 'a snapshot does not wait for grants that are out',
@@ -95,15 +95,15 @@ export const MUTANTS: Mutant[] = [
   {
     name: 'ids of resources are not remembered across a crash',
     invariant: 3,
-    file: 'mapper/mapper.ts',
-    find: '          next_resource: this.#nextResource,',
-    replace: '          next_resource: 1,',
+    file: 'mapper/numbers.ts',
+    find: '      next_resource: this.#resource,',
+    replace: '      next_resource: 1,',
   },
   {
     name: 'ids of the queue of releases are not remembered across a crash',
     invariant: 3,
-    file: 'mapper/mapper.ts',
-    find: "Math.max(Number(this.reader.meta('next_release') ?? 1), this.reader.releaseMax() + 1)",
+    file: 'mapper/numbers.ts',
+    find: "Math.max(Number(reader.meta('next_release') ?? 1), reader.releaseMax() + 1)",
     replace: 'Number(1)',
   },
   {

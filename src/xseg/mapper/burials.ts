@@ -45,18 +45,14 @@ export class Burials {
 
   deleteSnapshot(name: string, done: Done<void>): void {
     this.steps.holding<void>(
-      () => {
-        const s = this.steps.needSnapshot(name);
-        return [s, this.steps.registry.get(s.row.volume) as Resource];
-      },
+      () => this.steps.needSnapshotOfVolume(name),
       done,
       (finish) => {
-        const s = this.steps.needSnapshot(name);
+        const [s, volume] = this.steps.needSnapshotOfVolume(name);
         if (s.row.protected !== 0)
           throw new EngineError('PROTECTED', `${name} is protected; \`atoll snapshot protect ${name} --off\` first`);
         if (s.openCount > 0)
           throw new EngineError('BUSY', `${name} is open (${s.openCount} connection(s)); disconnect, or use --force`);
-        const volume = this.steps.registry.get(s.row.volume) as Resource;
         this.#bury(s, volume);
         this.#deleted(volume, [s], finish);
       },

@@ -33,7 +33,9 @@ import { Handles } from './handles.ts';
 import { Ingests } from './ingests.ts';
 import { Leftovers } from './leftovers.ts';
 import { Meters } from './meters.ts';
+import { NewPages } from './new-pages.ts';
 import { Nodes } from './nodes.ts';
+import { Numbers } from './numbers.ts';
 import { Operations } from './operations.ts';
 import { PoolChanges } from './pool-changes.ts';
 import { Quarantine } from './quarantine.ts';
@@ -116,18 +118,12 @@ export class Mapper implements ReportsHost, RequestsHost {
   readonly accounting: Accounting;
   #tickets = new Map<number, (error: number) => void>();
   #nextTicket = 1;
-  #nextPage: number;
-  #nextResource: number;
-  #nextRelease: number;
-  #nextCopy: number;
   #dirty = new Set<Resource>();
   #wanted = new Set<Resource>();
   #wantAll = false;
   #framesWaiters: (() => void)[] = [];
   #turnWaiters: (() => void)[] = [];
-  #newChildren = new Map<number, number>();
-  #newPages = new Map<number, number>();
-  #pendingPageRefs = new Map<number, number>();
+  readonly #newPages = new NewPages();
   readonly meters = new Meters();
   readonly reports: Reports = new Reports(this);
   readonly #requests: Requests = new Requests(this);
@@ -152,19 +148,18 @@ export class Mapper implements ReportsHost, RequestsHost {
     this.clock = parts.clock;
     this.frames = new Frames(native, core);
     this.registry = new Registry(this.reader);
-    this.#nextPage = Number(this.reader.meta('next_page') ?? 1);
-    this.#nextResource = Number(this.reader.meta('next_resource') ?? 1);
-    this.#nextRelease = Math.max(Number(this.reader.meta('next_release') ?? 1), this.reader.releaseMax() + 1);
-    this.#nextCopy = Number(this.reader.meta('next_copy') ?? 1);
-    for (const { copies = [] } of parts.pools)
-      for (const { sequence } of copies) this.#nextCopy = Math.max(this.#nextCopy, sequence + 1);
+    const numbers = new Numbers(
+      this.reader,
+      parts.pools.flatMap(({ copies = [] }) => copies),
+    );
     this.#dirtyMax = Math.min(DIRTY_PAGES_MAX, Math.floor(this.frames.count * DIRTY_SHARE_MAX));
     const recordAt = (handle: number) => this.#volumesAt + handle * (VolumeRecord.BYTES / 4);
     const logLine = this.log;
     const ticket = (done: (error: number) => void) => this.#ticket(done);
     const nextRelease = (pool: number, blocks: number) => {
-      this.freeing.made(this.#nextRelease, pool, blocks);
-      return this.#nextRelease++;
+      const id = numbers.release();
+      this.freeing.made(id, pool, blocks);
+      return id;
     };
     const changed = (r: Resource) => this.#changed(r);
     const commitSoon = (r: Resource) => void this.#wanted.add(r);
@@ -175,9 +170,9 @@ export class Mapper implements ReportsHost, RequestsHost {
     const nextTurn = (run: () => void) => void this.#turnWaiters.push(run);
     this.accounting = new Accounting({ resources: () => this.registry.all(), commitSoon, nextTurn });
     this.tree = new Tree(this.frames, this.reader, native, core, {
-      nextPage: () => this.#nextPage++,
+      nextPage: numbers.page,
       nextRelease,
-      baseAdded: (page, base) => this.#baseAdded(page, base),
+      baseAdded: (page, base) => this.#newPages.added(page, base),
       changed: (r) => {
         this.accounting.changed(r.row);
         this.#changed(r);
@@ -199,7 +194,9 @@ export class Mapper implements ReportsHost, RequestsHost {
           else leftovers.whenDone(run);
         },
         freed: (runs) => this.#freed(runs),
-        pagesDurable: (pages) => this.#pagesDurable(pages),
+        pagesDurable: (pages) => {
+          for (let i = 0; i < pages.length; i += 4) this.#newPages.durable(pages[i]);
+        },
         releasesLost: (rows) => this.freeing.lost(rows),
         freedLost: (runs) => {
           for (let i = 0; i < runs.length; i += 3) {
@@ -207,12 +204,7 @@ export class Mapper implements ReportsHost, RequestsHost {
             if (pool !== undefined) pool.freeingSlots -= runs[i + 2];
           }
         },
-        meta: () => ({
-          next_page: this.#nextPage,
-          next_resource: this.#nextResource,
-          next_release: this.#nextRelease,
-          next_copy: this.#nextCopy,
-        }),
+        meta: () => numbers.meta(),
         fatal: (reason) => this.fatal(reason),
         landed: (r) => this.#landed(r),
         log: logLine,
@@ -257,7 +249,7 @@ export class Mapper implements ReportsHost, RequestsHost {
         pool: (id) => this.pools.get(id),
         changed,
         commitSoon,
-        hasNewChildren: (page) => this.#hasNewChildren(page),
+        hasNewChildren: (page) => this.#newPages.hasChildren(page),
         held: (page) => this.sealer.held(page),
         pinned: (pool, slot) => this.ingests.pinned(pool, slot),
         pinning: () => this.ingests.pinning,
@@ -265,7 +257,7 @@ export class Mapper implements ReportsHost, RequestsHost {
         slotsDropped: () => this.accounting.slotsDropped(),
         indexed: (pool, slot) => this.sealer.indexed(pool, slot),
         guestsBusy: (now) => this.#guestsBusy(now),
-        pendingPageRefs: (page) => this.#pendingPageRefs.get(page) ?? 0,
+        pendingPageRefs: (page) => this.#newPages.refs(page),
         log: logLine,
       },
       this.clock,
@@ -285,21 +277,17 @@ export class Mapper implements ReportsHost, RequestsHost {
     this.steps = new Steps(this.registry, this.frames, this.faults, this.handles, native, core, {
       pools: this.pools,
       poolRow: (id) => this.poolRows.get(id),
-      nextResource: () => this.#nextResource++,
+      nextResource: numbers.resource,
       nextRelease,
-      nextPage: () => this.#nextPage++,
+      nextPage: numbers.page,
       changed,
       commitSoon,
       commitAll,
       cut,
       nextTurn,
       whenFrames,
-      pageRefAdded: (page) => void this.#pendingPageRefs.set(page, (this.#pendingPageRefs.get(page) ?? 0) + 1),
-      pageRefDurable: (page) => {
-        const left = (this.#pendingPageRefs.get(page) ?? 0) - 1;
-        if (left <= 0) this.#pendingPageRefs.delete(page);
-        else this.#pendingPageRefs.set(page, left);
-      },
+      pageRefAdded: (page) => this.#newPages.refAdded(page),
+      pageRefDurable: (page) => this.#newPages.refDurable(page),
       newBatch: () => this.commits.newBatch(),
       sendLoose: (batch, done) => this.commits.sendLoose(batch, done),
       forgetPages: (r) => this.#forgetPages(r),
@@ -335,7 +323,7 @@ export class Mapper implements ReportsHost, RequestsHost {
       },
       freeing: () => this.freeing.busy,
       ownerOf: (id, generation) => this.#ownerOf(id, generation),
-      hasNewChildren: (page) => this.#hasNewChildren(page),
+      hasNewChildren: (page) => this.#newPages.hasChildren(page),
       isBad: (pool, slot) => this.quarantine.has(pool, slot),
       nextRelease,
       changed,
@@ -358,8 +346,8 @@ export class Mapper implements ReportsHost, RequestsHost {
     this.ingests = new Ingests(native, core, this.registry, this.commits, {
       pools: this.pools,
       poolNamed: (name) => this.operations.poolNamed(name),
-      nextResource: () => this.#nextResource++,
-      nextPage: () => this.#nextPage++,
+      nextResource: numbers.resource,
+      nextPage: numbers.page,
       nextRelease,
       freeing: () => this.freeing.busy,
       poke: () => {
@@ -377,7 +365,7 @@ export class Mapper implements ReportsHost, RequestsHost {
     const copyIntervalMs = copier === undefined ? 0 : (parts.copyIntervalMs ?? 0);
     this.copies = new Copies(copyIntervalMs, parts.homeUuid ?? '', this.clock, {
       send: (request: CopierRequest) => copier?.send(request),
-      nextSequence: () => this.#nextCopy++,
+      nextSequence: numbers.copy,
       commits: () => this.commits.count,
       log: logLine,
     });
@@ -582,10 +570,6 @@ export class Mapper implements ReportsHost, RequestsHost {
     return r !== undefined && !r.dead && r.row.generation === generation ? r : undefined;
   }
 
-  #hasNewChildren(page: number): boolean {
-    return (this.#newChildren.get(page) ?? 0) > 0;
-  }
-
   #send(batch: CommitBatch): void {
     this.parts.committer.send(batch, [batch.blob.buffer as ArrayBuffer]);
   }
@@ -603,29 +587,12 @@ export class Mapper implements ReportsHost, RequestsHost {
     }
   }
 
-  #baseAdded(page: number, base: number): void {
-    this.#newPages.set(page, base);
-    this.#newChildren.set(base, (this.#newChildren.get(base) ?? 0) + 1);
-  }
-
-  #pagesDurable(pages: number[]): void {
-    if (this.#newPages.size === 0) return;
-    for (let i = 0; i < pages.length; i += 4) {
-      const base = this.#newPages.get(pages[i]);
-      if (base === undefined) continue;
-      this.#newPages.delete(pages[i]);
-      const left = (this.#newChildren.get(base) ?? 0) - 1;
-      if (left <= 0) this.#newChildren.delete(base);
-      else this.#newChildren.set(base, left);
-    }
-  }
-
   /** The volume has failed and is deleted: what of its pages never became durable is nobody's base and in nobody's way. */
   #forgetPages(r: Resource): void {
     const { frames } = this;
     for (const [page, frame] of [...frames.byPage]) {
       if (frames.owner[frame] !== r.id || (!frames.dirty[frame] && !frames.flying[frame])) continue;
-      this.#pagesDurable([page, 0, 0, 0]);
+      this.#newPages.durable(page);
       frames.flying[frame] = 0;
       frames.discard(frame);
     }

@@ -258,14 +258,10 @@ export class Operations {
 
   rollback(name: string, done: Done<VolumeInfo>): void {
     this.steps.holding<VolumeInfo>(
-      () => {
-        const s = this.steps.needSnapshot(name);
-        return [s, this.steps.registry.get(s.row.volume) as Resource];
-      },
+      () => this.steps.needSnapshotOfVolume(name),
       done,
       (finish) => {
-        const s = this.steps.needSnapshot(name);
-        const r = this.steps.registry.get(s.row.volume) as Resource;
+        const [s, r] = this.steps.needSnapshotOfVolume(name);
         if (r.openCount > 0)
           throw new EngineError(
             'BUSY',

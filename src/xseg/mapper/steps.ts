@@ -101,6 +101,12 @@ export class Steps {
     return this.need(name);
   }
 
+  /** A snapshot, and the volume that it is of. */
+  needSnapshotOfVolume(name: string): [Resource, Resource] {
+    const snapshot = this.needSnapshot(name);
+    return [snapshot, this.registry.get(snapshot.row.volume) as Resource];
+  }
+
   /** @param least 0 where a file without bytes is meant, which a mount makes first and gives a size then */
   checkSize(size: number, least = 1): void {
     if (!Number.isSafeInteger(size) || size < least)
