@@ -36,6 +36,8 @@ const PACKAGES_TEST = [
   'openssl',
   // The catalog's other database.
   'postgresql',
+  // Copying disks through a mount.
+  'rsync',
   // Power loss: qemu-storage-daemon, losetup.
   ...['qemu-system-common', 'mount'],
   ...['clang', 'libclang-rt-14-dev', 'clang-format'],

@@ -109,10 +109,10 @@ export class Steps {
 
   /** @param least 0 where a file without bytes is meant, which a mount makes first and gives a size then */
   checkSize(size: number, least = 1): void {
-    if (!Number.isSafeInteger(size) || size < least)
+    if (!Number.isInteger(size) || size < least)
       throw new EngineError('INVALID', 'a size is a positive number of bytes');
-    if (size % SECTOR_BYTES !== 0) throw new EngineError('INVALID', `a size is a multiple of ${SECTOR_BYTES} bytes`);
     if (size > SIZE_MAX) throw new EngineError('TOO_LARGE', 'a volume has at most 1 PiB');
+    if (size % SECTOR_BYTES !== 0) throw new EngineError('INVALID', `a size is a multiple of ${SECTOR_BYTES} bytes`);
   }
 
   /**

@@ -1,0 +1,98 @@
+/** A mount beside others, the command line and NBD. */
+import fs from 'node:fs';
+import path from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { MIB } from '../../../bench/size.ts';
+import { MOUNTED_MS_MAX, Mounted, missing } from '../lib/mounted.ts';
+
+const DISK_BYTES = 64 * MIB;
+
+describe.skipIf(missing !== null)('a mount', () => {
+  const m = new Mounted();
+  beforeAll(() => m.start());
+  afterAll(() => m.end());
+
+  it('two mounts and the command line see what each other do', async () => {
+    const other = await m.mount('m2');
+    const both = [m.dir, other];
+    await m.daemon.createVolume('shared', DISK_BYTES);
+    await m.until('both have it', async () =>
+      (await Promise.all(both.map((at) => m.names(path.join(at, 'volumes'))))).every((all) => all.includes('shared')),
+    );
+    await m.daemon.cli('volume', 'resize', 'shared', '--size', String(2 * DISK_BYTES));
+    for (const at of both)
+      await m.until('both have its size', async () => {
+        const size = await m.world.run('stat', '-c', '%s', path.join(at, 'volumes/shared'));
+        return size.trim() === String(2 * DISK_BYTES);
+      });
+    await m.run('sh', '-c', 'printf other | dd of="$1" conv=notrunc', 'sh', path.join(other, 'volumes/shared'));
+    expect(await m.world.run('head', '-c', '5', m.at('volumes/shared'))).toBe('other');
+    // In use: refused. Not in use: gone.
+    const holder = m.world.children.spawn('sh', [
+      '-c',
+      'exec sleep 1000 <"$1"',
+      'sh',
+      path.join(other, 'volumes/shared'),
+    ]);
+    await m.until(
+      'it is open',
+      async () => (await m.daemon.cli<{ openCount: number }>('volume', 'show', 'shared')).openCount === 1,
+    );
+    await expect(m.daemon.cli('umount', other)).rejects.toThrow(/in use/);
+    await expect(m.daemon.cli('volume', 'delete', 'shared')).rejects.toThrow(/open/);
+    await m.daemon.cli('volume', 'delete', 'shared', '--force');
+    await m.until('it is gone', async () => !(await m.names('volumes')).includes('shared'));
+    await holder.stop();
+    await m.daemon.cli('umount', other);
+    expect((await m.daemon.cli<{ mounts: { path: string }[] }>('mount')).mounts).toMatchObject([{ path: m.dir }]);
+  });
+
+  it('shows at once what the command line does with names, bytes and sizes, whatever was cached', {
+    timeout: MOUNTED_MS_MAX,
+  }, async () => {
+    const volume = m.at('volumes/told');
+    await m.run('sh', '-c', 'printf first | dd of="$1" conv=fsync', 'sh', volume);
+    await m.daemon.snapshot('told', 's1');
+    await m.daemon.snapshot('told', 's2');
+    // listed one after another, the folders behind come along
+    await m.daemon.createVolume('beside', MIB);
+    for (const name of ['a', 'b']) await m.daemon.snapshot('beside', name);
+    const walk = () => m.run('find', m.at('snapshots'));
+    await walk();
+    expect((await walk()).match(/\/(s1|s2|a|b)$/gm)).toHaveLength(4);
+    await m.daemon.deleteSnapshot('beside@a');
+    expect((await walk()).match(/\/(s1|s2|a|b)$/gm)).toHaveLength(3);
+    await m.run('touch', m.at('snapshots/beside/c'));
+    expect((await walk()).match(/\/(s1|s2|b|c)$/gm)).toHaveLength(4);
+    await m.daemon.snapshot('beside', 'd');
+    expect((await walk()).match(/\/(s1|s2|b|c|d)$/gm)).toHaveLength(5);
+    await m.run('rm', m.at('snapshots/beside/b'));
+    expect((await walk()).match(/\/(s1|s2|c|d)$/gm)).toHaveLength(4);
+    await m.daemon.cli('volume', 'rename', 'beside', 'renamed');
+    expect(await walk()).not.toContain('beside');
+    // bytes that are in the page cache, and are not the volume's any more
+    await m.run('sh', '-c', 'printf other | dd of="$1" conv=notrunc,fsync', 'sh', volume);
+    expect(await m.run('head', '-c', '5', volume)).toBe('other');
+    await m.until('it is closed', async () => (await m.show('told')).openCount === 0);
+    await m.daemon.cli('rollback', 'told@s1');
+    expect(await m.run('head', '-c', '5', volume)).toBe('first');
+    await m.daemon.deleteVolume('renamed');
+    await m.daemon.deleteVolume('told');
+    await m.until('they are gone', async () => (await m.names('volumes')).length === 0);
+  });
+
+  it('is not used by its own daemon, through links and loop devices neither', async () => {
+    const link = m.world.file('link');
+    fs.symlinkSync(m.dir, link);
+    for (const at of [m.at('volumes/'), path.join(link, 'volumes/'), path.join(link, 'volumes/none/below/')]) {
+      await expect(m.daemon.cli('pool', 'create', 'inside', '--path', at)).rejects.toThrow(/serves itself/);
+      await expect(m.daemon.cli('backup', path.join(at, 'b'))).rejects.toThrow(/serves itself/);
+    }
+    const disk = m.at('volumes/looped');
+    await m.run('truncate', '-s', '64M', disk);
+    const device = await m.loop(disk);
+    if (device === null) return;
+    await expect(m.daemon.cli('pool', 'create', 'inside', '--path', device)).rejects.toThrow(/serves itself/);
+    await m.detach(device);
+  });
+});
