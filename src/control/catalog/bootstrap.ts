@@ -49,7 +49,7 @@ export function bootstrapChanges(users: readonly BootstrapUser[], now: number): 
     },
   ];
   for (const [name, id] of roles)
-    changes.push({ do: 'insert', table: 'role', row: { id, name, description: null, extra: '{}' } });
+    changes.push({ do: 'insert', table: 'role', row: { id, name, domain_id: null, description: null, extra: '{}' } });
   for (let i = 1; i < ROLES.length; i++) {
     const row = { prior_role_id: roles.get(ROLES[i - 1]!)!, implied_role_id: roles.get(ROLES[i]!)! };
     changes.push({ do: 'insert', table: 'implied_role', row });
@@ -62,7 +62,7 @@ export function bootstrapChanges(users: readonly BootstrapUser[], now: number): 
     changes.push({ do: 'insert', table: 'endpoint', row: { id: newId(), ...at, enabled: 1, extra: '{}' } });
   }
   for (const [resource, { limit }] of Object.entries(RESOURCES))
-    changes.push({ do: 'insert', table: 'quota_default', row: { resource, hard_limit: limit } });
+    changes.push({ do: 'insert', table: 'quota_default', row: { resource, hard_limit: limit, description: null } });
   return changes;
 }
 

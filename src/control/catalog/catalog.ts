@@ -41,6 +41,7 @@ export { assignmentId } from './bootstrap.ts';
 export { newId } from './ids.ts';
 export type { Passwords } from './passwords.ts';
 export { PASSWORD_BYTES_MAX } from './passwords.ts';
+export { isResource, RESOURCE_NAMES, type ResourceName, UNLIMITED } from './resources.ts';
 export type { CatalogReader } from './types.ts';
 
 /** passwords that were made up */

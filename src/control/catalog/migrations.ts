@@ -84,10 +84,19 @@ const FOURTH = [
   'CREATE INDEX application_credential_access_rule_rule ON application_credential_access_rule (access_rule_id)',
 ];
 
+/** Roles of one domain; what is said about a limit. */
+const FIFTH = [
+  'ALTER TABLE role ADD COLUMN domain_id TEXT REFERENCES domain (id) ON DELETE CASCADE',
+  'CREATE INDEX role_domain ON role (domain_id)',
+  'ALTER TABLE quota_default ADD COLUMN description TEXT',
+  'ALTER TABLE quota ADD COLUMN description TEXT',
+];
+
 export const CATALOG_STEPS: readonly CatalogStep[] = [
   { to: 1, statements: FIRST },
   { to: 2, statements: SECOND },
   { to: 3, statements: THIRD },
   { to: 4, statements: FOURTH },
+  { to: 5, statements: FIFTH },
 ];
 export const CATALOG_VERSION = CATALOG_STEPS[CATALOG_STEPS.length - 1]!.to;

@@ -141,7 +141,13 @@ export class Quotas {
       if (userId === null) {
         const where = { project_id: projectId, resource };
         const gone: Change = { do: 'delete', table: 'quota', where, orNone: true };
-        return limit === 'default' ? [gone] : [gone, { do: 'insert', table: 'quota', row: { ...where, hard_limit } }];
+        if (limit === 'default') return [gone];
+        // What is said about it stays.
+        const row = { ...where, hard_limit, description: null };
+        return [
+          { do: 'insert', table: 'quota', row, orKeep: true },
+          { do: 'update', table: 'quota', where, set: { hard_limit } },
+        ];
       }
       const where = { project_id: projectId, user_id: userId, resource };
       const gone: Change = { do: 'delete', table: 'user_quota', where, orNone: true };
@@ -153,8 +159,13 @@ export class Quotas {
 
   async setDefaults(limits: Partial<Record<ResourceName, number | null>>): Promise<void> {
     const changes = Object.entries(limits).flatMap(([resource, limit]): Change[] => [
-      { do: 'delete', table: 'quota_default', where: { resource }, orNone: true },
-      { do: 'insert', table: 'quota_default', row: { resource, hard_limit: stored(limit) } },
+      {
+        do: 'insert',
+        table: 'quota_default',
+        row: { resource, hard_limit: stored(limit), description: null },
+        orKeep: true,
+      },
+      { do: 'update', table: 'quota_default', where: { resource }, set: { hard_limit: stored(limit) } },
     ]);
     await this.catalog.write(changes);
   }

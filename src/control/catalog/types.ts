@@ -65,7 +65,10 @@ export interface MembershipRow {
 }
 export interface RoleRow {
   id: string;
+  /** unique; of a role of one domain, one that no other can have */
   name: string;
+  /** null: of all domains */
+  domain_id: string | null;
   description: string | null;
   extra: string;
 }
@@ -141,11 +144,13 @@ export interface RevocationRow {
 export interface QuotaDefaultRow {
   resource: string;
   hard_limit: number;
+  description: string | null;
 }
 export interface QuotaRow {
   project_id: string;
   resource: string;
   hard_limit: number;
+  description: string | null;
 }
 
 export interface UserQuotaRow {

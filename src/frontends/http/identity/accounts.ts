@@ -123,6 +123,7 @@ export class Accounts {
     return this.withImplied(all.filter((one) => fits(one, scope, above)).map(({ role_id }) => role_id));
   }
 
+  /** Roles, and those that they imply. A role of one domain is only what it implies. */
   async withImplied(ids: readonly string[]): Promise<RoleRow[]> {
     if (ids.length === 0) return [];
     const db = await this.db();
@@ -137,6 +138,7 @@ export class Accounts {
       .selectFrom('role')
       .selectAll()
       .where('id', 'in', [...all])
+      .where('domain_id', 'is', null)
       .orderBy('name')
       .execute();
   }

@@ -10,8 +10,8 @@ import { shownDomains } from './domains.ts';
 import type { IdentityRoutes } from './identity-context.ts';
 import { list, pageOf } from './lists.ts';
 import { enforce, may } from './policy.ts';
-import { shownProjects } from './projects.ts';
 import { serviceCatalog, shownToken } from './shown.ts';
+import { shownProjects } from './shown-projects.ts';
 
 /** what a service says that heeds access rules: the version of them that it understands */
 const RULES_HEADER = 'openstack-identity-access-rules';

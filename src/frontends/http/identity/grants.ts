@@ -5,7 +5,7 @@
 import type { FastifyRequest } from 'fastify';
 import { assignmentId } from '../../../control/catalog/catalog.ts';
 import { KEEP_ADMIN, type RoleRow } from '../../../control/catalog/types.ts';
-import { notAllowed, notFound } from '../errors.ts';
+import { forbidden, notAllowed, notFound } from '../errors.ts';
 import { sessionOf } from '../gate.ts';
 import type { Session } from './authentication.ts';
 import { listQuery } from './bodies.ts';
@@ -113,6 +113,8 @@ export const grantRoutes: IdentityRoutes = (app, context) => {
     if (role_id !== undefined) {
       const role = await accounts.found('role', role_id);
       if (changes) checkDelegable(action, session, role, actor.domain_id);
+      if (verb === 'create' && role.domain_id !== null && role.domain_id !== placeDomain)
+        throw forbidden('A role of one domain is given there, and in the projects of it.');
     }
     return { user_id, group_id, project_id, domain_id, role_id: role_id ?? '', inherited };
   }

@@ -4,6 +4,7 @@ import { badRequest, forbidden, notFound } from '../errors.ts';
 import { sessionOf } from '../gate.ts';
 import type { IdentityRoutes } from './identity-context.ts';
 import { enforce } from './policy.ts';
+import { roleName } from './role-names.ts';
 import { matching } from './rows.ts';
 
 /** rules in all; each login reads them */
@@ -18,11 +19,12 @@ export const impliedRoleRoutes: IdentityRoutes = (app, { accounts, catalog, link
   const all = '/v3/roles/:prior_role_id/implies';
   const one = `${all}/:implied_role_id`;
 
-  const shown = ({ id, name, description }: RoleRow) => ({
-    id,
-    name,
-    description,
-    links: { self: link(`/roles/${id}`) },
+  const shown = (role: RoleRow) => ({
+    id: role.id,
+    name: roleName(role),
+    description: role.description,
+    domain_id: role.domain_id,
+    links: { self: link(`/roles/${role.id}`) },
   });
 
   app.get('/v3/role_inferences', async (request) => {
@@ -68,6 +70,8 @@ export const impliedRoleRoutes: IdentityRoutes = (app, { accounts, catalog, link
     // As Keystone's prohibited_implied_role: nobody is made an administrator by the way.
     if (implied.name === 'admin') throw forbidden('The role admin cannot be implied by another.');
     if (prior.id === implied.id) throw badRequest('a role does not imply itself');
+    if (prior.domain_id === null && implied.domain_id !== null)
+      throw forbidden('A role of all domains does not imply one of a single domain.');
     const db = await accounts.db();
     const { count } = await db
       .selectFrom('implied_role')

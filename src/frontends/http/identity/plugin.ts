@@ -11,6 +11,7 @@ import { grantRoutes } from './grants.ts';
 import { groupRoutes } from './groups.ts';
 import type { IdentityContext, IdentityRoutes } from './identity-context.ts';
 import { impliedRoleRoutes } from './implied-roles.ts';
+import { limitRoutes } from './limits.ts';
 import { projectRoutes } from './projects.ts';
 import { regionRoutes } from './regions.ts';
 import { roleRoutes } from './roles.ts';
@@ -35,6 +36,7 @@ const ROUTES: readonly IdentityRoutes[] = [
   regionRoutes,
   applicationCredentialRoutes,
   accessRuleRoutes,
+  limitRoutes,
 ];
 
 export const identityService: Service = {

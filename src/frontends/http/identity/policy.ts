@@ -103,6 +103,18 @@ export const POLICY = {
   list_access_rules: ['reader', 'self'],
   get_access_rule: ['reader', 'self'],
   delete_access_rule: ['admin', 'self'],
+  list_registered_limits: ANYONE,
+  get_registered_limit: ANYONE,
+  create_registered_limit: OPERATE,
+  update_registered_limit: OPERATE,
+  delete_registered_limit: OPERATE,
+  get_limit_model: ANYONE,
+  list_limits: ANYONE,
+  list_all_limits: READ,
+  get_limit: [...READ, 'project'],
+  create_limit: OPERATE,
+  update_limit: OPERATE,
+  delete_limit: OPERATE,
   get_metrics: ['reader'],
 } as const satisfies Record<string, readonly Rule[]>;
 

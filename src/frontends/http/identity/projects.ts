@@ -7,11 +7,12 @@ import { sessionOf } from '../gate.ts';
 import { PROJECT_DEPTH_MAX } from './accounts.ts';
 import type { Session } from './authentication.ts';
 import { Description, Id, listQuery, maybe, name, orNull, wrapped } from './bodies.ts';
+import { HierarchyQuery, hierarchyOf } from './hierarchy.ts';
 import type { IdentityContext, IdentityRoutes } from './identity-context.ts';
 import { extras, flag, homeDomain, list, listedDomain, pageOf, saving } from './lists.ts';
 import { type Action, enforce, may } from './policy.ts';
 import { matching, rowsOf } from './rows.ts';
-import { extraOf } from './shown.ts';
+import { shownProject, shownProjects } from './shown-projects.ts';
 
 const NAME_MAX = 64;
 /** as Keystone: of each project, and of each tag */
@@ -33,33 +34,6 @@ const TAG_FILTERS = ['tags', 'tags-any', 'not-tags', 'not-tags-any'] as const;
 const TagParams = Type.Object({ project_id: Type.String(), tag: Tag });
 const TagsBody = Type.Object({ tags: Tags });
 const KNOWN = new Set(['id', 'links', 'name', 'options', ...Object.keys(common)]);
-
-/** @returns the rows as answers have them, with their tags */
-export async function shownProjects(rows: readonly ProjectRow[], { accounts, link }: IdentityContext) {
-  const ids = rows.map(({ id }) => id);
-  const tags = new Map<string, string[]>(ids.map((id) => [id, []]));
-  if (ids.length > 0) {
-    const query = (await accounts.db()).selectFrom('project_tag').selectAll().where('project_id', 'in', ids);
-    for (const tag of await query.orderBy('name').execute()) tags.get(tag.project_id)?.push(tag.name);
-  }
-  return rows.map((row) => ({
-    ...extraOf(row),
-    id: row.id,
-    name: row.name,
-    domain_id: row.domain_id,
-    parent_id: row.parent_id ?? row.domain_id,
-    description: row.description,
-    enabled: row.enabled !== 0,
-    is_domain: false,
-    tags: tags.get(row.id) ?? [],
-    options: {},
-    links: { self: link(`/projects/${row.id}`) },
-  }));
-}
-
-export async function shownProject(row: ProjectRow, context: IdentityContext) {
-  return (await shownProjects([row], context))[0]!;
-}
 
 /** The project, if the policy lets the caller do that with it. The operators' project is for admins only. */
 export async function projectFor(
@@ -143,10 +117,13 @@ export const projectRoutes: IdentityRoutes = (app, context) => {
     return { project: await shownProject(row, context) };
   });
 
-  app.get('/v3/projects/:project_id', async (request) => {
+  app.get('/v3/projects/:project_id', { schema: { querystring: HierarchyQuery } }, async (request) => {
     const { project_id } = request.params as { project_id: string };
-    const row = await projectFor(context, sessionOf(request), project_id, 'get_project');
-    return { project: await shownProject(row, context) };
+    const session = sessionOf(request);
+    const row = await projectFor(context, session, project_id, 'get_project');
+    return {
+      project: { ...(await shownProject(row, context)), ...(await hierarchyOf(row, session, request.query, context)) },
+    };
   });
 
   app.patch('/v3/projects/:project_id', { schema: { body: ProjectUpdate } }, async (request) => {

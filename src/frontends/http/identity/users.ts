@@ -10,9 +10,9 @@ import { shownGroups } from './groups.ts';
 import type { IdentityContext, IdentityRoutes } from './identity-context.ts';
 import { extras, flag, homeDomain, list, listedDomain, pageOf, saving } from './lists.ts';
 import { type Action, enforce, may } from './policy.ts';
-import { shownProjects } from './projects.ts';
 import { matching, rowsOf } from './rows.ts';
 import { shownUser, shownUsers } from './shown.ts';
+import { shownProjects } from './shown-projects.ts';
 
 const NAME_MAX = 255;
 const Password = Type.Union([Type.String({ maxLength: 4096 }), Type.Null()]);
