@@ -1,4 +1,4 @@
-/** Ghosts dissolving in a cache that keeps nothing it may drop. */
+/** Groups of ghosts that dissolve, in a cache that keeps nothing it may drop. */
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { Commits, type CommitsHost } from '../../src/xseg/mapper/commits.ts';
 import { Frames, OWNED } from '../../src/xseg/mapper/frames.ts';
@@ -10,6 +10,7 @@ import type { StoreReader } from '../../src/xseg/store/reader.ts';
 
 const native = loadNative();
 let core: number;
+let frames: Frames;
 beforeEach(() => {
   // fewer frames than are evicted at once: every load drops all that is clean and not pinned
   core = native.createCore({ reactors: 1, frames: 64, spinUs: 0, ioThreads: 1, ioUring: false });
@@ -25,17 +26,12 @@ function leaf(id: number, base: number, slot: number, flags: number): Buffer {
   return blob.subarray(0, native.encodePageFrom(entries, 0, id, base, 9, 1, 1, blob, 0));
 }
 
-it('pages that take over entries are all in the batch of their group', () => {
-  const ghosts = [10, 20, 30];
-  const store = new Map<number, Buffer>();
-  for (const id of ghosts) {
-    store.set(id, leaf(id, 0, id, OWNED));
-    store.set(id + 1, leaf(id + 1, id, id, 0));
-  }
+/** One group: these rows of a store with these pages. @param children page → those that the store knows to borrow from it */
+function group(store: Map<number, Buffer>, children: Record<number, number[]>, ghosts: number[]): CommitBatch {
   const rows: ReleaseRow[] = ghosts.map((id, i) => ({ seq: i + 1, kind: RELEASE_GHOST, id, pool: 1 }));
   const reader = {
     page: (id: number) => store.get(id),
-    children: (id: number) => [id + 1],
+    children: (id: number, max: number) => children[id].slice(0, max),
     pageExtra: (id: number) => (ghosts.includes(id) ? -1 : 0),
     slotExtra: () => 0,
     slotExtras: () => [],
@@ -43,7 +39,7 @@ it('pages that take over entries are all in the batch of their group', () => {
     releases: () => rows.splice(0),
     releaseCount: () => rows.length,
   } as unknown as StoreReader;
-  const frames = new Frames(native, core);
+  frames = new Frames(native, core);
   const tree = new Tree(frames, reader, native, core, { log: () => undefined } as unknown as TreeHost);
   const sent: CommitBatch[] = [];
   const commitsHost: Partial<CommitsHost> = { send: (batch) => void sent.push(batch), meta: () => ({}) };
@@ -67,12 +63,40 @@ it('pages that take over entries are all in the batch of their group', () => {
     date: () => 0,
   });
   freeing.turn(0);
-  expect(sent[0].pagesDeleted).toEqual([10, 20, 30]);
-  const put = Array.from({ length: sent[0].pages.length / 4 }, (_, i) => sent[0].pages.slice(i * 4, i * 4 + 2));
-  expect(put).toEqual([
+  return sent[0];
+}
+
+/** [page, base] of what a batch puts into the store */
+const put = (batch: CommitBatch) =>
+  Array.from({ length: batch.pages.length / 4 }, (_, i) => batch.pages.slice(i * 4, i * 4 + 2));
+
+it('pages that take over entries are all in the batch of their group', () => {
+  const ghosts = [10, 20, 30];
+  const store = new Map<number, Buffer>();
+  for (const id of ghosts) {
+    store.set(id, leaf(id, 0, id, OWNED));
+    store.set(id + 1, leaf(id + 1, id, id, 0));
+  }
+  const batch = group(store, { 10: [11], 20: [21], 30: [31] }, ghosts);
+  expect(batch.pagesDeleted).toEqual([10, 20, 30]);
+  expect(put(batch)).toEqual([
     [11, 0],
     [21, 0],
     [31, 0],
   ]);
   expect([11, 21, 31].map((id) => frames.pins[frames.byPage.get(id) as number])).toEqual([0, 0, 0]);
+});
+
+it('a ghost that gets a child of another ghost in this group stays until the store knows of it', () => {
+  const store = new Map<number, Buffer>([
+    [10, leaf(10, 0, 100, OWNED)],
+    [20, leaf(20, 10, 200, OWNED)],
+    [21, leaf(21, 20, 200, 0)],
+    [22, leaf(22, 20, 200, 0)],
+  ]);
+  // 21 borrows from 10 when it has what it needs of 20, which stays for 22
+  const batch = group(store, { 10: [20], 20: [21, 22] }, [20, 10]);
+  expect(put(batch)).toEqual([[21, 10]]);
+  expect(batch.pagesDeleted).toEqual([]);
+  expect(batch.releasesDone).toEqual([1]);
 });

@@ -93,6 +93,8 @@ export class Freeing {
   #pageDelta = new Map<number, number>();
   #slotDelta = new Map<number, Map<number, number>>();
   #deadPages = new Set<number>();
+  /** pages that this group gave a child: the store does not know it yet */
+  #newBases = new Set<number>();
   /** blocks that a queued row may free: seq → pool, blocks; rows that are not here free none */
   #weights = new Map<number, { pool: number; blocks: number }>();
   #blocksLeft = new Map<number, number>();
@@ -222,6 +224,7 @@ export class Freeing {
     this.#pageDelta.clear();
     this.#slotDelta.clear();
     this.#deadPages.clear();
+    this.#newBases.clear();
     this.#startedAt = now;
     const started = this.clock.now();
     let target: Resource | null | undefined;
@@ -510,7 +513,7 @@ export class Freeing {
       changes.releasesDone.push(row.seq); // an older row did it
       return null;
     }
-    if (this.host.hasNewChildren(id) || this.host.held(id)) return 'later';
+    if (this.host.hasNewChildren(id) || this.#newBases.has(id) || this.host.held(id)) return 'later';
     const children = this.reader.children(id, 2);
     if (children.some((child) => this.host.held(child))) return 'later';
     if (children.length === 0) {
@@ -599,5 +602,6 @@ export class Freeing {
       }
     }
     frames.base[child] = frames.base[ghost];
+    if (frames.base[child] !== 0) this.#newBases.add(frames.base[child]);
   }
 }
