@@ -99,6 +99,88 @@ describe('every route', () => {
   });
 });
 
+/** What a token is enough for, whosever it is. */
+const ANYBODYS = [
+  'auth/catalog',
+  'auth/projects',
+  'auth/domains',
+  'auth/system',
+  'regions',
+  'regions/:region_id',
+  'registered_limits',
+  'registered_limits/:registered_limit_id',
+  'limits',
+  'limits/model',
+].map((path) => `/identity/v3/${path}`);
+
+describe('every route, with a good token of somebody else', () => {
+  it('does nothing, and shows nothing', async () => {
+    const theirs: Record<string, string> = {
+      user_id: await cloud.idOf('users', 'admin', admin),
+      project_id: await cloud.idOf('projects', 'admin', admin),
+      role_id: await cloud.idOf('roles', 'admin', admin),
+      prior_role_id: await cloud.idOf('roles', 'admin', admin),
+      implied_role_id: await cloud.idOf('roles', 'manager', admin),
+      domain_id: await cloud.make('domains', 'domain', { name: 'theirs' }, admin),
+      group_id: await cloud.make('groups', 'group', { name: 'theirs' }, admin),
+      service_id: await cloud.make('services', 'service', { type: 'theirs' }, admin),
+      limit_id: `${await cloud.idOf('projects', 'admin', admin)}-volumes`,
+      registered_limit_id: 'volumes',
+      region_id: 'RegionOne',
+    };
+    const limits = { projectId: theirs.project_id!, userId: null };
+    await cloud.catalog.quotas.set(limits, { volumes: 1 });
+    const seen = async () => {
+      const rows = [];
+      for (const noun of ['users', 'projects', 'domains', 'groups', 'roles', 'services', 'endpoints', 'limits'])
+        rows.push((await cloud.call('GET', `/${noun}`, { token: admin })).body[noun]);
+      rows.push((await cloud.call('GET', '/role_assignments', { token: admin })).body.role_assignments);
+      return JSON.stringify(rows);
+    };
+    const before = await seen();
+    let count = 0;
+    for (const { url, methods } of cloud.routes) {
+      const path = url.replace(/:(\w+)/g, (_all, name: string) => theirs[name] ?? 'x');
+      for (const method of methods.keys()) {
+        if (OPEN.includes(`${method} ${url}`) || url.startsWith('/auth/')) continue;
+        if (['GET', 'HEAD'].includes(method) && ANYBODYS.includes(url)) continue;
+        // By a body in which everything is, some way, so that it is not refused for that.
+        const thing = { name: 'x', type: 'x', id: 'x', enabled: true, interface: 'public', url: 'http://x' };
+        const one = { ...thing, service_id: theirs.service_id, original_password: 'x', password: 'x' };
+        const nouns = [
+          'user',
+          'project',
+          'domain',
+          'group',
+          'role',
+          'service',
+          'endpoint',
+          'region',
+          'application_credential',
+        ];
+        const limit = { service_id: theirs.service_id, resource_name: 'volumes' };
+        const body = {
+          ...Object.fromEntries(nouns.map((noun) => [noun, one])),
+          tags: ['x'],
+          limits: [{ ...limit, project_id: theirs.project_id, resource_limit: 1 }],
+          registered_limits: [{ ...limit, default_limit: 1 }],
+          limit: { resource_limit: 1 },
+          registered_limit: { default_limit: 1 },
+        };
+        const sends = ['POST', 'PUT', 'PATCH'].includes(method);
+        const { status } = await cloud.call(method, path, { token: demo, ...(sends ? { body } : {}) });
+        // 401: a wrong password of another user; 400 and 404: a token that no header names, or none of that name
+        const expected = url.includes('/auth/tokens') ? [400] : url.endsWith('/password') ? [401, 403] : [403, 404];
+        expect([method, url, expected.includes(status) ? 'refused' : status]).toEqual([method, url, 'refused']);
+        count++;
+      }
+    }
+    expect(count).toBeGreaterThan(150);
+    expect(await seen()).toBe(before);
+    await cloud.catalog.quotas.set(limits, { volumes: 'default' });
+  });
+});
+
 describe('logging in', () => {
   it('says the same of a wrong password and of who is not there', async () => {
     const wrong = await cloud.login('admin', 'wrong');
