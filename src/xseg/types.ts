@@ -314,6 +314,8 @@ export interface OpenHandle {
 /** What a mount shows of a volume or snapshot. Its number is never another's, whatever is renamed or deleted. */
 export interface FileNode {
   id: number;
+  /** the `id` of VolumeInfo and SnapshotInfo */
+  uuid: string;
   kind: 'volume' | 'snapshot';
   name: string;
   /** NAME or VOL@SNAP */

@@ -67,6 +67,7 @@ function checked<T extends object>(limits: T): T {
 
 async function show(catalog: Catalog, named: Named) {
   const { project, user } = await find(catalog, named);
+  await catalog.caughtUp();
   const resources = await catalog.quotas.show({ projectId: project.id, userId: user?.id ?? null });
   return { project, user, resources };
 }

@@ -2,7 +2,8 @@
 import { type Kysely, sql } from 'kysely';
 import { applyQuotaChange } from './commissions.ts';
 import { keepAdmin } from './keep-admin.ts';
-import { CatalogError, type CatalogTables, type Change, type Value } from './types.ts';
+import { isStatus } from './statuses.ts';
+import { CatalogError, type CatalogTables, type Change, type TableChange, type Value } from './types.ts';
 
 export type Applied = { ok: true } | { ok: false; error: CatalogError };
 
@@ -50,6 +51,7 @@ async function applyChange(db: Kysely<CatalogTables>, change: Change): Promise<v
   if (change.do === 'keep-admin') return keepAdmin(db);
   if (!('table' in change)) return applyQuotaChange(db, change);
   const table = sql.table(change.table);
+  checkStatus(change);
   if (change.do === 'insert') {
     const entries = Object.entries(change.row);
     const columns = sql.join(entries.map(([column]) => sql.ref(column)));
@@ -66,7 +68,7 @@ async function applyChange(db: Kysely<CatalogTables>, change: Change): Promise<v
   const statement =
     change.do === 'delete'
       ? sql`DELETE FROM ${table} WHERE ${where}`
-      : sql`UPDATE ${table} SET ${assignments(change.set ?? {}, change.revoke === true)} WHERE ${where}`;
+      : sql`UPDATE ${table} SET ${assignments(change)} WHERE ${where}`;
   const { numAffectedRows } = await statement.execute(db);
   if (!change.orNone && numAffectedRows === 0n) throw new CatalogError('NOT_FOUND', `no such ${change.table}`);
 }
@@ -80,12 +82,23 @@ function conditions(where: Record<string, Value | undefined>) {
   return sql.join(words, sql` AND `);
 }
 
-function assignments(set: Record<string, Value | undefined>, revoke: boolean) {
-  const words = Object.entries(set)
-    .filter(([, value]) => value !== undefined)
-    .map(([column, value]) => sql`${sql.ref(column)} = ${value}`);
+function assignments({ set, add, revoke }: Extract<TableChange, { do: 'update' }>) {
+  const given = (columns: Record<string, Value | undefined> = {}) =>
+    Object.entries(columns).filter(([, value]) => value !== undefined);
+  const words = [
+    ...given(set).map(([column, value]) => sql`${sql.ref(column)} = ${value}`),
+    ...given(add).map(([column, value]) => sql`${sql.ref(column)} = ${sql.ref(column)} + ${value}`),
+  ];
   if (revoke) words.push(sql`epoch = epoch + 1`);
   return sql.join(words.length > 0 ? words : [sql`id = id`]);
+}
+
+/** Statuses come from services, and some of those from users. @throws {CatalogError} INVALID */
+function checkStatus(change: TableChange): void {
+  const columns = change.do === 'insert' ? change.row : change.do === 'update' ? change.set : undefined;
+  const status = columns && 'status' in columns ? columns.status : undefined;
+  if (status !== undefined && !isStatus(change.table, status))
+    throw new CatalogError('INVALID', `${status} is no status of ${change.table}`);
 }
 
 /** What a user's request can run into; null for the rest, which is ours or the disk's. */

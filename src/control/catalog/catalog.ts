@@ -1,22 +1,26 @@
 /**
  * The catalog's face: who and what there is above the engine (docs/catalog.md). Frontends reach it through this file only.
  *
- * `types.ts` has the rows, `migrations.ts` the tables, `apply.ts`, `commissions.ts` and `writer*.ts` the thread that writes,
- * `quotas.ts` what projects may have, `pins.ts` what holds catalog and engine together, `bootstrap.ts` what a new catalog has in it, `operator-files.ts` what lies beside it for the
+ * `types.ts` and `storage-rows.ts` have the rows, `migrations.ts` and `storage-tables.ts` the tables, `apply.ts`, `commissions.ts` and `writer*.ts` the thread that writes,
+ * `quotas.ts` what projects may have, `pins.ts` what holds catalog and engine together, `passing.ts` what becomes of
+ * rows that a killed daemon left, `adoption.ts` who has what was made by hand, `bootstrap.ts` what a new catalog has in it, `operator-files.ts` what lies beside it for the
  * operator.
  */
 import fs from 'node:fs';
 import path from 'node:path';
 import { makeFolders } from '../folders.ts';
+import { Adoption } from './adoption.ts';
 import { bootstrapChanges, DEFAULT_DOMAIN } from './bootstrap.ts';
 import { copyCloud } from './copying.ts';
 import { newId } from './ids.ts';
 import { openCatalogReader } from './open.ts';
 import { CATALOG_FILE, type OpenrcName, OperatorFiles } from './operator-files.ts';
+import { KINDS, settlerOf, sweepPassing } from './passing.ts';
 import { Passwords, randomPassword } from './passwords.ts';
-import { type EngineSide, Pins } from './pins.ts';
+import { Pins } from './pins.ts';
 import { type CatalogPlace, shownPlace } from './place.ts';
 import { Quotas } from './quotas.ts';
+import type { EngineSide } from './roots.ts';
 import { KeptStatements } from './statements.ts';
 import type { CatalogReader, CatalogSide, CatalogTables, Change } from './types.ts';
 import { Writer } from './writer.ts';
@@ -30,6 +34,8 @@ export interface Catalog extends CatalogSide {
   /** Hears of every password that was changed: what was kept of it for the operator is stale. */
   passwordChanged(user: { name: string; domain_id: string }, password: string | null): void;
   readonly operator: OperatorFiles;
+  /** @returns when what was made in the engine by hand has its rows, and is charged (docs/catalog.md, "Made by hand") */
+  caughtUp(): Promise<void>;
   /**
    * Copies the catalog as one moment into a new folder (docs/backup-and-recovery.md).
    * @param meanwhile runs while nothing is written: the moment is the one when it is done. All that is done for a catalog in PostgreSQL
@@ -44,6 +50,9 @@ export { PASSWORD_BYTES_MAX } from './passwords.ts';
 export { isResource, RESOURCE_NAMES, type ResourceName, UNLIMITED } from './resources.ts';
 export type { CatalogReader } from './types.ts';
 
+/** the run of pins that the sweep makes: no daemon's */
+const SWEPT = 'swept';
+
 /** passwords that were made up */
 interface Fresh {
   admin: string;
@@ -56,6 +65,7 @@ export class LocalCatalog implements Catalog {
   readonly #run = newId();
   readonly quotas = new Quotas(this, this.#run);
   readonly pins: Pins;
+  readonly #adoption: Adoption | null;
   #opening: Promise<CatalogReader> | null = null;
   #writer: Writer | null = null;
   #backups: Promise<void> = Promise.resolve();
@@ -66,9 +76,11 @@ export class LocalCatalog implements Catalog {
     readonly operator: OperatorFiles,
     private fresh: Fresh | null,
     private readonly onFatal: (reason: string) => void,
-    engine: EngineSide | undefined,
+    private readonly engine: EngineSide | undefined,
   ) {
     this.pins = new Pins(this, this.#run, engine);
+    this.#adoption = engine?.watch ? new Adoption(this, engine, engine.watch) : null;
+    for (const [kind, table] of Object.entries(KINDS)) this.pins.settles(kind, settlerOf(table));
   }
 
   /**
@@ -95,7 +107,11 @@ export class LocalCatalog implements Catalog {
 
   /** Starts the thread that writes, and makes a new catalog's content. Nobody needs to wait for it but reader() and write(). */
   start(): Promise<CatalogReader> {
-    this.#opening ??= this.#open();
+    if (this.#opening === null) {
+      this.#opening = this.#open();
+      // Nobody waits for it but who asks.
+      this.#opening.then(() => this.#adoption?.start()).catch(() => undefined);
+    }
     return this.#opening;
   }
 
@@ -111,6 +127,11 @@ export class LocalCatalog implements Catalog {
   passwordChanged(user: { name: string; domain_id: string }, password: string | null): void {
     if (user.domain_id !== DEFAULT_DOMAIN || !['admin', 'demo'].includes(user.name)) return;
     this.operator.setPasswords({ [user.name as OpenrcName]: password });
+  }
+
+  async caughtUp(): Promise<void> {
+    await this.start();
+    await this.#adoption?.caughtUp();
   }
 
   /** One at a time: the one that is under way is waited for. */
@@ -138,6 +159,7 @@ export class LocalCatalog implements Catalog {
   async close(): Promise<void> {
     await this.#backups;
     const reader = await this.#opening?.catch(() => null);
+    await this.#adoption?.close();
     this.quotas.close();
     this.pins.close();
     await this.#writer?.close();
@@ -160,7 +182,10 @@ export class LocalCatalog implements Catalog {
     if (!this.fresh && !(await domain.executeTakeFirst())) this.fresh = freshPasswords(this.operator);
     if (this.fresh) await this.#writer.write(await this.#content(this.fresh));
     await this.#writer.write([{ do: 'purge', table: 'revocation', column: 'expires_at', below: Date.now() }]);
-    await this.pins.settleOthers({ reader: async () => reader, write: (changes) => this.#writer!.write(changes) });
+    const side = { reader: async () => reader, write: (changes: readonly Change[]) => this.#writer!.write(changes) };
+    // What it pins is settled with the others.
+    if (this.engine) await sweepPassing(side, this.engine, SWEPT);
+    await this.pins.settleOthers(side);
     // After the pins, whose work may be finished, and its reservation used.
     await this.#writer.write([{ do: 'release-others', run: this.#run }]);
     return reader;

@@ -25,8 +25,9 @@ interface Holder {
 export async function applyQuotaChange(db: Db, change: QuotaChange): Promise<void> {
   if (change.do === 'reserve') return reserve(db, change);
   if (change.do === 'charge') {
+    const charged = holders(await withoutGone(db, change));
     for (const [resource, amount] of checked(change.amounts, true))
-      for (const holder of holders(change)) await add(db, holder, resource, { used: amount, reserved: 0 });
+      for (const holder of charged) await add(db, holder, resource, { used: amount, reserved: 0 });
     return;
   }
   if (change.do === 'release-others') {
@@ -41,6 +42,13 @@ export async function applyQuotaChange(db: Db, change: QuotaChange): Promise<voi
     .executeTakeFirst();
   if (commission) return end(db, commission, change.do === 'confirm');
   if (change.do === 'confirm') throw new CatalogError('NOT_FOUND', 'no such commission');
+}
+
+/** What a user had who is gone is the project's alone. */
+async function withoutGone(db: Db, { project_id, user_id }: Holder): Promise<Holder> {
+  if (user_id === null) return { project_id, user_id };
+  const user = await db.selectFrom('user').select('id').where('id', '=', user_id).executeTakeFirst();
+  return { project_id, user_id: user?.id ?? null };
 }
 
 async function reserve(db: Db, { commission, amounts }: ReserveChange): Promise<void> {

@@ -2,6 +2,8 @@
  * The catalog's versions (docs/catalog.md). A step that was released is never changed. Statements are in the SQL that SQLite and
  * PostgreSQL share.
  */
+import { STORAGE_TABLES } from './storage-tables.ts';
+
 export interface CatalogStep {
   to: number;
   statements: readonly string[];
@@ -98,5 +100,6 @@ export const CATALOG_STEPS: readonly CatalogStep[] = [
   { to: 3, statements: THIRD },
   { to: 4, statements: FOURTH },
   { to: 5, statements: FIFTH },
+  { to: 6, statements: STORAGE_TABLES },
 ];
 export const CATALOG_VERSION = CATALOG_STEPS[CATALOG_STEPS.length - 1]!.to;

@@ -5,16 +5,8 @@
 import { Again } from './again.ts';
 import type { Commission, Holder, Quotas } from './quotas.ts';
 import type { Amounts } from './resources.ts';
+import type { EngineSide } from './roots.ts';
 import { CatalogError, type CatalogSide, type Change, type PinRow } from './types.ts';
-
-/** What is needed of the engine. A name is a volume's, or `VOL@SNAP`. */
-export interface EngineSide {
-  has(name: string): Promise<boolean>;
-  /** Deletes it, durably, whoever has it open. One that is not there is fine. */
-  remove(name: string): Promise<void>;
-  /** Hears of a root that could not be deleted, or a row that could not be settled. */
-  failed(name: string, error: Error): void;
-}
 
 /** Work that a crash, or an error, ended. */
 export interface Unfinished {
@@ -134,7 +126,7 @@ export class Pins {
     const engine = this.engine!;
     try {
       // What failed in this run is not kept, although it may have been made.
-      const made = pin.run !== this.run && (await engine.has(name));
+      const made = pin.run !== this.run && (await engine.find(name)) !== null;
       const { keep, changes } =
         subject === null
           ? { keep: false, changes: [] }

@@ -6,6 +6,7 @@
  */
 import type { Kysely } from 'kysely';
 import type { Amounts, ResourceName } from './resources.ts';
+import type { StorageTables } from './storage-rows.ts';
 
 export interface RegionRow {
   id: string;
@@ -201,7 +202,7 @@ export interface SettingRow {
   value: string;
 }
 
-export interface CatalogTables {
+export interface CatalogTables extends StorageTables {
   region: RegionRow;
   domain: DomainRow;
   project: ProjectRow;
@@ -270,6 +271,8 @@ export type TableChange = {
         table: T;
         where: Columns<T>;
         set?: Columns<T>;
+        /** added to what is there: counters */
+        add?: Columns<T>;
         /** adds 1 to the row's epoch */
         revoke?: boolean;
         /** no row is fine; otherwise it is NOT_FOUND */
@@ -304,7 +307,7 @@ export type CatalogErrorCode =
   | 'LAST_ADMIN'
   /** more passwords than can be hashed at once */
   | 'TOO_MANY'
-  /** a change that cannot be: an amount that cannot be counted, or less than nothing held */
+  /** a change that cannot be: an amount that cannot be counted, less than nothing held, a status that is none */
   | 'INVALID'
   /** see QuotaExceeded */
   | 'QUOTA_EXCEEDED'

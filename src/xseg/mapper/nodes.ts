@@ -148,6 +148,7 @@ export class Nodes {
   #node(r: Resource): FileNode {
     return {
       id: r.id,
+      uuid: r.row.uuid,
       kind: r.row.kind === KIND_SNAPSHOT ? 'snapshot' : 'volume',
       name: r.row.name,
       fullName: this.registry.fullName(r),

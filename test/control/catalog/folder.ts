@@ -8,7 +8,7 @@ import readline from 'node:readline';
 import Database from 'better-sqlite3';
 import { afterAll, beforeAll } from 'vitest';
 import type { LocalCatalog } from '../../../src/control/catalog/catalog.ts';
-import type { EngineSide } from '../../../src/control/catalog/pins.ts';
+import type { EngineSide } from '../../../src/control/catalog/roots.ts';
 import { Cluster, queryPostgres, WITHOUT_POSTGRES } from './postgres.ts';
 
 export const CATALOG_MODULE = new URL('../../../dist/src/control/catalog/catalog.js', import.meta.url).href;

@@ -5,11 +5,13 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { CATALOG_VERSION } from '../../../src/control/catalog/migrations.ts';
+import { CATALOG_STEPS, CATALOG_VERSION } from '../../../src/control/catalog/migrations.ts';
 import { parseCatalogUrl, shownPlace } from '../../../src/control/catalog/place.ts';
+import { openPostgresWriter } from '../../../src/control/catalog/postgres.ts';
 import { Cloud, inProject } from '../../frontends/http/cloud.ts';
 import { CatalogFolder } from './folder.ts';
 import { Cluster, PASSWORD, WITHOUT_POSTGRES } from './postgres.ts';
+import * as rows from './rows.ts';
 
 const ATOLL = new URL('../../../bin/atoll', import.meta.url).pathname;
 
@@ -127,6 +129,37 @@ describe.skipIf(WITHOUT_POSTGRES !== null)('a catalog in PostgreSQL', () => {
     await newer.select(`UPDATE atoll_catalog SET version = ${CATALOG_VERSION + 1}`);
     expect(await failure(newer)).toMatchObject({ code: 'FORMAT_NEWER' });
   });
+
+  it.each(CATALOG_STEPS.map(({ to }) => to))(
+    'of version %i is brought to this one, with what is in it',
+    async (version) => {
+      const url = await cluster.database();
+      const old = await openPostgresWriter(url, () => undefined, CATALOG_STEPS.slice(0, version));
+      await old.destroy();
+      const at = folder(url);
+      for (const text of [
+        "INSERT INTO region VALUES ('kept', '', NULL, '{}')",
+        "INSERT INTO domain VALUES ('default', 'Default', '', 1, 0, '{}')",
+        "INSERT INTO project VALUES ('p', 'demo', 'default', NULL, '', 1, 0, '{}')",
+        `INSERT INTO "user" VALUES ('u', 'demo', 'default', NULL, 1, NULL, NULL, NULL, 0, '{}')`,
+        "INSERT INTO role VALUES ('r', 'member', NULL, '{}')",
+        "INSERT INTO assignment (id, user_id, project_id, role_id) VALUES ('a', 'u', 'p', 'r')",
+      ])
+        await at.select(text);
+      const catalog = at.open();
+      const db = await catalog.reader();
+      expect(await db.selectFrom('region').select('id').execute()).toEqual([{ id: 'kept' }]);
+      expect(await db.selectFrom('assignment').select(['user_id', 'inherited']).execute()).toEqual([
+        { user_id: 'u', inherited: 0 },
+      ]);
+      await catalog.quotas.within({ projectId: 'p', userId: 'u' }, { volumes: 1 }, async () => ({
+        result: 0,
+        changes: [{ do: 'insert', table: 'volume', row: rows.volume('p') }],
+      }));
+      expect(await at.select('SELECT version FROM atoll_catalog')).toEqual([{ version: CATALOG_VERSION }]);
+      expect(await at.select('SELECT used FROM holding WHERE user_id IS NULL')).toEqual([{ used: 1 }]);
+    },
+  );
 
   it('says what is wrong, without the password', async () => {
     await cluster.database();

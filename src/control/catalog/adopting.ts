@@ -1,0 +1,235 @@
+/** What was made in the engine by hand, name by name: it gets a row of the operators' project, and the row follows it. */
+import { amountsOf, givenBack, taken } from './held.ts';
+import { type EngineSide, type EngineWatch, nameInEngine, type Root, sealedRoot } from './roots.ts';
+import { PASSING } from './statuses.ts';
+import type { SnapshotRow, VolumeRow } from './storage-rows.ts';
+import type { CatalogReader, CatalogSide, Change } from './types.ts';
+
+/** names at once: their writes are one commit */
+const NAMES_MAX = 64;
+const PAGE = 500;
+
+type Table = 'volume' | 'snapshot';
+type Row = VolumeRow | SnapshotRow;
+
+/** A name in the engine, taken apart. */
+interface Place {
+  table: Table;
+  /** of a snapshot: of what is called so */
+  owner: VolumeRow | undefined;
+  /** as rows have it */
+  root: string;
+}
+
+export class Adopting {
+  constructor(
+    private readonly catalog: CatalogSide,
+    private readonly engine: EngineSide,
+  ) {}
+
+  /** @param ended asked between pages */
+  async everything(watch: EngineWatch, ended: () => boolean): Promise<void> {
+    const db = await this.catalog.reader();
+    const seen = new Set<string>();
+    for await (const roots of watch.list()) {
+      if (ended()) return;
+      const rows = await rowsNamed(db, roots);
+      await this.names(roots.filter((root) => !isRight(rows.get(root.name), root)).map(({ name }) => name));
+      for (const { name } of roots) seen.add(name);
+    }
+    for (const table of ['volume', 'snapshot'] as const) {
+      for (let after = ''; !ended(); ) {
+        const rows = await rowsOf(db, table).where('id', '>', after).orderBy('id').limit(PAGE).execute();
+        const names = await Promise.all(rows.map((row) => nameInEngine(db, row)));
+        await this.names(names.filter((name): name is string => name !== null && !seen.has(name)));
+        if (rows.length < PAGE) break;
+        after = rows[rows.length - 1]!.id;
+      }
+    }
+    await this.#forgetUnnamed(db);
+  }
+
+  async names(names: Iterable<string>): Promise<void> {
+    const db = await this.catalog.reader();
+    const all = [...names];
+    // Volumes first: snapshots are their owners'. What is there before what is not: it may have come from there.
+    for (const table of ['volume', 'snapshot'] as const) {
+      const of = all.filter((name) => tableOf(name) === table);
+      const gone: string[] = [];
+      await inParts(of, async (name) => {
+        const root = await this.engine.find(name);
+        if (root) await this.#isThere(db, root);
+        else gone.push(name);
+      });
+      await inParts(gone, (name) => this.#isGone(db, name));
+    }
+    await this.#forgetUnnamed(db);
+  }
+
+  async #isThere(db: CatalogReader, root: Root): Promise<void> {
+    // Before rows: a pin goes when its row is there.
+    const claimed = await isClaimed(db, root.name);
+    const place = await placeOf(db, root.name);
+    const { table } = place;
+    const named = await rowAt(db, place);
+    if (named && (named.origin === 'service' || named.id === root.id)) return this.#resized(table, named, root);
+    // Another is called so now. Unless that has been seen meanwhile.
+    if (named) await this.catalog.write([unnamed(table, named.id, place.root)]);
+    const known = await rowsOf(db, table).where('id', '=', root.id).executeTakeFirst();
+    if (!known) {
+      if (!claimed) await this.#adopt(db, place, root);
+      return;
+    }
+    // Made by hand, it is known by what it is called there.
+    await this.catalog.write([update(table, known.id, { root: place.root, name: place.root })]);
+    await this.#resized(table, known, root);
+  }
+
+  async #isGone(db: CatalogReader, name: string): Promise<void> {
+    const place = await placeOf(db, name);
+    const named = await rowAt(db, place);
+    if (named) await this.#lost(db, place.table, named);
+  }
+
+  async #adopt(db: CatalogReader, { table, owner, root: name }: Place, root: Root): Promise<void> {
+    const { id, size, createdMs: created_at } = root;
+    const common = { id, name, user_id: null, description: null, status: 'available', size, origin: 'engine' as const };
+    const times = { created_at, updated_at: created_at, root: name };
+    if (table === 'snapshot') {
+      // Of what a service has without a volume's row, such as an image: it is the service's.
+      if (!owner) return;
+      const row: SnapshotRow = { ...common, ...times, project_id: owner.project_id, volume_id: owner.id };
+      await this.catalog.write([{ do: 'insert', table, row }, taken(row, amountsOf(table, row))]);
+      return;
+    }
+    const operators = db.selectFrom('setting').select('value').where('key', '=', 'admin_project');
+    const project = await operators.executeTakeFirst();
+    if (!project) return;
+    const row: VolumeRow = {
+      ...{ ...common, ...times, project_id: project.value, previous_status: null, volume_type_id: null },
+      ...{ availability_zone: 'nova', bootable: 0, read_only: 0, multiattach: 0, source_kind: null, source_id: null },
+    };
+    await this.catalog.write([{ do: 'insert', table, row }, taken(row, amountsOf(table, row))]);
+  }
+
+  async #resized(table: Table, row: Row, { size }: Root): Promise<void> {
+    // Otherwise the service is at it.
+    if (size === row.size || isPassing(table, row)) return;
+    await this.catalog.write([update(table, row.id, { size }), taken(row, { volume_bytes: size - row.size })]);
+  }
+
+  /** Somebody deleted it in the engine, and with a volume its snapshots. */
+  async #lost(db: CatalogReader, table: Table, row: Row): Promise<void> {
+    if (row.origin === 'engine') return this.#forget(db, table, row);
+    if (isPassing(table, row)) return;
+    if (table === 'volume') await this.#snapshotsOf(db, row, (one) => this.#lost(db, 'snapshot', one));
+    // For the service's users to see.
+    const back = givenBack(row, amountsOf(table, row));
+    await this.catalog.write([update(table, row.id, { status: 'error', root: null }), back]);
+  }
+
+  async #forget(db: CatalogReader, table: Table, row: Row): Promise<void> {
+    const changes: Change[] = [{ do: 'delete', table, where: { id: row.id } }];
+    if (table === 'volume') {
+      await this.#snapshotsOf(db, row, (one) => this.#forget(db, 'snapshot', one));
+      changes.unshift({ do: 'delete', table: 'attachment', where: { volume_id: row.id }, orNone: true });
+    }
+    // It took what it takes also when another has its name.
+    await this.catalog.write([...changes, givenBack(row, amountsOf(table, { ...row, root: row.root ?? '' }))]);
+  }
+
+  async #snapshotsOf(db: CatalogReader, { id }: Row, work: (row: SnapshotRow) => Promise<void>): Promise<void> {
+    const all = db.selectFrom('snapshot').selectAll().where('volume_id', '=', id).orderBy('id').limit(PAGE);
+    for (let after = ''; ; ) {
+      const rows = await all.where('id', '>', after).execute();
+      await inParts(rows, work);
+      if (rows.length < PAGE) return;
+      after = rows[rows.length - 1]!.id;
+    }
+  }
+
+  /** Rows whose name another took, and whose own is not found under a new one. */
+  async #forgetUnnamed(db: CatalogReader): Promise<void> {
+    for (const table of ['snapshot', 'volume'] as const) {
+      const rows = await rowsOf(db, table).where('root', 'is', null).where('origin', '=', 'engine').execute();
+      for (const row of rows) await this.#forget(db, table, row);
+    }
+  }
+}
+
+async function inParts<T>(all: readonly T[], work: (one: T) => Promise<void>): Promise<void> {
+  for (let from = 0; from < all.length; from += NAMES_MAX)
+    await Promise.all(all.slice(from, from + NAMES_MAX).map(work));
+}
+
+function isRight(row: Row | undefined, root: Root): boolean {
+  return row !== undefined && (row.origin === 'service' || row.id === root.id) && row.size === root.size;
+}
+
+function isPassing(table: Table, { status }: Row): boolean {
+  return Object.hasOwn(PASSING[table], status);
+}
+
+function tableOf(name: string): Table {
+  return name.includes('@') ? 'snapshot' : 'volume';
+}
+
+async function placeOf(db: CatalogReader, name: string): Promise<Place> {
+  const [volume = '', snapshot] = name.split('@');
+  if (snapshot === undefined) return { table: 'volume', owner: undefined, root: volume };
+  return {
+    table: 'snapshot',
+    owner: await rowAt(db, { table: 'volume', owner: undefined, root: volume }),
+    root: snapshot,
+  };
+}
+
+async function rowAt(db: CatalogReader, place: Place & { table: 'volume' }): Promise<VolumeRow | undefined>;
+async function rowAt(db: CatalogReader, place: Place): Promise<Row | undefined>;
+async function rowAt(db: CatalogReader, { table, owner, root }: Place): Promise<Row | undefined> {
+  if (table === 'volume') return rowsOf(db, table).where('root', '=', root).executeTakeFirst();
+  const own = db.selectFrom('snapshot').selectAll().where('root', '=', root);
+  return owner && own.where('volume_id', '=', owner.id).executeTakeFirst();
+}
+
+/** What services make is named by a pin before, and by a row after. */
+async function isClaimed(db: CatalogReader, name: string): Promise<boolean> {
+  const names = [name, sealedRoot(name)];
+  const pin = await db.selectFrom('pin').select('name').where('name', 'in', names).executeTakeFirst();
+  const image = await db
+    .selectFrom('image')
+    .select('id')
+    .where((each) => each.or([each('root', 'in', names), each('staged_root', 'in', names)]))
+    .executeTakeFirst();
+  const object = await db.selectFrom('object_version').select('id').where('root', 'in', names).executeTakeFirst();
+  return (pin ?? image ?? object) !== undefined;
+}
+
+/** @param roots volumes, or snapshots of one volume: a page of a list. @returns rows by full names */
+async function rowsNamed(db: CatalogReader, roots: readonly Root[]): Promise<Map<string, Row>> {
+  const first = roots[0]?.name;
+  if (first === undefined) return new Map();
+  const { table, owner } = await placeOf(db, first);
+  if (table === 'volume') {
+    const names = roots.map(({ name }) => name);
+    const rows = await rowsOf(db, table).where('root', 'in', names).execute();
+    return new Map(rows.map((row) => [row.root!, row]));
+  }
+  if (!owner) return new Map();
+  const names = roots.map(({ name }) => name.split('@')[1]!);
+  const own = db.selectFrom('snapshot').selectAll().where('volume_id', '=', owner.id).where('root', 'in', names);
+  return new Map((await own.execute()).map((row) => [`${owner.root}@${row.root}`, row]));
+}
+
+/** One of them, for types: both have what is asked of them here. */
+function rowsOf(db: CatalogReader, table: Table) {
+  return db.selectFrom(table as 'volume').selectAll();
+}
+
+function update(table: Table, id: string, set: Partial<Pick<VolumeRow, 'root' | 'name' | 'size' | 'status'>>): Change {
+  return { do: 'update', table, where: { id }, set: { ...set, updated_at: Date.now() } };
+}
+
+function unnamed(table: Table, id: string, root: string): Change {
+  return { do: 'update', table, where: { id, root }, set: { root: null }, orNone: true };
+}
