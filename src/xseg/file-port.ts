@@ -11,6 +11,7 @@ import type {
   NodeChange,
   NodeFolder,
   NodePage,
+  RootInfo,
 } from './types.ts';
 
 /** The kernel asks again after this; changes it is told of at once (docs/fuse.md, "Caches"). */
@@ -35,6 +36,9 @@ export class FilePort implements Files {
   }
   list(folder: NodeFolder, after: number, ahead: boolean): Promise<NodePage> {
     return this.call('nodeList', folder, after, ahead);
+  }
+  roots(kind: 'volume' | 'snapshot', after: number): Promise<{ roots: RootInfo[]; last: number | null }> {
+    return this.call('nodeRoots', kind, after);
   }
   create(name: string): Promise<void> {
     return this.call('nodeCreate', name);

@@ -314,8 +314,6 @@ export interface OpenHandle {
 /** What a mount shows of a volume or snapshot. Its number is never another's, whatever is renamed or deleted. */
 export interface FileNode {
   id: number;
-  /** the `id` of VolumeInfo and SnapshotInfo */
-  uuid: string;
   kind: 'volume' | 'snapshot';
   name: string;
   /** NAME or VOL@SNAP */
@@ -353,6 +351,16 @@ export interface NodePage {
   next: number;
 }
 
+/** What a volume or snapshot is known by. */
+export interface RootInfo {
+  /** the `id` of VolumeInfo and SnapshotInfo */
+  uuid: string;
+  /** NAME or VOL@SNAP */
+  name: string;
+  size: number;
+  createdMs: number;
+}
+
 /** A resource has another size or map, or a name came or went; or whoever has `handle` open is to let go of it. */
 export interface NodeChange {
   id: number;
@@ -366,6 +374,8 @@ export interface Files {
   node(id: number): Promise<FileNode>;
   /** `ahead`: the snapshots of volumes that come next may come with those of a volume */
   list(folder: NodeFolder, after: number, ahead: boolean): Promise<NodePage>;
+  /** those behind a number, of all volumes or all snapshots; goes on behind `last`, null: there are no more */
+  roots(kind: 'volume' | 'snapshot', after: number): Promise<{ roots: RootInfo[]; last: number | null }>;
   /** a volume without bytes */
   create(name: string): Promise<void>;
   /** 0 and multiples of 512 */

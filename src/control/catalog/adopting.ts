@@ -51,7 +51,7 @@ export class Adopting {
 
   async names(names: Iterable<string>): Promise<void> {
     const db = await this.catalog.reader();
-    const all = [...names];
+    const all = [...new Set(names)];
     // Volumes first: snapshots are their owners'. What is there before what is not: it may have come from there.
     for (const table of ['volume', 'snapshot'] as const) {
       const of = all.filter((name) => tableOf(name) === table);
@@ -205,20 +205,21 @@ async function isClaimed(db: CatalogReader, name: string): Promise<boolean> {
   return (pin ?? image ?? object) !== undefined;
 }
 
-/** @param roots volumes, or snapshots of one volume: a page of a list. @returns rows by full names */
+/** @param roots volumes or snapshots: a page of a list. @returns rows by full names, and perhaps others */
 async function rowsNamed(db: CatalogReader, roots: readonly Root[]): Promise<Map<string, Row>> {
-  const first = roots[0]?.name;
-  if (first === undefined) return new Map();
-  const { table, owner } = await placeOf(db, first);
-  if (table === 'volume') {
-    const names = roots.map(({ name }) => name);
-    const rows = await rowsOf(db, table).where('root', 'in', names).execute();
-    return new Map(rows.map((row) => [row.root!, row]));
-  }
-  if (!owner) return new Map();
-  const names = roots.map(({ name }) => name.split('@')[1]!);
-  const own = db.selectFrom('snapshot').selectAll().where('volume_id', '=', owner.id).where('root', 'in', names);
-  return new Map((await own.execute()).map((row) => [`${owner.root}@${row.root}`, row]));
+  const parts = roots.map(({ name }) => name.split('@'));
+  if (parts.length === 0) return new Map();
+  const volumes = [...new Set(parts.map(([volume]) => volume!))];
+  const owners = await rowsOf(db, 'volume').where('root', 'in', volumes).execute();
+  if (parts[0]!.length === 1) return new Map(owners.map((row) => [row.root!, row]));
+  const names = new Map(owners.map(({ id, root }) => [id, root]));
+  if (names.size === 0) return new Map();
+  const own = db
+    .selectFrom('snapshot')
+    .selectAll()
+    .where('volume_id', 'in', [...names.keys()])
+    .where('root', 'in', [...new Set(parts.map(([, snapshot]) => snapshot!))]);
+  return new Map((await own.execute()).map((row) => [`${names.get(row.volume_id)}@${row.root}`, row]));
 }
 
 /** One of them, for types: both have what is asked of them here. */

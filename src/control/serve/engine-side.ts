@@ -1,6 +1,6 @@
 /** The engine as the catalog needs it: which roots are there, and that they go (docs/catalog.md, "Catalog and engine"). */
 import { isHiddenName, joinName } from '../../xseg/names.ts';
-import type { Engine, FileNode, Files, NodeFolder } from '../../xseg/types.ts';
+import type { Engine, Files } from '../../xseg/types.ts';
 import type { Changed, EngineSide, EngineWatch, Root } from '../catalog/roots.ts';
 import { volumeOfSealed } from '../catalog/roots.ts';
 import { describeError } from '../errors.ts';
@@ -51,21 +51,12 @@ function watch(files: Files): EngineWatch {
 }
 
 async function* list(files: Files): AsyncGenerator<Root[]> {
-  yield* folder(files, 'volumes');
-  for await (const owners of nodesOf(files, 'owners')) for (const { id } of owners) yield* folder(files, id);
-}
-
-async function* folder(files: Files, which: NodeFolder): AsyncGenerator<Root[]> {
-  for await (const nodes of nodesOf(files, which))
-    yield nodes.map(({ uuid, fullName, size, createdMs }) => ({ id: uuid, name: fullName, size, createdMs }));
-}
-
-async function* nodesOf(files: Files, which: NodeFolder): AsyncGenerator<FileNode[]> {
-  for (let after = 0; ; ) {
-    const { nodes, last, end } = await files.list(which, after);
-    yield nodes;
-    if (end) return;
-    after = last;
+  for (const kind of ['volume', 'snapshot'] as const) {
+    for (let after: number | null = 0; after !== null; ) {
+      const page: Awaited<ReturnType<Files['roots']>> = await files.roots(kind, after);
+      yield page.roots.map(({ uuid, name, size, createdMs }) => ({ id: uuid, name, size, createdMs }));
+      after = page.last;
+    }
   }
 }
 

@@ -3,7 +3,7 @@ import { VolumeRecord } from '../layout.gen.ts';
 import { HIDDEN_PREFIX, isHiddenName } from '../names.ts';
 import { KIND_SNAPSHOT, KIND_VOLUME, type ResourceRow } from '../store/batch.ts';
 import type { StoreReader } from '../store/reader.ts';
-import { EngineError, type FileNode, type NodeFolder, type NodePage } from '../types.ts';
+import { EngineError, type FileNode, type NodeFolder, type NodePage, type RootInfo } from '../types.ts';
 import type { Frames } from './frames.ts';
 import type { Registry } from './registry.ts';
 import type { Resource } from './resource.ts';
@@ -47,6 +47,9 @@ export class Nodes {
         `SELECT ${LIST_COLUMNS} FROM resource WHERE volume = ? AND volume != 0 AND id > ? ORDER BY id LIMIT ?`,
       ),
       further: p(`SELECT ${LIST_COLUMNS} FROM resource WHERE volume >= ? AND volume != 0 ORDER BY volume, id LIMIT ?`),
+      roots:
+        p(`SELECT r.id, r.uuid, CASE r.kind WHEN 2 THEN v.name || '@' || r.name ELSE r.name END AS name, r.size, r.created_at AS createdMs
+        FROM resource r LEFT JOIN resource v ON v.id = r.volume WHERE r.kind = ? AND r.id > ? ORDER BY r.id LIMIT ?`),
       owners: p(
         'SELECT DISTINCT volume FROM resource WHERE volume != 0 AND volume > ? ORDER BY volume LIMIT ?',
       ).pluck(),
@@ -84,6 +87,24 @@ export class Nodes {
       if (r !== undefined && !r.dead) found.push(this.registry.fullName(r));
     }
     return found;
+  }
+
+  /** Those with numbers above `after`, ascending; with the last page come again, or at all, those whose way into the store may not be over. */
+  roots(kind: 'volume' | 'snapshot', after: number): { roots: RootInfo[]; last: number | null } {
+    const wanted = kind === 'volume' ? KIND_VOLUME : KIND_SNAPSHOT;
+    const rows = this.#statements.roots.all(wanted, after, LIST_MAX) as (RootInfo & { id: number })[];
+    const found: RootInfo[] = rows.filter((row) => this.registry.known(row.id) !== null);
+    const end = rows.length < LIST_MAX;
+    if (end)
+      for (const r of this.registry.all())
+        if (r.row.kind === wanted && !r.dead)
+          found.push({
+            uuid: r.row.uuid,
+            name: this.registry.fullName(r),
+            size: r.row.size,
+            createdMs: r.row.created_at,
+          });
+    return { roots: found.filter(({ name }) => !isHiddenName(name)), last: end ? null : rows[rows.length - 1]!.id };
   }
 
   /** Of a folder, those with numbers above `after`, ascending. */
@@ -148,7 +169,6 @@ export class Nodes {
   #node(r: Resource): FileNode {
     return {
       id: r.id,
-      uuid: r.row.uuid,
       kind: r.row.kind === KIND_SNAPSHOT ? 'snapshot' : 'volume',
       name: r.row.name,
       fullName: this.registry.fullName(r),

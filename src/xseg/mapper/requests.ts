@@ -170,6 +170,8 @@ export class Requests {
         return done(null, nodes.node(a[0]));
       case 'nodeList':
         return done(null, nodes.list(a[0], a[1], a[2]));
+      case 'nodeRoots':
+        return done(null, nodes.roots(a[0], a[1]));
       case 'nodeCreate':
         return o.createVolume({ name: a[0], size: 0 }, (error) => done(error), 0);
       case 'nodeResize':
