@@ -1,4 +1,7 @@
-/** What reads a file through FUSE beside Atoll's mount: a minimal server in C++ (bench/fuse-file.cc), and nbdfuse. */
+/**
+ * What reads a file through FUSE beside Atoll's mount: a minimal server in C++ (bench/fuse-file.cc), nbdfuse, and one with the
+ * npm package fuse-native (bench/peers/fuse-native), which is installed for the run and is no part of Atoll.
+ */
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
@@ -43,6 +46,30 @@ export function fuseFile(children: Children, program: string, file: string, dir:
 
 export function nbdfuse(children: Children, uri: string, dir: string): Promise<FuseFile> {
   return mounted(children.spawn('nbdfuse', ['--readonly', path.join(dir, 'nbd'), uri]), dir, 'nbd');
+}
+
+/**
+ * Installs fuse-native below `dir`; no script of it runs, for it brings what it needs built.
+ * @returns its folder, or why there is none
+ */
+export async function installFuseNative(
+  children: Children,
+  dir: string,
+): Promise<{ dir: string } | { missing: string }> {
+  const to = path.join(dir, 'fuse-native');
+  fs.cpSync(path.join(CHECKOUT, 'bench/peers/fuse-native'), to, { recursive: true });
+  try {
+    await children.run('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'], { cwd: to });
+    await children.run(process.execPath, ['-e', "require('fuse-native')"], { cwd: to });
+    return { dir: to };
+  } catch (error) {
+    return { missing: (error as Error).message.split('\n')[0] };
+  }
+}
+
+/** @param installed where `installFuseNative` has put it */
+export function fuseNative(children: Children, installed: string, file: string, dir: string): Promise<FuseFile> {
+  return mounted(children.spawn(process.execPath, [path.join(installed, 'server.cjs'), file, dir]), dir, 'file');
 }
 
 async function mounted(child: Child, dir: string, name: string): Promise<FuseFile> {

@@ -4,6 +4,7 @@ import { cloneTimes } from './clone-times.ts';
 import { direct } from './direct.ts';
 import { freeing } from './freeing.ts';
 import { fuse } from './fuse.ts';
+import { fuseTree } from './fuse-tree.ts';
 import { ingest } from './ingest.ts';
 import { neighbour } from './neighbour.ts';
 import { resident } from './resident.ts';
@@ -28,4 +29,5 @@ export const ROWS: readonly Row[] = [
   sealing,
   ingest,
   fuse,
+  fuseTree,
 ];

@@ -1,9 +1,18 @@
-/** Direct reads of a file through FUSE: Atoll's mount, a minimal server over a plain file, nbdfuse on Atoll's own export. */
+/** Direct reads of a file through FUSE: Atoll's mount, a minimal server and one of fuse-native over a plain file, nbdfuse on Atoll's own export. */
 import fs from 'node:fs';
 import path from 'node:path';
 import { type Bench, Skipped } from '../bench.ts';
 import { type FioJob, fio } from '../fio.ts';
-import { compileFuseFile, type FuseFile, fuseFile, fuseObstacle, hasNbdfuse, nbdfuse } from '../peers/fuse.ts';
+import {
+  compileFuseFile,
+  type FuseFile,
+  fuseFile,
+  fuseNative,
+  fuseObstacle,
+  hasNbdfuse,
+  installFuseNative,
+  nbdfuse,
+} from '../peers/fuse.ts';
 import { ATOLL, uriOf } from '../peers/server.ts';
 import { cpuSeconds } from '../proc.ts';
 import { newRow, type RowResult, ratioGoal, type Sample } from '../result.ts';
@@ -14,6 +23,7 @@ import type { Row } from './row.ts';
 const BYTES = 512 * MIB;
 const MINIMAL = 'minimal libfuse3';
 const NBDFUSE = 'nbdfuse on Atoll';
+const FUSE_NATIVE = 'fuse-native';
 
 const LOADS: { id: string; title: string; unit: string; job: FioJob }[] = [
   {
@@ -36,7 +46,8 @@ export const fuse: Row = {
     const obstacle = fuseObstacle();
     if (obstacle !== null) throw new Skipped(obstacle);
     bench.needsAtoll();
-    const servers = await start(bench);
+    const native = await bench.once('fuse-native', () => installFuseNative(bench.children, bench.dir));
+    const servers = await start(bench, 'missing' in native ? null : native.dir);
     try {
       for (const one of LOADS.filter(({ id }) => wanted(id))) {
         const row = newRow(one.id, one.title, one.unit);
@@ -51,6 +62,8 @@ export const fuse: Row = {
         for (const [name, of] of samples) row.series.push({ name, samples: of });
         ratioGoal(row, ATOLL, MINIMAL, 0.9);
         ratioGoal(row, ATOLL, NBDFUSE, 2);
+        ratioGoal(row, ATOLL, FUSE_NATIVE, 3);
+        if ('missing' in native) row.notes.push(`fuse-native is not measured: ${native.missing}`);
         if (!servers.has(NBDFUSE)) row.notes.push('nbdfuse is missing (Debian: libnbd-bin)');
         yield row;
       }
@@ -71,8 +84,8 @@ async function measure(bench: Bench, server: FuseFile, job: FioJob, unit: string
   return { value, cpuPerMillion, clientCores: result.clientCores };
 }
 
-/** All have the same bytes, in the page cache. */
-async function start(bench: Bench): Promise<Map<string, FuseFile>> {
+/** All have the same bytes, in the page cache. @param native where fuse-native is; null nowhere */
+async function start(bench: Bench, native: string | null): Promise<Map<string, FuseFile>> {
   const servers = new Map<string, FuseFile>();
   const folder = (name: string): string => {
     const dir = bench.file(bench.fresh(name));
@@ -95,6 +108,7 @@ async function start(bench: Bench): Promise<Map<string, FuseFile>> {
   await bench.children.run('cp', [path.join(dir, 'volumes', name), plain]);
   const program = await bench.once('fuse-file', () => compileFuseFile(bench.children, bench.dir));
   servers.set(MINIMAL, await fuseFile(bench.children, program, plain, folder('minimal')));
+  if (native !== null) servers.set(FUSE_NATIVE, await fuseNative(bench.children, native, plain, folder('fuse-native')));
   if (hasNbdfuse()) servers.set(NBDFUSE, await nbdfuse(bench.children, uriOf(target), folder('nbdfuse')));
   return servers;
 }

@@ -1,9 +1,9 @@
 /** Volumes and snapshots as a tree of files needs them: by number, in pages, with little about each (docs/fuse.md). */
 import { VolumeRecord } from '../layout.gen.ts';
 import { HIDDEN_PREFIX, isHiddenName } from '../names.ts';
-import { KIND_SNAPSHOT, KIND_VOLUME, type ResourceRow } from '../store/batch.ts';
+import { KIND_SNAPSHOT, KIND_VOLUME } from '../store/batch.ts';
 import type { StoreReader } from '../store/reader.ts';
-import { EngineError, type FileNode, type NodeFolder, type NodePage, type RootInfo } from '../types.ts';
+import { EngineError, type FileNode, type NodeFolder, type NodePage, PAGE_NUMBERS, type RootInfo } from '../types.ts';
 import type { Frames } from './frames.ts';
 import type { Registry } from './registry.ts';
 import type { Resource } from './resource.ts';
@@ -15,19 +15,30 @@ export const LIST_MAX = 1024;
 /** the first name behind all that begin with HIDDEN_PREFIX */
 const HIDDEN_BEHIND = '.atoll.';
 
+/** Rows of lists are arrays: a hundred thousand objects would take longer than the rest. */
 const LIST_COLUMNS = 'id, kind, volume, name, size, pool, created_at, mapped, root';
-type ListRow = Pick<
-  ResourceRow,
-  'id' | 'kind' | 'volume' | 'name' | 'size' | 'pool' | 'created_at' | 'mapped' | 'root'
->;
+type ListRow = [
+  id: number,
+  kind: number,
+  volume: number,
+  name: string,
+  size: number,
+  pool: number,
+  createdAt: number,
+  mapped: number,
+  root: number,
+];
 
 interface Draft {
-  numbers: number[];
+  numbers: Float64Array;
+  count: number;
   names: string;
 }
 
 export class Nodes {
   readonly #statements;
+  /** a page of a folder, and one of those behind it */
+  readonly #scratch = new Float64Array(2 * LIST_MAX * PAGE_NUMBERS);
 
   constructor(
     readonly registry: Registry,
@@ -37,16 +48,15 @@ export class Nodes {
     reader: StoreReader,
   ) {
     const p = (sql: string) => reader.db.prepare(sql);
+    const list = (where: string) => p(`SELECT ${LIST_COLUMNS} FROM resource WHERE ${where}`).raw();
     this.#statements = {
       hidden: p(
         'SELECT id FROM resource WHERE kind IN (1, 2) AND name >= ? AND name < ? ORDER BY kind DESC, id',
       ).pluck(),
-      one: p(`SELECT ${LIST_COLUMNS} FROM resource WHERE id = ?`),
-      volumes: p(`SELECT ${LIST_COLUMNS} FROM resource WHERE kind = 1 AND id > ? ORDER BY id LIMIT ?`),
-      snapshots: p(
-        `SELECT ${LIST_COLUMNS} FROM resource WHERE volume = ? AND volume != 0 AND id > ? ORDER BY id LIMIT ?`,
-      ),
-      further: p(`SELECT ${LIST_COLUMNS} FROM resource WHERE volume >= ? AND volume != 0 ORDER BY volume, id LIMIT ?`),
+      one: list('id = ?'),
+      volumes: list('kind = 1 AND id > ? ORDER BY id LIMIT ?'),
+      snapshots: list('volume = ? AND volume != 0 AND id > ? ORDER BY id LIMIT ?'),
+      further: list('volume >= ? AND volume != 0 ORDER BY volume, id LIMIT ?'),
       roots:
         p(`SELECT r.id, r.uuid, CASE r.kind WHEN 2 THEN v.name || '@' || r.name ELSE r.name END AS name, r.size, r.created_at AS createdMs
         FROM resource r LEFT JOIN resource v ON v.id = r.volume WHERE r.kind = ? AND r.id > ? ORDER BY r.id LIMIT ?`),
@@ -111,47 +121,53 @@ export class Nodes {
   list(folder: NodeFolder, after: number, ahead: boolean): NodePage {
     const rows = this.#rows(folder, after);
     const end = rows.length < LIST_MAX;
-    const draft: Draft = { numbers: [], names: '' };
-    this.#draw(draft, rows);
-    const page = { last: rows.at(-1)?.id ?? after, end, ahead: [], next: 0 };
+    const draft: Draft = { numbers: this.#scratch, count: 0, names: '' };
+    this.#draw(draft, rows, 0, rows.length);
+    const page = { last: rows.at(-1)?.[0] ?? after, end, ahead: [], next: 0 };
     if (typeof folder === 'number' && end) {
       page.next = (this.#statements.owners.get(folder, 1) as number | undefined) ?? 0;
       // what is on its way into the store would be missing for as long as the list is kept
       if (ahead && page.next !== 0 && !this.registry.naming) this.#readAhead(draft, page);
     }
-    return { ...page, numbers: Float64Array.from(draft.numbers), names: draft.names };
+    return { ...page, numbers: draft.numbers.slice(0, draft.count * PAGE_NUMBERS), names: draft.names };
   }
 
   /** Whole folders only. */
   #readAhead(draft: Draft, page: Pick<NodePage, 'ahead' | 'next'>): void {
     const rows = this.#statements.further.all(page.next, LIST_MAX) as ListRow[];
     for (let from = 0; from < rows.length; ) {
-      const { volume } = rows[from];
+      const volume = rows[from][2];
       let to = from + 1;
-      while (to < rows.length && rows[to].volume === volume) to++;
+      while (to < rows.length && rows[to][2] === volume) to++;
       page.next = volume;
       if (to === rows.length && rows.length === LIST_MAX) return;
-      page.ahead.push({ volume, count: this.#draw(draft, rows.slice(from, to)) });
+      const before = draft.count;
+      this.#draw(draft, rows, from, to);
+      page.ahead.push({ volume, count: draft.count - before });
       from = to;
     }
     page.next = 0;
   }
 
-  /** Adds those that are there and shown; how many. */
-  #draw(draft: Draft, rows: readonly ListRow[]): number {
-    let count = 0;
-    for (const row of rows) {
-      const known = this.registry.known(row.id);
-      if (known === null || isHiddenName(known?.row.name ?? row.name)) continue;
-      const { kind, name, size, pool, created_at, mapped, root } = known?.row ?? row;
+  /** Adds those that are there and shown. */
+  #draw(draft: Draft, rows: readonly ListRow[], from: number, to: number): void {
+    const { numbers } = draft;
+    for (let i = from; i < to; i++) {
+      const known = this.registry.known(rows[i][0]);
+      if (known === null) continue;
+      const [id, kind, , name, size, pool, createdAt, mapped, root] = known === undefined ? rows[i] : rowOf(known);
+      if (name.startsWith(HIDDEN_PREFIX)) continue;
       const blocks = known && kind === KIND_VOLUME ? this.views.mapped(known) : root === 0 ? 0 : mapped;
-      const bytes = blocks * 2 ** (this.views.host.poolRow(pool)?.block_shift ?? 0);
-      const changes = known ? this.#changes(known) : 0;
-      draft.numbers.push(row.id, kind, size, bytes, created_at, changes);
+      const at = draft.count * PAGE_NUMBERS;
+      numbers[at] = id;
+      numbers[at + 1] = kind;
+      numbers[at + 2] = size;
+      numbers[at + 3] = blocks * 2 ** (this.views.host.poolRow(pool)?.block_shift ?? 0);
+      numbers[at + 4] = createdAt;
+      numbers[at + 5] = known ? this.#changes(known) : 0;
       draft.names += `${name}\0`;
-      count++;
+      draft.count++;
     }
-    return count;
   }
 
   #rows(folder: NodeFolder, after: number): ListRow[] {
@@ -160,7 +176,8 @@ export class Nodes {
     if (folder !== 'owners') return s.snapshots.all(folder, after, LIST_MAX) as ListRow[];
     const rows: ListRow[] = [];
     for (const id of s.owners.all(after, LIST_MAX) as number[]) {
-      const row = this.registry.known(id)?.row ?? (s.one.get(id) as ListRow | undefined);
+      const known = this.registry.known(id);
+      const row = known ? rowOf(known) : (s.one.get(id) as ListRow | undefined);
       if (row !== undefined) rows.push(row);
     }
     return rows;
@@ -186,4 +203,8 @@ export class Nodes {
     if (r.handle < 0) return 0;
     return Number(this.frames.longs[this.recordAt(r.handle) / 2 + VolumeRecord.changes / 8]);
   }
+}
+
+function rowOf({ row }: Resource): ListRow {
+  return [row.id, row.kind, row.volume, row.name, row.size, row.pool, row.created_at, row.mapped, row.root];
 }
