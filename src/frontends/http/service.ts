@@ -15,6 +15,8 @@ export interface Service extends Guarded {
   /** without it there are no versions to choose from */
   microversions?: MicroversionRange;
   routes: (app: Http, identity: IdentityContext) => void;
+  /** Takes away all that it has for a project, which is to be deleted with what it holds. */
+  emptyProject?: (projectId: string, identity: IdentityContext) => Promise<void>;
 }
 
 export function addService(app: Http, identity: IdentityContext, service: Service): void {
@@ -24,6 +26,8 @@ export function addService(app: Http, identity: IdentityContext, service: Servic
     if (service.microversions) negotiate(inner, service.microversions);
     service.routes(inner, identity);
   };
+  const { emptyProject } = service;
+  if (emptyProject) identity.emptying.push((projectId) => emptyProject(projectId, identity));
   void app.register(plugin, { prefix: service.mount });
 }
 

@@ -8,6 +8,7 @@ import { Description, listQuery, maybe, name, wrapped } from './bodies.ts';
 import type { IdentityRoutes } from './identity-context.ts';
 import { extras, flag, list, pageOf, saving } from './lists.ts';
 import { enforce, may } from './policy.ts';
+import { refuseHolding } from './project-deletion.ts';
 import { matching, rowsOf } from './rows.ts';
 import { extraOf } from './shown.ts';
 
@@ -93,6 +94,9 @@ export const domainRoutes: IdentityRoutes = (app, { accounts, catalog, link, ...
     const row = await accounts.found('domain', domain_id);
     if (row.id === 'default') throw forbidden('The default domain cannot be deleted.');
     if (row.enabled !== 0) throw forbidden('Cannot delete a domain that is enabled, please disable it first.');
+    const db = await accounts.db();
+    const projects = db.selectFrom('project').select('id').where('domain_id', '=', row.id);
+    await refuseHolding(projects, { accounts });
     const within = { where: { domain_id: row.id }, orNone: true };
     await catalog.write([
       { do: 'update', table: 'project', ...within, set: { parent_id: null } },

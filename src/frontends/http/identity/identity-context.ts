@@ -8,6 +8,8 @@ export interface IdentityContext extends HttpContext {
   accounts: Accounts;
   keys: TokenKeys;
   authentication: Authentication;
+  /** what services do when a project is deleted with what it holds: all that they have for it is gone when they are done */
+  emptying: ((projectId: string) => Promise<void>)[];
   /** an absolute URL below /identity/v3 */
   link: (path: string) => string;
 }
@@ -16,7 +18,14 @@ export function identityOf(context: HttpContext): IdentityContext {
   const accounts = new Accounts(context.catalog);
   const keys = new TokenKeys(context.catalog.folder, TOKEN_LIFE_MS);
   const authentication = new Authentication(accounts, keys);
-  return { ...context, accounts, keys, authentication, link: (path) => `${context.publicUrl()}/identity/v3${path}` };
+  return {
+    ...context,
+    accounts,
+    keys,
+    authentication,
+    emptying: [],
+    link: (path) => `${context.publicUrl()}/identity/v3${path}`,
+  };
 }
 
 export type IdentityRoutes = (app: Http, context: IdentityContext) => void;

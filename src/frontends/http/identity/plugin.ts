@@ -12,6 +12,7 @@ import { groupRoutes } from './groups.ts';
 import type { IdentityContext, IdentityRoutes } from './identity-context.ts';
 import { impliedRoleRoutes } from './implied-roles.ts';
 import { limitRoutes } from './limits.ts';
+import { projectDeletionRoutes } from './project-deletion.ts';
 import { projectRoutes } from './projects.ts';
 import { regionRoutes } from './regions.ts';
 import { roleRoutes } from './roles.ts';
@@ -25,6 +26,7 @@ const ROUTES: readonly IdentityRoutes[] = [
   authRoutes,
   userRoutes,
   projectRoutes,
+  projectDeletionRoutes,
   domainRoutes,
   groupRoutes,
   roleRoutes,

@@ -146,18 +146,6 @@ export const projectRoutes: IdentityRoutes = (app, context) => {
     return { project: await shownProject({ ...row, ...set }, context) };
   });
 
-  app.delete('/v3/projects/:project_id', async (request, reply) => {
-    const { project_id } = request.params as { project_id: string };
-    const row = await projectFor(context, sessionOf(request), project_id, 'delete_project', true);
-    if (row.id === (await accounts.adminProject()))
-      throw forbidden('The project that operators work in cannot be deleted.');
-    const db = await accounts.db();
-    const child = await db.selectFrom('project').select('id').where('parent_id', '=', row.id).executeTakeFirst();
-    if (child) throw forbidden(`Cannot delete project ${row.id} since it is not a leaf in the hierarchy.`);
-    await catalog.write([{ do: 'delete', table: 'project', where: { id: row.id } }]);
-    return reply.code(204).send();
-  });
-
   app.get('/v3/projects/:project_id/tags', async (request) => {
     const { project_id } = request.params as { project_id: string };
     const row = await projectFor(context, sessionOf(request), project_id, 'list_project_tags');
