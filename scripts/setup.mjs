@@ -302,7 +302,8 @@ async function addon() {
 function pruneDist(sources) {
   const wanted = new Set(sources.map((name) => `dist/${name.replace(/\.ts$/, '')}`));
   for (const name of filesBelow('dist', (file) => /\.js(\.map)?$/.test(file))) {
-    if (!wanted.has(name.replace(/\.js(\.map)?$/, ''))) fs.rmSync(path.join(ROOT, name));
+    if (!name.startsWith('dist/bundle/') && !wanted.has(name.replace(/\.js(\.map)?$/, '')))
+      fs.rmSync(path.join(ROOT, name));
   }
 }
 
@@ -313,7 +314,12 @@ async function typescript() {
     say('no TypeScript sources yet, no dist/');
     return;
   }
-  const more = [...filesBelow('src', (name) => /\.(d\.ts|json)$/.test(name)), 'tsconfig.json', 'package-lock.json'];
+  const more = [
+    ...filesBelow('src', (name) => /\.(d\.ts|json)$/.test(name)),
+    'tsconfig.json',
+    'package-lock.json',
+    'scripts/bundle.mjs',
+  ];
   const value = `${hashOf([...sources, ...more])}\n`;
   if (stampHolds('dist/.stamp', value)) return;
   say('compiling TypeScript');
@@ -321,6 +327,7 @@ async function typescript() {
   if (force) fs.rmSync(path.join(ROOT, 'dist'), { recursive: true, force: true });
   pruneDist(sources);
   await run(process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.json', '--pretty', 'false']);
+  await run(process.execPath, ['scripts/bundle.mjs']);
   writeStamp('dist/.stamp', value);
 }
 
