@@ -7,7 +7,11 @@ export interface Ran {
   err: string;
 }
 
-export async function inProcess(at: { home: string }, argv: readonly string[]): Promise<Ran> {
+export async function inProcess(
+  at: { home: string },
+  argv: readonly string[],
+  env: NodeJS.ProcessEnv = {},
+): Promise<Ran> {
   const ran: Ran = { exit: 0, out: '', err: '' };
   ran.exit = await runCli(argv, {
     out: (text) => {
@@ -17,7 +21,7 @@ export async function inProcess(at: { home: string }, argv: readonly string[]): 
       ran.err += text;
     },
     terminal: false,
-    env: { ATOLL_HOME: at.home },
+    env: { ...env, ATOLL_HOME: at.home },
     signal: new AbortController().signal,
   });
   return ran;

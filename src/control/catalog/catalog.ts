@@ -38,7 +38,7 @@ export interface Catalog extends CatalogSide {
   caughtUp(): Promise<void>;
   /**
    * Copies the catalog as one moment into a new folder (docs/backup-and-recovery.md).
-   * @param meanwhile runs while nothing is written: the moment is the one when it is done. All that is done for a catalog in PostgreSQL
+   * @param meanwhile runs while nothing is written: the moment is the one when it is done
    */
   backup(folder: string, meanwhile: () => Promise<void>): Promise<void>;
 }
@@ -143,7 +143,6 @@ export class LocalCatalog implements Catalog {
 
   async #backup(folder: string, meanwhile: () => Promise<void>): Promise<void> {
     await this.start();
-    if (this.place.kind === 'postgres') return meanwhile();
     const writer = this.#writer!;
     await writer.hold();
     try {

@@ -43,22 +43,35 @@ export async function copyCloud(
 
 /**
  * Puts a copy in the place of a catalog that is gone. No daemon may run there. All tokens end.
- * @throws {ControlError} EXISTS, NOT_FOUND, NOT_OURS, FORMAT_NEWER, CORRUPT
+ * @param url of a PostgreSQL database without a catalog; undefined: it goes into a file
+ * @throws {ControlError} EXISTS, NOT_FOUND, NOT_OURS, FORMAT_NEWER, CORRUPT; HELD, IO of PostgreSQL
  */
-export async function restoreCloud(from: string, cloud: string): Promise<void> {
-  refuseCatalog(cloud);
+export async function restoreCloud(from: string, cloud: string, url?: string): Promise<void> {
+  if (url === undefined) refuseCatalog(cloud);
   const copied = path.join(from, CATALOG_FILE);
   if (!hasCatalog(from)) throw new ControlError('NOT_FOUND', `there is no catalog in the backup: ${copied}`);
   makeFolders(cloud);
   fs.chmodSync(cloud, 0o700);
   const file = path.join(cloud, CATALOG_FILE);
-  // A log of the one that was there would be read into this one.
-  for (const name of [file, `${file}-wal`, `${file}-shm`, `${file}.new`, path.join(cloud, TOKEN_KEYS_FILE)])
-    fs.rmSync(name, { force: true });
-  await beginCopy(copied).to(`${file}.new`);
+  const begun = `${file}.new`;
+  remove(begun);
+  await beginCopy(copied).to(begun);
+  if (url !== undefined) {
+    const { fillPostgres } = await import('./postgres-copy.ts');
+    await fillPostgres(begun, url).finally(() => remove(begun));
+  }
+  fs.rmSync(path.join(cloud, TOKEN_KEYS_FILE), { force: true });
   copyFile(path.join(from, OPENRC_FILE), path.join(cloud, OPENRC_FILE));
-  fs.renameSync(`${file}.new`, file);
+  if (url === undefined) {
+    // A log of the one that was there would be read into this one.
+    remove(file);
+    fs.renameSync(begun, file);
+  }
   syncFile(cloud);
+}
+
+function remove(file: string): void {
+  for (const name of [file, `${file}-wal`, `${file}-shm`]) fs.rmSync(name, { force: true });
 }
 
 /** 0600, and durable; one that is not there is fine. */

@@ -21,6 +21,11 @@ export function parseCatalogUrl(text: string, isSecret: boolean): string {
   return text;
 }
 
+/** @param given on the command line, parsed. @returns undefined: in a file of the home. @throws {ControlError} INVALID */
+export function catalogUrl(given: string | undefined, env: NodeJS.ProcessEnv): string | undefined {
+  return given ?? (env.ATOLL_CATALOG ? parseCatalogUrl(env.ATOLL_CATALOG, true) : undefined);
+}
+
 /** For messages and logs: no user, no password. */
 export function shownPlace(place: CatalogPlace): string {
   if (place.kind === 'sqlite') return place.file;

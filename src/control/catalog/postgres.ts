@@ -128,12 +128,12 @@ async function checkVersion(db: Db, url: string, newest: number): Promise<number
   return version;
 }
 
-function shown(url: string): string {
+export function shown(url: string): string {
   return shownPlace({ kind: 'postgres', url });
 }
 
 /** What the server says has neither the URL nor a password in it. */
-function known(error: unknown, url: string): ControlError {
+export function known(error: unknown, url: string): ControlError {
   if (error instanceof ControlError) return error;
   const { message, code } = error as { message?: string; code?: string };
   return new ControlError('IO', `the catalog at ${shown(url)}: ${oneLine(message || code || 'no connection')}`);

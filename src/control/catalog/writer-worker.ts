@@ -20,7 +20,7 @@ const FULL = new Set(['SQLITE_FULL', '53100', 'ENOSPC', 'EDQUOT']);
 const port = parentPort!;
 const place = workerData as CatalogPlace;
 const db = await open();
-const begin = place.kind === 'sqlite' ? 'BEGIN IMMEDIATE' : 'BEGIN';
+const beginning = place.kind === 'sqlite' ? 'BEGIN IMMEDIATE' : 'BEGIN';
 let closing = false;
 /** one group at a time; what comes meanwhile is the next one */
 let busy = false;
@@ -68,8 +68,7 @@ function take(message: WriterRequest): void {
 async function copy(id: number, to: string): Promise<void> {
   copies++;
   try {
-    if (place.kind !== 'sqlite') throw new Error('a catalog in PostgreSQL is copied by pg_dump');
-    const begun = beginCopy(place.file);
+    const begun = await beginCopying();
     held = false;
     await begun.to(to);
     answer({ id });
@@ -80,6 +79,12 @@ async function copy(id: number, to: string): Promise<void> {
   }
   copies--;
   await work();
+}
+
+async function beginCopying(): Promise<{ to: (target: string) => Promise<void> }> {
+  if (place.kind === 'sqlite') return beginCopy(place.file);
+  const { beginPostgresCopy } = await import('./postgres-copy.ts');
+  return beginPostgresCopy(place.url);
 }
 
 async function work(): Promise<void> {
@@ -100,7 +105,7 @@ async function work(): Promise<void> {
       const results = await applyGroups(
         db,
         group.map(({ changes }) => changes),
-        begin,
+        beginning,
       );
       for (const [index, { id }] of group.entries()) {
         const result = results[index]!;

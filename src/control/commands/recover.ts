@@ -5,6 +5,7 @@ import { type Command, Option } from 'commander';
 import type { RecoverReport } from '../../xseg/engine.ts';
 import type { HomeBackup } from '../backup.ts';
 import { cloudFolder, hasCatalog, refuseCatalog } from '../catalog/operator-files.ts';
+import { catalogUrl, parseCatalogUrl } from '../catalog/place.ts';
 import { route } from '../client.ts';
 import { ControlError, EXIT } from '../errors.ts';
 import { prepareHome, resolveHome, STORE_FILE } from '../home.ts';
@@ -15,6 +16,7 @@ import { daemonLeaf, leaf } from './context.ts';
 interface RecoverCommandOptions extends CommonOptions {
   from?: string;
   force?: boolean;
+  catalog?: string;
 }
 
 export function recoverCommands(program: Command, world: World): void {
@@ -38,6 +40,11 @@ export function recoverCommands(program: Command, world: World): void {
     'make a home that lost its store again, from its pools: folders, files, devices',
   )
     .option('--from <backup>', 'take this backup, not the pools’ own copies; without a pool, its catalog only')
+    .option(
+      '--catalog <url>',
+      'put the backup’s catalog into this PostgreSQL database (default: $ATOLL_CATALOG, else a file in the home)',
+      (url) => parseCatalogUrl(url, false),
+    )
     .option('--force', 'take the backup although a pool cannot prove that it fits')
     // The other commands have it; this one asks no daemon.
     .addOption(new Option('--socket <path>').hideHelp())
@@ -71,11 +78,14 @@ async function recover(pools: string[], options: RecoverCommandOptions, world: W
     throw new ControlError('USAGE', 'say which pool, or with --from which backup’s catalog');
   if (pools.length === 0 && cloud === null)
     throw new ControlError('NOT_FOUND', `${options.from} has no catalog; to recover a store, say which pool`);
+  const url = catalogUrl(options.catalog, world.env);
   const home = resolveHome(options.home, world.env);
   prepareHome(home);
-  if (cloud !== null) refuseCatalog(cloudFolder(home));
+  if (cloud !== null && url === undefined) refuseCatalog(cloudFolder(home));
+  if (cloud !== null && url !== undefined)
+    await (await import('../catalog/postgres-copy.ts')).refusePostgresCatalog(url);
   const report = pools.length === 0 ? { home } : await recoverStore(pools, home, store, options, world);
-  if (cloud !== null) await restoreCatalog(cloud, home);
+  if (cloud !== null) await restoreCatalog(cloud, home, url);
   return { ...report, catalog: cloud !== null };
 }
 
@@ -102,12 +112,12 @@ async function recoverStore(
 }
 
 /** @throws {EngineError} HELD while a daemon runs there */
-async function restoreCatalog(cloud: string, home: string): Promise<void> {
+async function restoreCatalog(cloud: string, home: string, url: string | undefined): Promise<void> {
   const { openHome } = await import('../../xseg/engine.ts');
   const { restoreCloud } = await import('../catalog/copying.ts');
   const held = openHome(home);
   try {
-    await restoreCloud(cloud, cloudFolder(home));
+    await restoreCloud(cloud, cloudFolder(home), url);
   } finally {
     held.unlock();
   }

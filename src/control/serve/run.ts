@@ -1,6 +1,6 @@
 /** What `atoll serve` does. In a file of its own: only the daemon needs what this imports. */
 import type { Engine, EngineOptions } from '../../xseg/types.ts';
-import { parseCatalogUrl } from '../catalog/place.ts';
+import { catalogUrl } from '../catalog/place.ts';
 import { ControlError, describeError, EXIT } from '../errors.ts';
 import { resolveHome } from '../home.ts';
 import { type Log, LogCounts, type LogLevel, openLog } from '../log.ts';
@@ -70,8 +70,7 @@ export async function serve(options: ServeOptions, world: World): Promise<void> 
     http: options.http === undefined ? parseHttpAddress(world.env.ATOLL_HTTP || HTTP_DEFAULT) : options.http,
     httpAnyPort: options.http === undefined && !world.env.ATOLL_HTTP,
     publicUrl: options.publicUrl,
-    catalogUrl:
-      options.catalog ?? (world.env.ATOLL_CATALOG ? parseCatalogUrl(world.env.ATOLL_CATALOG, true) : undefined),
+    catalogUrl: catalogUrl(options.catalog, world.env),
     tls: tlsFiles(options),
     engine: engineOptions(options),
     log,

@@ -4,12 +4,16 @@ import { once } from 'node:events';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import Database from 'better-sqlite3';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { LocalCatalog } from '../../../src/control/catalog/catalog.ts';
 import { CATALOG_STEPS, CATALOG_VERSION } from '../../../src/control/catalog/migrations.ts';
 import { parseCatalogUrl, shownPlace } from '../../../src/control/catalog/place.ts';
 import { openPostgresWriter } from '../../../src/control/catalog/postgres.ts';
+import type { Change } from '../../../src/control/catalog/types.ts';
 import { Cloud, inProject } from '../../frontends/http/cloud.ts';
-import { CatalogFolder } from './folder.ts';
+import { inProcess } from '../in-process.ts';
+import { CatalogFolder, demoProject } from './folder.ts';
 import { Cluster, PASSWORD, WITHOUT_POSTGRES } from './postgres.ts';
 import * as rows from './rows.ts';
 
@@ -110,11 +114,122 @@ describe.skipIf(WITHOUT_POSTGRES !== null)('a catalog in PostgreSQL', () => {
     expect(fs.existsSync(path.join(at.folder, 'catalog.db'))).toBe(false);
   });
 
-  it('is not in backups, which go on without it', async () => {
-    const at = folder(await cluster.database());
-    let ran = 0;
-    await at.open().backup(path.join(at.dir, 'copy'), async () => void ran++);
-    expect([ran, fs.existsSync(path.join(at.dir, 'copy'))]).toEqual([1, false]);
+  describe('a backup of it', () => {
+    /** What each table has, of a catalog in a file. */
+    const contentOf = (file: string) => {
+      const db = new Database(file, { readonly: true });
+      const tables = db
+        .prepare("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
+        .pluck()
+        .all() as string[];
+      const content = tables.map((name) => {
+        const all = db
+          .prepare(`SELECT * FROM "${name}"`)
+          .all()
+          .map((row) => JSON.stringify(row));
+        return [name, all.sort()];
+      });
+      const state = [db.pragma('user_version', { simple: true }), db.pragma('integrity_check', { simple: true })];
+      db.close();
+      return { state, content: Object.fromEntries(content) as Record<string, string[]> };
+    };
+    const region = (id: string, parent_region_id: string | null = null) =>
+      ({ do: 'insert', table: 'region', row: { id, description: '', parent_region_id, extra: '{}' } }) as const;
+    const backupOf = async (catalog: LocalCatalog, to: string, meanwhile = async (): Promise<void> => undefined) => {
+      await catalog.backup(path.join(to, 'cloud'), meanwhile);
+      return path.join(to, 'cloud', 'catalog.db');
+    };
+    const recover = (home: string, from: string, url?: string) =>
+      inProcess({ home }, ['recover', '--from', from, '--json'], url === undefined ? {} : { ATOLL_CATALOG: url });
+
+    it('is a file as any catalog’s, of one moment, whatever is written meanwhile; and goes back into either', {
+      timeout: 240_000,
+    }, async () => {
+      const at = folder(await cluster.database());
+      const catalog = at.open();
+      const { projectId } = await demoProject(catalog);
+      // More than one read takes, names that name others of the table, each table; and texts as they are.
+      await catalog.write(Array.from({ length: 1201 }, (_, n) => region(`r${n}`, n === 0 ? null : `r${n - 1}`)));
+      for (const [table, row] of rows.oneOfEach(projectId))
+        await catalog.write([{ do: 'insert', table, row } as unknown as Change]);
+      await catalog.quotas.reserve({ projectId, userId: null }, { volumes: 1 });
+      let late: Promise<void> | null = null;
+      const file = await backupOf(catalog, path.join(at.dir, 'one'), async () => {
+        late = catalog.write([region('late')]);
+      });
+      await late;
+      await catalog.close();
+      expect(fs.statSync(file).mode & 0o777).toBe(0o600);
+      expect(fs.readdirSync(path.dirname(file)).sort()).toEqual(['catalog.db', 'openrc.json']);
+      const made = contentOf(file);
+      expect(made.state).toEqual([CATALOG_VERSION, 'ok']);
+      expect([made.content.region!.length, made.content.region!.join().includes('late')]).toEqual([1202, false]);
+      expect(made.content.volume).toHaveLength(1);
+      expect(await at.select('SELECT count(*) AS n FROM region')).toEqual([{ n: 1203 }]);
+
+      // Into another database, and from there again: what was in it, and nothing else.
+      const url = await cluster.database();
+      const home = path.join(at.dir, 'h');
+      const done = await recover(home, path.join(at.dir, 'one'), url);
+      expect([done.exit, done.err, JSON.parse(done.out)]).toEqual([0, '', { home, catalog: true }]);
+      expect(fs.readdirSync(path.join(home, 'cloud')).sort()).toEqual(['openrc.json']);
+      const other = new CatalogFolder('h', url);
+      ends.push(() => other.end());
+      const again = other.open();
+      await again.reader();
+      const copied = contentOf(await backupOf(again, path.join(at.dir, 'two')));
+      await again.close();
+      // The start released what the run before had reserved.
+      for (const content of [made.content, copied.content])
+        for (const table of ['holding', 'commission', 'provision']) delete content[table];
+      expect(copied).toEqual(made);
+      // It has one now.
+      expect(await recover(home, path.join(at.dir, 'one'), url)).toMatchObject({
+        exit: 4,
+        err: expect.stringMatching(/has a catalog; use an empty database/),
+      });
+      // Into a file.
+      const files = path.join(at.dir, 'f');
+      expect((await recover(files, path.join(at.dir, 'one'))).exit).toBe(0);
+      expect(contentOf(path.join(files, 'cloud', 'catalog.db')).content.region).toEqual(made.content.region);
+    });
+
+    it('that fails leaves nothing held up; a database of others, or none, takes none', {
+      timeout: 240_000,
+    }, async () => {
+      const at = folder(await cluster.database());
+      const catalog = at.open();
+      await catalog.start();
+      const failing = async () => {
+        throw new Error('the store is full');
+      };
+      await expect(catalog.backup(path.join(at.dir, 'x'), failing)).rejects.toThrow('the store is full');
+      fs.writeFileSync(path.join(at.dir, 'taken'), '');
+      await expect(catalog.backup(path.join(at.dir, 'taken', 'cloud'), async () => undefined)).rejects.toThrow();
+      await catalog.write([region('goes on')]);
+      const file = await backupOf(catalog, path.join(at.dir, 'one'));
+      expect(contentOf(file).content.region!.join()).toContain('goes on');
+      const theirs = folder(await cluster.database());
+      await theirs.select('CREATE TABLE photos (id INTEGER)');
+      for (const [url, says] of [
+        [theirs.url!, /is no catalog of Atoll/],
+        [cluster.url('nowhere'), /does not exist/],
+        [at.url!, /has a catalog/],
+      ] as const) {
+        const ran = await recover(path.join(at.dir, 'h'), path.join(at.dir, 'one'), url);
+        expect([ran.exit === 0, ran.err]).toEqual([false, expect.stringMatching(says)]);
+        expect(ran.err).not.toContain(PASSWORD);
+      }
+      // One that is damaged leaves the database as it was, for another.
+      const empty = folder(await cluster.database()).url!;
+      const half = path.join(at.dir, 'half', 'cloud');
+      fs.mkdirSync(half, { recursive: true });
+      fs.writeFileSync(path.join(half, 'catalog.db'), 'x'.repeat(4096));
+      expect((await recover(path.join(at.dir, 'h'), path.join(at.dir, 'half'), empty)).exit).toBe(4);
+      expect(fs.readdirSync(path.join(at.dir, 'h', 'cloud'))).toEqual([]);
+      expect((await recover(path.join(at.dir, 'h'), path.join(at.dir, 'one'), empty)).exit).toBe(0);
+      expect(at.deaths).toEqual([]);
+    });
   });
 
   it('is not put among other tables, and not read when it is newer', async () => {
