@@ -1,11 +1,13 @@
 #include "addon/fuse_binding.h"
 
 #include <sys/prctl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <map>
 #include <mutex>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -16,6 +18,7 @@
 
 #ifndef PR_SET_IO_FLUSHER
 #define PR_SET_IO_FLUSHER 57
+#define PR_GET_IO_FLUSHER 58
 #endif
 
 namespace atoll_native::addon {
@@ -304,6 +307,23 @@ Napi::Value io_flusher(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) == 0);
 }
 
+Napi::Value is_io_flusher(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), prctl(PR_GET_IO_FLUSHER, 0, 0, 0, 0) == 1);
+}
+
+/// execute(file, argv): returns an errno, or not at all.
+Napi::Value execute(const Napi::CallbackInfo& info) {
+  const std::string file = info[0].ToString().Utf8Value();
+  const Napi::Array given = info[1].As<Napi::Array>();
+  std::vector<std::string> texts;
+  for (uint32_t i = 0; i < given.Length(); i++) texts.push_back(given.Get(i).ToString().Utf8Value());
+  std::vector<char*> argv;
+  for (std::string& text : texts) argv.push_back(text.data());
+  argv.push_back(nullptr);
+  execve(file.c_str(), argv.data(), environ);
+  return Napi::Number::New(info.Env(), errno);
+}
+
 }  // namespace
 
 void register_fuse(Napi::Env env, Napi::Object exports) {
@@ -314,6 +334,8 @@ void register_fuse(Napi::Env env, Napi::Object exports) {
   method(env, exports, "fuseTold", told);
   method(env, exports, "fuseRevoke", revoke);
   method(env, exports, "ioFlusher", io_flusher);
+  method(env, exports, "isIoFlusher", is_io_flusher);
+  method(env, exports, "execute", execute);
 }
 
 }  // namespace atoll_native::addon

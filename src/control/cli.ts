@@ -9,8 +9,11 @@
  * - `metrics/` reads what is counted elsewhere for GET /metrics, `top/` for `atoll top` (docs/watching.md);
  * - `errors.ts` has every code, once (docs/errors.md).
  */
+import { becomeIoFlusher } from '../xseg/io-flusher.ts';
 import { runCli } from './program.ts';
 import { terminalScreen } from './top/screen.ts';
+
+if (process.argv[2] === 'serve') becomeIoFlusher();
 
 const interrupt = new AbortController();
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => interrupt.abort());

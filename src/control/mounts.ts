@@ -32,6 +32,8 @@ export class Mounts {
   readonly #mounted = new Map<string, Mounted>();
   /** asked for and not there: they could not be mounted at the start */
   readonly #missing = new Map<string, MountInfo>();
+  /** that memory can wait for a mount: once */
+  #warned = false;
   /** one change after another */
   #changes: Promise<unknown> = Promise.resolve();
 
@@ -148,6 +150,12 @@ export class Mounts {
     });
     this.#mounted.set(info.path, { ...info, tree });
     this.log('info', 'mounted', { path: info.path });
+    if (this.engine.files?.ioFlusher === false && !this.#warned) {
+      this.#warned = true;
+      const reason =
+        'CAP_SYS_RESOURCE is missing: with a loop device on a file of it, this machine can run out of memory';
+      this.log('warn', 'mount.io_flusher', { path: info.path, reason });
+    }
   }
 
   /** Somebody unmounted it, and that is what he wanted. */

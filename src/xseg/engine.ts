@@ -96,6 +96,7 @@ class EngineImpl implements Engine {
     readonly core: number,
     pools: readonly PoolOpen[],
     clean: boolean,
+    ioFlusher: boolean,
   ) {
     const toMapper = new MessageChannel();
     const toCommitter = new MessageChannel();
@@ -141,7 +142,7 @@ class EngineImpl implements Engine {
     this.#ingesting = jobs('ingest/ingest-worker', INGEST_THREADS, 0);
     this.pools = new OpenPools(options, homeUuid, native, core, pools, (op, ...args) => this.call(op, ...args));
     this.exports = new Exports(native, core, this, options.log);
-    this.files = new FilePort(native, core, (op, ...args) => this.call(op, ...args));
+    this.files = new FilePort(native, core, ioFlusher, (op, ...args) => this.call(op, ...args));
     this.accountant = new Accountant(home.storePath, (op, ...args) => this.call(op, ...args), options.log);
   }
 
@@ -479,7 +480,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
   checkLevels(options.poolWarnPercent ?? WARN_PERCENT_DEFAULT, options.poolCriticalPercent ?? CRITICAL_PERCENT_DEFAULT);
   const native = loadNative();
   // before the threads are made, which inherit it: a disk of ours may be this machine's own
-  native.ioFlusher();
+  const ioFlusher = native.ioFlusher();
   const home = openHome(options.home);
   let core = -1;
   try {
@@ -492,7 +493,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
       ioUring: options.ioUring ?? true,
     });
     const pools = rows.map((row) => openAtStart(row, uuid, native, core, options));
-    const engine = new EngineImpl(options, home, uuid, native, core, pools, clean);
+    const engine = new EngineImpl(options, home, uuid, native, core, pools, clean, ioFlusher);
     await engine.call('status');
     return engine;
   } catch (error) {

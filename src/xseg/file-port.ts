@@ -25,6 +25,7 @@ export class FilePort implements Files {
   constructor(
     readonly native: Native,
     readonly core: number,
+    readonly ioFlusher: boolean,
     readonly call: <T>(op: string, ...args: unknown[]) => Promise<T>,
   ) {}
 

@@ -264,6 +264,10 @@ export interface Native {
   fuseRevoke(core: number, mount: number, ino: number): number;
   /** PR_SET_IO_FLUSHER for this thread and those it makes; false: not permitted */
   ioFlusher(): boolean;
+  /** this thread has it; false too when it may not be asked for */
+  isIoFlusher(): boolean;
+  /** execve: another program in place of this process, with what it has inherited; returns the errno when it cannot */
+  execute(file: string, argv: string[]): number;
   reactorStats(core: number): {
     loops: number;
     spins: number;

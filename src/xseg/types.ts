@@ -370,6 +370,8 @@ export interface NodeChange {
 
 /** The engine as a file system needs it. */
 export interface Files {
+  /** its threads do not wait for memory that is freed by writing to a disk, which may be a file of a mount (io-flusher.ts) */
+  readonly ioFlusher: boolean;
   lookup(folder: NodeFolder, name: string): Promise<FileNode>;
   node(id: number): Promise<FileNode>;
   /** `ahead`: the snapshots of volumes that come next may come with those of a volume */

@@ -447,3 +447,31 @@ describe('4. map pages', () => {
     expect(native.crc32c(bytes.subarray(4), native.crc32c(bytes.subarray(0, 4), 0))).toBe(0xe3069283);
   });
 });
+
+describe('execute', () => {
+  const run = (code: string) =>
+    spawnSync(process.execPath, ['-e', `const native = require(${JSON.stringify(ADDON)}); ${code}`], {
+      encoding: 'utf8',
+    });
+
+  test('puts another program in place of the process', () => {
+    const { stdout, status, pid } = run(
+      "require('node:fs').writeSync(1, process.pid + '\\n'); native.execute('/bin/sh', ['sh', '-c', 'echo $$; exit 3'])",
+    );
+    expect(stdout).toBe(`${pid}\n${pid}\n`);
+    expect(status).toBe(3);
+  });
+
+  test('says why when it cannot', () => {
+    expect(run("console.log(native.execute('/nowhere', ['x']))").stdout).toBe('2\n'); // ENOENT
+  });
+});
+
+test('a thread is an IO flusher when it was allowed to become one', () => {
+  const code =
+    'const before = native.isIoFlusher(); const may = native.ioFlusher(); console.log(before, may === native.isIoFlusher())';
+  const { stdout } = spawnSync(process.execPath, ['-e', `const native = require(${JSON.stringify(ADDON)}); ${code}`], {
+    encoding: 'utf8',
+  });
+  expect(stdout).toMatch(/^(true|false) true\n$/);
+});
