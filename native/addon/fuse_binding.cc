@@ -1,5 +1,6 @@
 #include "addon/fuse_binding.h"
 
+#include <fcntl.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -320,8 +321,12 @@ Napi::Value execute(const Napi::CallbackInfo& info) {
   std::vector<char*> argv;
   for (std::string& text : texts) argv.push_back(text.data());
   argv.push_back(nullptr);
+  // Node closes these to whoever comes after it.
+  for (int fd = 0; fd <= 2; fd++) fcntl(fd, F_SETFD, 0);
   execve(file.c_str(), argv.data(), environ);
-  return Napi::Number::New(info.Env(), errno);
+  const int error = errno;
+  for (int fd = 0; fd <= 2; fd++) fcntl(fd, F_SETFD, FD_CLOEXEC);
+  return Napi::Number::New(info.Env(), error);
 }
 
 }  // namespace

@@ -266,7 +266,7 @@ export interface Native {
   ioFlusher(): boolean;
   /** this thread has it; false too when it may not be asked for */
   isIoFlusher(): boolean;
-  /** execve: another program in place of this process, with what it has inherited; returns the errno when it cannot */
+  /** execve: another program in place of this process, with its standard input and outputs; returns the errno when it cannot */
   execute(file: string, argv: string[]): number;
   reactorStats(core: number): {
     loops: number;
