@@ -148,6 +148,126 @@ describe('the openstack client', { timeout: 300_000 }, () => {
     expect(openstack(reader, 'user list')[0]!.exit).toBe(1);
   });
 
+  it('roles of one domain, and roles that imply others', async () => {
+    const [made] = works(admin, 'role create -f json local --domain d1 --description here');
+    expect(made).toMatchObject({ name: 'local', description: 'here' });
+    const grant = '--user u1 --user-domain d1 --project p1 --project-domain d1 --role-domain d1 local';
+    const assignments =
+      'role assignment list -f json --names --user u1 --user-domain d1 --project p1 --project-domain d1';
+    const [of, all, reader, , , , direct] = works(
+      admin,
+      'role list -f json --domain d1',
+      'role list -f json',
+      'role show -f json reader',
+      'role set --domain d1 --name local1 local',
+      'role set --domain d1 --name local local1',
+      `role add ${grant}`,
+      assignments,
+    );
+    expect(of.map(({ Name }: { Name: string }) => Name)).toEqual(['local']);
+    expect(all.map(({ Name }: { Name: string }) => Name)).not.toContain('local');
+    expect(direct).toEqual([expect.objectContaining({ Role: 'local', Project: 'p1@d1' })]);
+    // The client finds no role of one domain to imply others.
+    const { token } = await login();
+    const implies = await fetchAs(token, `/roles/${made.id}/implies/${reader.id}`, { method: 'PUT' });
+    expect(implies.status).toBe(201);
+    const [, , inferences, worth] = works(
+      admin,
+      'role create r2',
+      'implied role create --implied-role reader r2',
+      'implied role list -f json',
+      `${assignments} --effective`,
+      'implied role delete --implied-role reader r2',
+      'role delete r2',
+      `role remove ${grant}`,
+      'role delete --domain d1 local',
+    );
+    for (const name of ['local', 'r2'])
+      expect(inferences).toContainEqual(
+        expect.objectContaining({ 'Prior Role Name': name, 'Implied Role Name': 'reader' }),
+      );
+    const names = worth.map(({ Role }: { Role: string }) => Role);
+    expect([names.includes('local'), names.includes('reader')]).toEqual([false, true]);
+  });
+
+  it('projects in projects, and inherited roles', () => {
+    const [child, above, below, , inherited, effective] = works(
+      admin,
+      'project create -f json child --domain d1 --parent p1',
+      'project show -f json child --domain d1 --parents',
+      'project show -f json p1 --domain d1 --children',
+      'role add --user u1 --user-domain d1 --project p1 --project-domain d1 --inherited reader',
+      'role assignment list -f json --names --user u1 --user-domain d1 --project p1 --project-domain d1 --inherited',
+      'role assignment list -f json --names --effective --user u1 --user-domain d1 --project child --project-domain d1',
+    );
+    expect(above.parents).toEqual({ [child.parent_id]: { [child.domain_id]: null } });
+    expect(below.subtree).toEqual({ [child.id]: null });
+    expect(inherited).toEqual([expect.objectContaining({ Role: 'reader', Project: 'p1@d1', Inherited: true })]);
+    expect(effective).toEqual([expect.objectContaining({ Role: 'reader', Project: 'child@d1' })]);
+    expect(openstack(admin, 'project delete p1 --domain d1')[0]!.err).toContain('HTTP 403');
+    works(
+      admin,
+      'role remove --user u1 --user-domain d1 --project p1 --project-domain d1 --inherited reader',
+      'project purge --project child --project-domain d1',
+    );
+    expect(openstack(admin, 'project show child --domain d1')[0]!.exit).toBe(1);
+  });
+
+  it('limits, which are the quotas that `atoll quota` shows', async () => {
+    const [project, all, set, made, , one, listed] = works(
+      admin,
+      'project show -f json p1 --domain d1',
+      'registered limit list -f json',
+      'registered limit set -f json --default-limit 7 --description few volumes',
+      'limit create -f json --project p1 --service keystone --resource-limit 3 --description ours images',
+      'limit create --project p1 --service keystone --resource-limit 5 volume_bytes',
+      'registered limit show -f json volumes',
+      'limit list -f json --service keystone --resource-name images',
+    );
+    expect(all.map((row: Record<string, unknown>) => row['Resource Name']).sort()).toEqual(
+      'containers image_bytes images object_bytes objects snapshots volume_bytes volumes'.split(' '),
+    );
+    expect(set).toMatchObject({ default_limit: 7, description: 'few', resource_name: 'volumes' });
+    expect(one).toEqual(set);
+    expect(made).toMatchObject({ project_id: project.id, resource_limit: 3, description: 'ours' });
+    expect(listed).toEqual([expect.objectContaining({ ID: made.id, 'Project ID': project.id, 'Resource Limit': 3 })]);
+    const limits = async () => {
+      const { resources } = await daemon.cli<{ resources: { resource: string; limit: number | null; from: string }[] }>(
+        ...['quota', 'show', project.id],
+      );
+      return Object.fromEntries(resources.map(({ resource, limit, from }) => [resource, `${limit} ${from}`]));
+    };
+    expect(await limits()).toMatchObject({ volumes: '7 default', images: '3 project', volume_bytes: '5 project' });
+    await daemon.cli('quota', 'set', project.id, 'images=4');
+    const [shown, changed] = works(
+      admin,
+      `limit show -f json ${made.id}`,
+      `limit set -f json --resource-limit -1 ${made.id}`,
+    );
+    expect([shown.resource_limit, shown.description, changed.resource_limit]).toEqual([4, 'ours', -1]);
+    expect((await limits()).images).toBe('null project');
+    const refused = openstack(
+      admin,
+      'limit create --project p1 --service keystone --resource-limit 1 images',
+      'limit create --project p1 --service keystone --resource-limit 1 cores',
+      'registered limit delete images',
+    );
+    expect(refused.map(({ exit, err }) => [exit, /HTTP \d+/.exec(err)?.[0]])).toEqual([
+      [1, 'HTTP 409'],
+      [1, 'HTTP 400'],
+      [1, 'HTTP 403'],
+    ]);
+    works(admin, `limit delete ${made.id}`, 'registered limit delete images');
+    expect((await limits()).images).toBe('null null');
+    const [again] = works(
+      admin,
+      'registered limit create -f json --service keystone --default-limit 100 images',
+      'registered limit set --default-limit 100 volumes',
+    );
+    expect(again).toMatchObject({ id: 'images', default_limit: 100 });
+    expect(openstack(demo, 'registered limit set --default-limit 1 volumes')[0]!.err).toContain('HTTP 403');
+  });
+
   it('services, endpoints and regions', () => {
     const [, , , endpoints, regions, catalog] = works(
       admin,
@@ -190,6 +310,23 @@ describe('the openstack client', { timeout: 300_000 }, () => {
     expect(another!.err).toContain('HTTP 403');
     works(demo, 'application credential delete robot');
     expect(openstack(robot, 'token issue')[0]!.err).toContain('HTTP 401');
+  });
+
+  it('access rules', () => {
+    const rules = JSON.stringify([{ path: '/v3/auth/projects', method: 'GET', service: 'identity' }]);
+    const [made, , listed] = works(
+      demo,
+      ['application', 'credential', 'create', '-f', 'json', 'narrow', '--access-rules', rules],
+      'application credential delete narrow',
+      'access rule list -f json',
+    );
+    expect(made.access_rules ?? made.accessRules).toBeDefined();
+    expect(listed).toEqual([
+      expect.objectContaining({ Path: '/v3/auth/projects', Method: 'GET', Service: 'identity' }),
+    ]);
+    const [shown] = works(demo, `access rule show -f json ${listed[0].ID}`, `access rule delete ${listed[0].ID}`);
+    expect(shown).toMatchObject({ id: listed[0].ID, method: 'GET' });
+    expect(works(demo, 'access rule list -f json')[0]).toEqual([]);
   });
 
   it('a password changed by its owner, and reset from the machine', async () => {
