@@ -25,10 +25,9 @@ bool ReplyPipe::open() {
   }
   read_end_ = ends[0];
   write_end_ = ends[1];
-  // The kernel makes it a power of two. Not root: as large as anybody may.
   const auto wanted = static_cast<int>(kPagesMax * page_bytes());
   int size = fcntl(write_end_, F_SETPIPE_SZ, wanted);
-  if (size < 0) size = fcntl(write_end_, F_SETPIPE_SZ, 1 << 20);
+  // its user has too many: as it is
   if (size < 0) size = fcntl(write_end_, F_GETPIPE_SZ);
   pages_ = size < 0 ? 0 : static_cast<uint32_t>(static_cast<uint64_t>(size) / page_bytes());
   return true;

@@ -31,8 +31,8 @@ class Seat;
 
 /// A request of the kernel for data, with the buffer that it came in and is answered from.
 struct Call {
-  // Largest read or write: what the kernel can put into one request (fs.fuse.max_pages_limit).
-  static constexpr uint32_t kDataBytesMax = 1u << 20;
+  // Largest read or write. The kernel could put 1 MiB into one request; an answer that long finds no pipe to go through.
+  static constexpr uint32_t kDataBytesMax = 512u << 10;
   // In front of the data: the request's headers end where it begins, so that it is aligned for O_DIRECT.
   static constexpr uint32_t kHeadBytes = 4096;
   // Extents of one look for data or a hole.
@@ -63,7 +63,7 @@ class Seat final : public EventHandler {
  public:
   // Requests taken before others on the reactor have their turn.
   static constexpr uint32_t kBatch = 16;
-  // Requests for data on their way; the kernel keeps what is beyond. Each may hold a buffer of 1 MiB.
+  // Requests for data on their way; the kernel keeps what is beyond. Each may hold a buffer of 512 KiB.
   static constexpr uint32_t kCallsMax = 256;
   // The host found something whenever it looked for so long: the others take part.
   static constexpr uint64_t kBusyNs = 1'000'000;
