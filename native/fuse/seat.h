@@ -31,7 +31,8 @@ class Seat;
 
 /// A request of the kernel for data, with the buffer that it came in and is answered from.
 struct Call {
-  // Largest read or write. The kernel could put 1 MiB into one request; an answer that long finds no pipe to go through.
+  // Largest read or write. The kernel could put 1 MiB into one request; an answer that long finds no pipe to go
+  // through.
   static constexpr uint32_t kDataBytesMax = 512u << 10;
   // In front of the data: the request's headers end where it begins, so that it is aligned for O_DIRECT.
   static constexpr uint32_t kHeadBytes = 4096;
