@@ -6,6 +6,7 @@ import path from 'node:path';
 import type { LocalCatalog } from '../../../src/control/catalog/catalog.ts';
 import type { Http } from '../../../src/frontends/http/context.ts';
 import type { HttpLimits } from '../../../src/frontends/http/limits.ts';
+import type { Tls } from '../../../src/frontends/http/listener.ts';
 import { RouteTable } from '../../../src/frontends/http/routes.ts';
 import type { Service } from '../../../src/frontends/http/service.ts';
 
@@ -63,6 +64,7 @@ export class Cloud {
     readonly url?: string,
     private readonly more: readonly Service[] = [],
     private readonly limits: Partial<HttpLimits> = {},
+    private readonly tls?: Tls,
   ) {}
 
   async open(): Promise<this> {
@@ -75,8 +77,8 @@ export class Cloud {
       publicUrl: () => PUBLIC_URL,
       metrics: { contentType: 'text/plain; version=0.0.4', page: async () => 'atoll_test 1\n' },
     };
-    const { routes, limits, more } = this;
-    this.app = buildHttp(context, { routes, limits, services: [...SERVICES, ...more] });
+    const { routes, limits, more, tls } = this;
+    this.app = buildHttp(context, { routes, limits, tls, services: [...SERVICES, ...more] });
     await this.app.ready();
     await this.catalog.start();
     return this;

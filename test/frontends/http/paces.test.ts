@@ -1,4 +1,8 @@
 /** Who is slow is cut off, and who is not is not, however long it takes; every bound of the listener from both sides. */
+import { execFileSync } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { LIMITS } from '../../../src/frontends/http/limits.ts';
 import { Credit } from '../../../src/frontends/http/pacer.ts';
@@ -12,15 +16,16 @@ const SENDING = { bytesPerSecond: 1000, creditBytes: 2000 };
 const TAKING = { bytesPerSecond: 4 * MIB, creditBytes: 8 * MIB };
 const CREDIT_MS = 2000;
 
-const things = new Things();
-const cloud = new Cloud(undefined, [things.service], {
+const SMALL = {
   sending: SENDING,
   taking: TAKING,
   paceMs: 20,
   headersMs: 300,
   unreadBytes: 1000,
   connections: 20,
-});
+};
+const things = new Things();
+const cloud = new Cloud(undefined, [things.service], SMALL);
 let token: string;
 let port: number;
 beforeAll(async () => {
@@ -243,3 +248,60 @@ describe('many requests that are sent without waiting for answers', () => {
     expect(found).toEqual(Array.from({ length: 50 }, (_, index) => index));
   });
 });
+
+describe('by TLS', () => {
+  const others = new Things();
+  const secure = new Cloud(undefined, [others.service], SMALL, selfSigned());
+  let at: number;
+  let own: string;
+  beforeAll(async () => {
+    await secure.open();
+    own = await secure.demo();
+    at = await secure.listen();
+  });
+  afterAll(() => secure.end());
+
+  it('it is the same: who stops is cut off, and who goes on is not', async () => {
+    const put = async (bytes: number) =>
+      (await Wire.to(at, { isTls: true })).head('PUT', '/thing/v3/things/x', {
+        'x-auth-token': own,
+        'content-length': bytes,
+      });
+    const parts = 20;
+    const [goes, stops] = await Promise.all([put(parts * SENDING.creditBytes), put(1000)]);
+    stops.say('hello');
+    for (let part = 0; part < parts; part++) {
+      goes.say(contentOf(SENDING.creditBytes));
+      await sleep((3 * CREDIT_MS) / parts);
+    }
+    await goes.answers(1);
+    await stops.gone();
+    expect([goes.statuses, stops.statuses]).toEqual([[200], [408]]);
+    goes.end();
+  });
+
+  it('and who takes an answer, or does not', async () => {
+    const get = async (bytes: number) =>
+      (await Wire.to(at, { isTls: true })).head('GET', `/thing/v3/things/${bytes}`, {
+        'x-auth-token': own,
+        connection: 'close',
+      });
+    const takes = await get(16 * MIB);
+    await takes.gone();
+    expect(takes.bytes.subarray(-16 * MIB).equals(contentOf(16 * MIB))).toBe(true);
+    const stops = await get(2 ** 40);
+    stops.pause();
+    await until('it is cut off', () => others.failures.length > 0);
+    stops.end();
+  });
+});
+
+function selfSigned(): { cert: Buffer; key: Buffer } {
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'atoll-tls-'));
+  const [cert, key] = [path.join(dir, 'cert.pem'), path.join(dir, 'key.pem')];
+  const kind = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2', '-subj', '/CN=x'];
+  execFileSync('openssl', ['req', '-x509', ...kind, '-out', cert, '-keyout', key], { stdio: 'ignore' });
+  const pem = { cert: fs.readFileSync(cert), key: fs.readFileSync(key) };
+  fs.rmSync(dir, { recursive: true });
+  return pem;
+}

@@ -1,5 +1,6 @@
 /** A client that is a socket: it says what it is told to, when it is told to, and reads when it is told to. */
 import net from 'node:net';
+import tls from 'node:tls';
 
 const POLL_MS = 10;
 /** far beyond what anything takes */
@@ -10,8 +11,9 @@ export class Wire {
   #received: Buffer[] = [];
   closed = false;
 
-  private constructor(port: number) {
-    this.#socket = net.connect(port, '127.0.0.1');
+  private constructor(port: number, isTls: boolean) {
+    const at = { port, host: '127.0.0.1' };
+    this.#socket = isTls ? tls.connect({ ...at, rejectUnauthorized: false }) : net.connect(at);
     this.#socket
       .on('data', (chunk) => this.#received.push(chunk))
       .on('error', () => undefined)
@@ -20,8 +22,8 @@ export class Wire {
       });
   }
 
-  static async to(port: number): Promise<Wire> {
-    const wire = new Wire(port);
+  static async to(port: number, { isTls = false } = {}): Promise<Wire> {
+    const wire = new Wire(port, isTls);
     await until('connected or closed', () => wire.closed || !wire.#socket.connecting);
     return wire;
   }
