@@ -43,12 +43,11 @@ export class Credit {
 }
 
 class Watched {
-  readonly #sending: Credit;
-  readonly #taking: Credit;
+  /** as they were when it was looked at the last time; most requests are over before they are looked at */
+  #seen: { sending: Credit; taking: Credit; at: number } | null = null;
   body: RequestBody | null = null;
   /** the answer is gone, or nobody is there to take it */
   #isAnswered = false;
-  #seenAt = performance.now();
   /** where what came after the answer begins */
   #unreadFrom = 0;
 
@@ -57,11 +56,7 @@ class Watched {
     private readonly response: ServerResponse,
     private readonly limits: HttpLimits,
     private readonly onSlow: OnSlow,
-  ) {
-    const { socket } = request;
-    this.#sending = new Credit(limits.sending, socket.bytesRead);
-    this.#taking = new Credit(limits.taking, taken(socket));
-  }
+  ) {}
 
   get isOver(): boolean {
     return this.#isAnswered && (this.request.complete || this.request.socket.destroyed);
@@ -78,15 +73,23 @@ class Watched {
   look(now: number): void {
     const { request, body } = this;
     const { socket } = request;
-    const seconds = (now - this.#seenAt) / 1000;
-    this.#seenAt = now;
+    const { sending, taking } = this.limits;
+    this.#seen ??= {
+      sending: new Credit(sending, socket.bytesRead),
+      taking: new Credit(taking, taken(socket)),
+      at: now,
+    };
+    const seen = this.#seen;
+    // When we stood still ourselves, nobody knows what would have come.
+    const seconds = Math.min(now - seen.at, 2 * this.limits.paceMs) / 1000;
+    seen.at = now;
     if (this.#isAnswered && socket.bytesRead - this.#unreadFrom > this.limits.unreadBytes) return void socket.destroy();
     const isSending = this.#isAnswered ? !request.complete : (body?.awaited ?? false);
-    if (this.#sending.use(seconds, socket.bytesRead, isSending)) return this.#tooSlow();
+    if (seen.sending.use(seconds, socket.bytesRead, isSending)) return this.#tooSlow();
     // Of requests that were sent without waiting for answers, only the first has the connection.
     const isTaking = this.response.socket !== null && socket.writableLength > 0;
-    if (!isTaking) this.#taking.refill();
-    if (!this.#taking.use(seconds, taken(socket), isTaking)) return;
+    if (!isTaking) seen.taking.refill();
+    if (!seen.taking.use(seconds, taken(socket), isTaking)) return;
     this.onSlow('taking');
     socket.destroy();
   }

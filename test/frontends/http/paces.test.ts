@@ -44,6 +44,7 @@ afterEach(async () => {
   await until('they are gone', () => openConnections() === 0);
   things.before = Promise.resolve();
   things.failures.length = 0;
+  things.arrived = () => 0;
 });
 async function wire(): Promise<Wire> {
   const one = await Wire.to(port);
@@ -122,6 +123,17 @@ describe('who sends', () => {
       client.say(contentOf(SENDING.creditBytes));
       await sleep((3 * CREDIT_MS) / parts);
     }
+    await client.answers(1);
+    expect(client.statuses).toEqual([200]);
+  });
+
+  it('to a daemon that stands still is not at fault', async () => {
+    const client = await upload('/thing/v3/things/x', 1000);
+    client.say(contentOf(10));
+    await until('it is read', () => things.arrived() > 0);
+    await sleep(100);
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2 * CREDIT_MS);
+    client.say(contentOf(990));
     await client.answers(1);
     expect(client.statuses).toEqual([200]);
   });

@@ -23,6 +23,7 @@ afterAll(() => cloud.end());
 afterEach(() => {
   things.before = Promise.resolve();
   things.failures.length = 0;
+  things.arrived = () => 0;
 });
 
 const wires: Wire[] = [];
