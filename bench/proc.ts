@@ -32,6 +32,12 @@ export function memory(pid: number): Memory {
   return { rssBytes: field('VmRSS'), anonBytes: field('RssAnon'), sharedBytes: field('RssShmem') };
 }
 
+/** Memory of a process, of what it shares its share: those of several add up. */
+export function proportionalBytes(pid: number): number {
+  const text = fs.readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8');
+  return Number(/^Pss:\s+(\d+) kB/m.exec(text)?.[1] ?? 0) * 1024;
+}
+
 /** Facts about the machine that a reader of the report needs. */
 export function machine(dir: string): Record<string, string> {
   const cpuinfo = fs.readFileSync('/proc/cpuinfo', 'utf8');

@@ -5,6 +5,7 @@ import { direct } from './direct.ts';
 import { freeing } from './freeing.ts';
 import { fuse } from './fuse.ts';
 import { fuseTree } from './fuse-tree.ts';
+import { identity } from './identity.ts';
 import { ingest } from './ingest.ts';
 import { neighbour } from './neighbour.ts';
 import { resident } from './resident.ts';
@@ -30,4 +31,5 @@ export const ROWS: readonly Row[] = [
   ingest,
   fuse,
   fuseTree,
+  identity,
 ];
