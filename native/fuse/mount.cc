@@ -204,8 +204,7 @@ void Mount::released(OpenFile* file) {
   const uint32_t handle = file->node->handle.load(std::memory_order_acquire);
   Question question{.ask = Ask::kRelease, .ino = file->node->ino};
   question.a = handle;
-  nodes_.close(file->node);
-  delete file;
+  nodes_.close_file(file);
   names_.ask(std::move(question));
 }
 
@@ -294,10 +293,7 @@ void Mount::reply(const Asked& asked, Answer& answer) {
 
 void Mount::reply_opened(const Asked& asked, const Answer& answer) {
   const uint64_t ino = asked.ask == Ask::kCreate ? answer.node.ino : asked.ino;
-  auto* const file = new OpenFile;
-  file->node = nodes_.open(ino);
-  file->node->handle.store(answer.handle, std::memory_order_release);
-  file->read_only = answer.read_only;
+  OpenFile* const file = nodes_.open_file(ino, answer.handle, answer.read_only);
   fuse_file_info info = asked.info;
   info.fh = reinterpret_cast<uint64_t>(file);
   int result;

@@ -182,13 +182,14 @@ void on_statfs(fuse_req_t req, fuse_ino_t ino) {
 }
 
 void on_opendir(fuse_req_t req, fuse_ino_t ino, fuse_file_info* info) {
-  auto* const folder = new OpenFolder(ino);
+  OpenNodes& nodes = mount_of(req).nodes();
+  OpenFolder* const folder = nodes.open_folder(ino);
   info->fh = reinterpret_cast<uint64_t>(folder);
-  if (fuse_reply_open(req, info) != 0) delete folder;
+  if (fuse_reply_open(req, info) != 0) nodes.close_folder(folder);
 }
 
 void on_releasedir(fuse_req_t req, fuse_ino_t, fuse_file_info* info) {
-  delete reinterpret_cast<OpenFolder*>(info->fh);
+  mount_of(req).nodes().close_folder(reinterpret_cast<OpenFolder*>(info->fh));
   fuse_reply_err(req, 0);
 }
 

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -37,37 +38,6 @@ struct OpenFile {
   bool read_only = false;
 };
 
-/// The nodes that are open, by number.
-class OpenNodes {
- public:
-  std::shared_ptr<OpenNode> open(uint64_t ino) {
-    const std::lock_guard lock(mutex_);
-    std::shared_ptr<OpenNode>& node = nodes_[ino];
-    if (node == nullptr) node = std::make_shared<OpenNode>(ino);
-    node->opens++;
-    return node;
-  }
-  void close(const std::shared_ptr<OpenNode>& node) {
-    const std::lock_guard lock(mutex_);
-    if (--node->opens == 0) nodes_.erase(node->ino);
-  }
-  std::shared_ptr<OpenNode> find(uint64_t ino) {
-    const std::lock_guard lock(mutex_);
-    const auto found = nodes_.find(ino);
-    return found == nodes_.end() ? nullptr : found->second;
-  }
-  std::vector<std::shared_ptr<OpenNode>> all() {
-    const std::lock_guard lock(mutex_);
-    std::vector<std::shared_ptr<OpenNode>> all;
-    for (const auto& [ino, node] : nodes_) all.push_back(node);
-    return all;
-  }
-
- private:
-  std::mutex mutex_;
-  std::map<uint64_t, std::shared_ptr<OpenNode>> nodes_;
-};
-
 /// One opendir(): a window of the listing. Offsets that the kernel sees are numbers of nodes (those of "." and ".." are
 /// 1 and 2), so a listing goes on at the same place whatever came and went meanwhile.
 struct OpenFolder {
@@ -92,6 +62,69 @@ struct OpenFolder {
     at = offset < kDotDot ? kDotDot : offset;
     end = is_end;
   }
+};
+
+/// What is open. Files and folders of a connection that was aborted are never released, and end with this.
+class OpenNodes {
+ public:
+  OpenFile* open_file(uint64_t ino, uint32_t handle, bool read_only) {
+    auto file = std::make_unique<OpenFile>();
+    file->node = open(ino);
+    file->node->handle.store(handle, std::memory_order_release);
+    file->read_only = read_only;
+    return keep(files_, std::move(file));
+  }
+  void close_file(OpenFile* file) {
+    close(file->node);
+    forget(files_, file);
+  }
+  OpenFolder* open_folder(uint64_t ino) { return keep(folders_, std::make_unique<OpenFolder>(ino)); }
+  void close_folder(OpenFolder* folder) { forget(folders_, folder); }
+
+  std::shared_ptr<OpenNode> find(uint64_t ino) {
+    const std::lock_guard lock(mutex_);
+    const auto found = nodes_.find(ino);
+    return found == nodes_.end() ? nullptr : found->second;
+  }
+  std::vector<std::shared_ptr<OpenNode>> all() {
+    const std::lock_guard lock(mutex_);
+    std::vector<std::shared_ptr<OpenNode>> all;
+    for (const auto& [ino, node] : nodes_) all.push_back(node);
+    return all;
+  }
+
+ private:
+  template <typename T>
+  using Kept = std::unordered_map<T*, std::unique_ptr<T>>;
+
+  std::shared_ptr<OpenNode> open(uint64_t ino) {
+    const std::lock_guard lock(mutex_);
+    std::shared_ptr<OpenNode>& node = nodes_[ino];
+    if (node == nullptr) node = std::make_shared<OpenNode>(ino);
+    node->opens++;
+    return node;
+  }
+  void close(const std::shared_ptr<OpenNode>& node) {
+    const std::lock_guard lock(mutex_);
+    if (--node->opens == 0) nodes_.erase(node->ino);
+  }
+  template <typename T>
+  T* keep(Kept<T>& among, std::unique_ptr<T> one) {
+    const std::lock_guard lock(mutex_);
+    T* const at = one.get();
+    among.emplace(at, std::move(one));
+    return at;
+  }
+  template <typename T>
+  void forget(Kept<T>& among, T* one) {
+    const std::lock_guard lock(mutex_);
+    among.erase(one);
+  }
+
+  std::mutex mutex_;
+  std::map<uint64_t, std::shared_ptr<OpenNode>> nodes_;
+  Kept<OpenFile> files_;
+  Kept<OpenFolder> folders_;
 };
 
 }  // namespace atoll_native::fuse

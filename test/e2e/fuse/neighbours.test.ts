@@ -2,6 +2,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { random } from '../../../bench/scatter.ts';
 import { MIB } from '../../../bench/size.ts';
 import { MOUNTED_MS_MAX, Mounted, missing } from '../lib/mounted.ts';
 
@@ -79,6 +80,66 @@ describe.skipIf(missing !== null)('a mount', () => {
     await m.daemon.deleteVolume('renamed');
     await m.daemon.deleteVolume('told');
     await m.until('they are gone', async () => (await m.names('volumes')).length === 0);
+  });
+
+  it('changed through two mounts and the control socket at once is one tree afterwards', {
+    timeout: MOUNTED_MS_MAX,
+  }, async () => {
+    const other = await m.mount('m3');
+    const through = (dir: string, seed: number) =>
+      m.agent(
+        `import random, time
+os.chdir(sys.argv[1]); r = random.Random(int(sys.argv[2])); done = {}; errors = {}
+def name(): return 'n%d' % r.randrange(8)
+def write(v):
+    fd = os.open('volumes/' + v, os.O_RDWR)
+    try: os.pwrite(fd, r.randbytes(70000), r.randrange(8) * 65536); os.fsync(fd)
+    finally: os.close(fd)
+STEPS = {
+  'create': lambda v: os.close(os.open('volumes/' + v, os.O_CREAT | os.O_WRONLY)), 'write': write,
+  'truncate': lambda v: os.truncate('volumes/' + v, r.randrange(8) * 65536), 'unlink': lambda v: os.unlink('volumes/' + v),
+  'rename': lambda v: os.rename('volumes/' + v, 'volumes/' + name()), 'snapshot': lambda v: os.close(os.open('snapshots/%s/s%d' % (v, r.randrange(3)), os.O_CREAT | os.O_WRONLY)),
+  'drop': lambda v: os.unlink('snapshots/%s/s%d' % (v, r.randrange(3))), 'list': lambda v: [os.listdir('snapshots/' + one) for one in os.listdir('snapshots')],
+  'stat': lambda v: os.stat('volumes/' + v), 'read': lambda v: open('volumes/' + v, 'rb').read() }
+until = time.time() + 4
+while time.time() < until:
+    what = r.choice(list(STEPS)); error = errno_of(lambda: STEPS[what](name()))
+    done[what] = done.get(what, 0) + (error == 0); errors[error] = 1
+print(json.dumps([min(done.values()), sorted(errors)]))`,
+        dir,
+        String(seed),
+      ) as Promise<[number, number[]]>;
+    let busy = true;
+    const next = random(5);
+    const control = (async () => {
+      while (busy) {
+        const name = `n${Math.floor(next() * 8)}`;
+        const [dice, refused] = [next(), () => undefined];
+        if (dice < 0.3) await m.daemon.createVolume(name, MIB).catch(refused);
+        else if (dice < 0.5) await m.daemon.snapshot(name, 's1').catch(refused);
+        else if (dice < 0.7) await m.daemon.deleteSnapshot(`${name}@s1`).catch(refused);
+        else if (dice < 0.8) await m.daemon.deleteVolume(name).catch(refused);
+        else
+          await m.daemon
+            .http('POST', `/v1/volumes/${name}/resize`, { size: MIB * (1 + Math.floor(next() * 3)) })
+            .catch(refused);
+      }
+    })();
+    const told = await Promise.all([through(m.dir, 1), through(other, 2)]);
+    busy = false;
+    await control;
+    for (const [least, errors] of told) {
+      expect(least).toBeGreaterThan(0);
+      // nothing, ENOENT, EIO (deleted by force while open), EBUSY, EEXIST, EINVAL (no bytes to take a snapshot of), EROFS (a snapshot that is there), ESTALE (renamed away meanwhile)
+      for (const error of errors) expect([0, 2, 5, 16, 17, 22, 30, 116]).toContain(error);
+    }
+    const all = async (at: string) => (await m.run('find', at, '-printf', '%P %s\\n')).split('\n').sort();
+    await m.until('both are the same', async () => (await all(m.dir)).join() === (await all(other)).join());
+    const { volumes } = await m.daemon.cli<{ volumes: { name: string }[] }>('volume', 'list');
+    expect(await m.names('volumes')).toEqual(volumes.map(({ name }) => name).sort());
+    expect(await m.daemon.cli('check')).toMatchObject({ ok: true, problemCount: 0 });
+    await m.daemon.cli('umount', other);
+    for (const { name } of volumes) await m.daemon.deleteVolume(name);
   });
 
   it('is not used by its own daemon, through links and loop devices neither', async () => {
