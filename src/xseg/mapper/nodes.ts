@@ -54,7 +54,8 @@ export class Nodes {
         'SELECT id FROM resource WHERE kind IN (1, 2) AND name >= ? AND name < ? ORDER BY kind DESC, id',
       ).pluck(),
       one: list('id = ?'),
-      volumes: list('kind = 1 AND id > ? ORDER BY id LIMIT ?'),
+      // by number: an index on kinds would sort all of them for each page
+      volumes: list('+kind = 1 AND id > ? ORDER BY id LIMIT ?'),
       snapshots: list('volume = ? AND volume != 0 AND id > ? ORDER BY id LIMIT ?'),
       further: list('volume >= ? AND volume != 0 ORDER BY volume, id LIMIT ?'),
       roots:
@@ -155,16 +156,19 @@ export class Nodes {
     for (let i = from; i < to; i++) {
       const known = this.registry.known(rows[i][0]);
       if (known === null) continue;
-      const [id, kind, , name, size, pool, createdAt, mapped, root] = known === undefined ? rows[i] : rowOf(known);
+      const row = known === undefined ? rows[i] : rowOf(known);
+      const name = row[3];
       if (name.startsWith(HIDDEN_PREFIX)) continue;
-      const blocks = known && kind === KIND_VOLUME ? this.views.mapped(known) : root === 0 ? 0 : mapped;
+      const kind = row[1];
+      const stored = row[8] === 0 ? 0 : row[7];
+      const blocks = known !== undefined && kind === KIND_VOLUME ? this.views.mapped(known) : stored;
       const at = draft.count * PAGE_NUMBERS;
-      numbers[at] = id;
+      numbers[at] = row[0];
       numbers[at + 1] = kind;
-      numbers[at + 2] = size;
-      numbers[at + 3] = blocks * 2 ** (this.views.host.poolRow(pool)?.block_shift ?? 0);
-      numbers[at + 4] = createdAt;
-      numbers[at + 5] = known ? this.#changes(known) : 0;
+      numbers[at + 2] = row[4];
+      numbers[at + 3] = blocks === 0 ? 0 : blocks * 2 ** (this.views.host.poolRow(row[5])?.block_shift ?? 0);
+      numbers[at + 4] = row[6];
+      numbers[at + 5] = known !== undefined ? this.#changes(known) : 0;
       draft.names += `${name}\0`;
       draft.count++;
     }
