@@ -334,6 +334,28 @@ describe.skipIf(WITHOUT_POSTGRES !== null)('a catalog in PostgreSQL', () => {
     const [rule] = made.body.application_credential.access_rules;
     expect((await cloud.call('DELETE', `/users/${admin}/access_rules/${rule.id}`, { token })).status).toBe(403);
     expect((await cloud.call('DELETE', `/users/${admin}`, { token })).status).toBe(403);
+    // Roles of one domain, projects in projects, limits, and what a project is deleted with.
+    const ask = async (method: string, url: string, body?: unknown) => cloud.call(method, url, { token, body });
+    const local = await cloud.make('roles', 'role', { name: 'reader', domain_id: 'default' }, token);
+    expect((await ask('GET', '/roles?domain_id=default')).body.roles.map(({ id }: { id: string }) => id)).toEqual([
+      local,
+    ]);
+    const top = await cloud.make('projects', 'project', { name: 'top' }, token);
+    const leaf = await cloud.make('projects', 'project', { name: 'leaf', parent_id: top }, token);
+    await ask('PUT', `/projects/${leaf}/users/${heir}/roles/${local}`);
+    const tree = (query: string) => ask('GET', `/role_assignments?scope.project.id=${top}&include_subtree&${query}`);
+    expect((await tree('')).body.role_assignments).toHaveLength(1);
+    expect((await tree('effective')).body.role_assignments).toHaveLength(2);
+    expect((await ask('GET', `/projects/${top}?subtree_as_ids`)).body.project.subtree).toEqual({ [leaf]: null });
+    const [first] = (await ask('GET', '/registered_limits')).body.registered_limits;
+    const { service_id, resource_name } = first;
+    const limit = { service_id, resource_name, project_id: leaf, resource_limit: Number.MAX_SAFE_INTEGER };
+    expect((await ask('POST', '/limits', { limits: [limit] })).status).toBe(201);
+    expect((await ask('GET', '/limits')).body.limits).toEqual([expect.objectContaining(limit)]);
+    expect((await ask('DELETE', `/projects/${top}`)).status).toBe(403);
+    for (const id of [top, leaf]) await ask('PATCH', `/projects/${id}`, { project: { enabled: false } });
+    expect((await ask('DELETE', `/projects/${top}?cascade`)).status).toBe(204);
+    expect((await ask('GET', '/limits')).body.limits).toEqual([]);
     expect(cloud.logged.filter((line) => line.startsWith('error') || line.startsWith('fatal'))).toEqual([]);
   });
 
