@@ -325,6 +325,7 @@ export class Mapper implements ReportsHost, RequestsHost {
       ownerOf: (id, generation) => this.#ownerOf(id, generation),
       hasNewChildren: (page) => this.#newPages.hasChildren(page),
       isBad: (pool, slot) => this.quarantine.has(pool, slot),
+      quarantined: (pool) => this.quarantine.count(pool),
       nextRelease,
       changed,
       commitSoon,

@@ -29,6 +29,11 @@ export class Quarantine {
     return this.#slots.get(pool)?.has(slot) === true;
   }
 
+  /** how many of a pool are in here */
+  count(pool: number): number {
+    return this.#slots.get(pool)?.size ?? 0;
+  }
+
   /** slots of a pool, ascending */
   slots(pool: number): number[] {
     return [...(this.#slots.get(pool) ?? [])].sort((a, b) => a - b);

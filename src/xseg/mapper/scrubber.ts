@@ -17,6 +17,8 @@ import type { SlotPool } from './slots.ts';
 
 /** Slots of one job. */
 const SLOTS_MAX = 512;
+/** Slots that differ are looked at again for so long in one turn: a guest's map fault waits about so long for it. */
+export const LOOK_MS_MAX = 2;
 /** A whole pass ended: the next begins after this, or when scrubbing is set anew. */
 const PASS_PAUSE_MS = 3_600_000;
 /** The cursor is stored this often: after a crash so much is read again. */
@@ -25,11 +27,13 @@ const CURSOR_MS = 30_000;
 interface PoolState {
   /** monotonic ms before which nothing is read */
   paceAt: number;
-  /** a job, a repair or a commit is on its way */
-  waiting: boolean;
+  /** jobs, repairs and commits on their way */
+  waiting: number;
   cursorAt: number;
   /** asked for while a pass goes on: the next follows at once */
   again: boolean;
+  /** what a job read, and how much of it has been compared */
+  read: { rows: SealedRow[]; result: HashResult; compared: number } | null;
 }
 
 export interface ScrubberHost {
@@ -65,20 +69,20 @@ export class Scrubber {
   dueIn(): number {
     let at = Number.POSITIVE_INFINITY;
     for (const pool of this.host.pools()) {
-      if (this.sealer.settings(pool.id).scrub_rate === 0) continue;
       const state = this.#state(pool.id);
-      if (!state.waiting) at = Math.min(at, state.paceAt);
+      if (state.waiting > 0) continue;
+      if (state.read !== null) return 1;
+      if (this.sealer.settings(pool.id).scrub_rate !== 0) at = Math.min(at, state.paceAt);
     }
     return at === Number.POSITIVE_INFINITY ? at : Math.max(1, Math.ceil(at - this.clock.now()));
   }
 
   turn(now: number): void {
     for (const pool of this.host.pools()) {
-      const row = this.sealer.settings(pool.id);
-      if (row.scrub_rate === 0) continue;
       const state = this.#state(pool.id);
-      if (state.waiting || now < state.paceAt) continue;
-      this.#next(pool, state, now);
+      if (state.waiting > 0) continue;
+      if (state.read !== null) this.#compare(pool, state, state.read);
+      else if (this.sealer.settings(pool.id).scrub_rate !== 0 && now >= state.paceAt) this.#next(pool, state, now);
     }
   }
 
@@ -103,7 +107,7 @@ export class Scrubber {
   #state(pool: number): PoolState {
     let state = this.#states.get(pool);
     if (state === undefined) {
-      state = { paceAt: 0, waiting: false, cursorAt: 0, again: false };
+      state = { paceAt: 0, waiting: 0, cursorAt: 0, again: false, read: null };
       this.#states.set(pool, state);
     }
     return state;
@@ -123,45 +127,63 @@ export class Scrubber {
       });
       return;
     }
-    state.waiting = true;
+    state.waiting++;
     const slots = Float64Array.from(rows, ({ slot }) => slot);
     this.host.hash({ pool: pool.id, handle: pool.handle, blockSize: pool.blockSize, slots, always: true }, (result) => {
-      state.waiting = false;
+      state.waiting--;
       state.paceAt = Math.max(now, this.clock.now() - 1000) + ((slots.length * pool.blockSize) / row.scrub_rate) * 1000;
       if (result === null) {
         this.host.log('warn', 'scrubbing: blocks could not be hashed', { pool: pool.row.name, slot: slots[0] });
         state.paceAt = this.clock.now() + 1000;
         return;
       }
-      row.scrub_at = slots[slots.length - 1] + 1;
-      this.#compare(pool, state, rows, result);
-      if (!state.waiting && this.clock.now() - state.cursorAt > CURSOR_MS) this.#store(pool, state, () => undefined);
+      state.read = { rows, result, compared: 0 };
+      this.#compare(pool, state, state.read);
     });
   }
 
-  #compare(pool: SlotPool, state: PoolState, rows: SealedRow[], result: HashResult): void {
+  /** A part of what was read; what differs makes the parts short. */
+  #compare(pool: SlotPool, state: PoolState, read: NonNullable<PoolState['read']>): void {
     const seal = emptySeal();
-    for (const [i, row] of rows.entries()) {
-      if (result.states[i] !== SLOT_HASHED) {
-        // its readers get the disk's own error
-        this.host.log('warn', 'scrubbing: a sealed block cannot be read', { pool: pool.row.name, slot: row.slot });
-        continue;
-      }
-      const same = Buffer.from(result.hashes.buffer, result.hashes.byteOffset + i * 32, 32).equals(row.hash);
-      if (same && row.bad === null) continue;
-      const now = this.#look(pool, row.slot);
-      if (now === null) continue; // freed meanwhile
-      if (now.well && row.bad !== null) this.#heal(pool, row.slot, seal.bad);
-      else if (!now.well && row.bad === null) this.#condemn(pool, row.slot, seal.bad);
-      if (!now.well) this.#repair(pool, row.slot, now.hash);
+    const started = this.clock.now();
+    while (read.compared < read.rows.length) {
+      const at = read.compared++;
+      if (!this.#differs(pool, read.rows[at], read.result, at)) continue;
+      this.#settle(pool, read.rows[at], seal.bad);
+      if (this.clock.now() - started >= LOOK_MS_MAX) break;
     }
-    if (seal.bad.length === 0) return;
-    const batch = this.commits.newBatch();
-    batch.seal = seal;
-    state.waiting = true;
-    this.commits.sendLoose(batch, () => {
-      state.waiting = false;
-    });
+    if (read.compared === read.rows.length) {
+      state.read = null;
+      this.sealer.settings(pool.id).scrub_at = read.rows[read.rows.length - 1].slot + 1;
+    }
+    if (seal.bad.length > 0) {
+      const batch = this.commits.newBatch();
+      batch.seal = seal;
+      state.waiting++;
+      this.commits.sendLoose(batch, () => {
+        state.waiting--;
+      });
+    }
+    const due = state.read === null && state.waiting === 0 && this.clock.now() - state.cursorAt > CURSOR_MS;
+    if (due) this.#store(pool, state, () => undefined);
+  }
+  /** Something has to be done about the slot: as the job read it, or as it was called. */
+  #differs(pool: SlotPool, row: SealedRow, result: HashResult, at: number): boolean {
+    if (result.states[at] !== SLOT_HASHED) {
+      // its readers get the disk's own error
+      this.host.log('warn', 'scrubbing: a sealed block cannot be read', { pool: pool.row.name, slot: row.slot });
+      return false;
+    }
+    const same = Buffer.from(result.hashes.buffer, result.hashes.byteOffset + at * 32, 32).equals(row.hash);
+    return !same || row.bad !== null;
+  }
+
+  #settle(pool: SlotPool, row: SealedRow, bad: number[]): void {
+    const now = this.#look(pool, row.slot);
+    if (now === null) return; // freed meanwhile
+    if (now.well && row.bad !== null) this.#heal(pool, row.slot, bad);
+    else if (!now.well && row.bad === null) this.#condemn(pool, row.slot, bad);
+    if (!now.well) this.#repair(pool, row.slot, now.hash);
   }
 
   /**
@@ -219,13 +241,13 @@ export class Scrubber {
     }
     const file = pool.row.kind === 'directory' ? Math.floor(slot / pool.groupSlots) : 0;
     const state = this.#state(pool.id);
-    state.waiting = true;
+    state.waiting++;
     this.native.syncFile(
       this.core,
       pool.handle,
       file,
       this.host.ticket((error) => {
-        state.waiting = false;
+        state.waiting--;
         if (error === 0) this.#repaired(pool, state, slot);
       }),
     );
@@ -236,9 +258,9 @@ export class Scrubber {
     const batch = this.commits.newBatch();
     batch.seal = emptySeal();
     this.#heal(pool, slot, batch.seal.bad);
-    state.waiting = true;
+    state.waiting++;
     this.commits.sendLoose(batch, () => {
-      state.waiting = false;
+      state.waiting--;
     });
   }
 
@@ -260,10 +282,10 @@ export class Scrubber {
     const batch = this.commits.newBatch();
     const { scrub_at, scrubbed_at } = this.sealer.settings(pool.id);
     batch.seal = { ...emptySeal(), cursors: [{ pool: pool.id, scrub_at, scrubbed_at }] };
-    state.waiting = true;
+    state.waiting++;
     state.cursorAt = this.clock.now();
     this.commits.sendLoose(batch, () => {
-      state.waiting = false;
+      state.waiting--;
       done();
     });
   }

@@ -30,6 +30,8 @@ const RETRY_MS = 60_000;
 export const SEALED_ROW_BYTES = 70;
 
 export interface SealerHost extends FoldingHost {
+  /** damaged blocks of a pool */
+  quarantined(pool: number): number;
   /** hashes slots on another thread; null when that failed */
   hash(job: HashWish, done: (result: HashResult | null) => void): void;
   pool(id: number): SlotPool | undefined;
@@ -166,7 +168,7 @@ export class Sealer {
       dedupRatio: row.hashed === 0 ? 1 : row.hashed / Math.max(1, row.hashed - row.folded),
       backlogSnapshots: waiting.length,
       backlogBytes: waiting.reduce((sum, { mapped }) => sum + mapped * size, 0),
-      quarantined: this.reader.seal.bad(pool.id).length,
+      quarantined: this.host.quarantined(pool.id),
       scrubbedAt: row.scrubbed_at === 0 ? null : new Date(row.scrubbed_at).toISOString(),
     };
   }
