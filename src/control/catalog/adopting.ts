@@ -1,6 +1,6 @@
 /** What was made in the engine by hand, name by name: it gets a row of the operators' project, and the row follows it. */
 import { amountsOf, givenBack, taken } from './held.ts';
-import { type EngineSide, type EngineWatch, nameInEngine, type Root, sealedRoot } from './roots.ts';
+import { type EngineSide, type EngineWatch, type Root, sealedRoot } from './roots.ts';
 import { PASSING } from './statuses.ts';
 import type { SnapshotRow, VolumeRow } from './storage-rows.ts';
 import type { CatalogReader, CatalogSide, Change } from './types.ts';
@@ -40,8 +40,7 @@ export class Adopting {
     for (const table of ['volume', 'snapshot'] as const) {
       for (let after = ''; !ended(); ) {
         const rows = await rowsOf(db, table).where('id', '>', after).orderBy('id').limit(PAGE).execute();
-        const names = await Promise.all(rows.map((row) => nameInEngine(db, row)));
-        await this.names(names.filter((name): name is string => name !== null && !seen.has(name)));
+        await this.names((await namesInEngine(db, rows)).filter((name) => !seen.has(name)));
         if (rows.length < PAGE) break;
         after = rows[rows.length - 1]!.id;
       }
@@ -190,6 +189,20 @@ async function rowAt(db: CatalogReader, { table, owner, root }: Place): Promise<
   if (table === 'volume') return rowsOf(db, table).where('root', '=', root).executeTakeFirst();
   const own = db.selectFrom('snapshot').selectAll().where('root', '=', root);
   return owner && own.where('volume_id', '=', owner.id).executeTakeFirst();
+}
+
+/** What rows of a table name, but those that name nothing. */
+async function namesInEngine(db: CatalogReader, rows: readonly Row[]): Promise<string[]> {
+  const owners = new Map<string, string | null>();
+  const wanted = [...new Set(rows.flatMap((row) => ('volume_id' in row ? [row.volume_id] : [])))];
+  if (wanted.length > 0)
+    for (const { id, root } of await rowsOf(db, 'volume').where('id', 'in', wanted).execute()) owners.set(id, root);
+  return rows.flatMap((row) => {
+    if (row.root === null) return [];
+    if (!('volume_id' in row)) return [row.root];
+    const owner = owners.get(row.volume_id);
+    return owner ? [`${owner}@${row.root}`] : [];
+  });
 }
 
 /** What services make is named by a pin before, and by a row after. */
