@@ -1,20 +1,30 @@
 #!/bin/sh
-# Runs native test programs one after another and adds up what they report.
+# Runs native test programs, as many at once as there are processors, two at least (many wait more than they compute), and
+# adds up what they report.
 #
 #   native-tests.sh TIMEOUT_SECONDS PROGRAM...
 #
 # A program's last line is `N passed, N failed`, with its own `, N skipped` if it likes. One that ends without such a
 # line, is killed, or fails while it claims that nothing failed, counts as one failed test. The last line here is the sum.
+if [ "$1" = --one ]; then
+  limit=$2 log=$3/$(basename "$4")
+  timeout -k 10 "$limit" "$4" >"$log" 2>&1
+  echo $? >"$log.status"
+  exit 0
+fi
 limit=$1
 shift
+folder=$(mktemp -d) || exit 1
+trap 'rm -rf "$folder"' EXIT
+jobs=$(nproc)
+[ "$jobs" -ge 2 ] || jobs=2
+printf '%s\n' "$@" | xargs -P "$jobs" -I PROGRAM sh "$0" --one "$limit" "$folder" PROGRAM
 passed=0 failed=0 skipped=0
-log=$(mktemp) || exit 1
-trap 'rm -f "$log"' EXIT
 for program; do
   name=$(basename "$program")
+  log=$folder/$name
+  status=$(cat "$log.status")
   echo "== $name"
-  timeout -k 10 "$limit" "$program" >"$log" 2>&1
-  status=$?
   last=$(tail -n 1 "$log")
   counts=$(printf '%s\n' "$last" | sed -nE 's/^([0-9]+) passed, ([0-9]+) failed(, ([0-9]+) skipped)?$/\1 \2 0\4/p')
   if [ -z "$counts" ]; then
