@@ -64,7 +64,12 @@ export class IdentityClient {
           });
         },
       );
-      request.once('error', reject);
+      request.once('error', (error: NodeJS.ErrnoException) => {
+        // A server may end a connection that is kept just when it is used again: what was asked did not reach it.
+        if (request.reusedSocket && error.code === 'ECONNRESET')
+          this.ask(method, path, headers, body).then(resolve, reject);
+        else reject(error);
+      });
       request.end(text ?? undefined);
     });
   }

@@ -64,7 +64,7 @@ key_repository = ${at('credential-keys')}
       // A kept connection would keep a process.
       ...['--http-socket', `127.0.0.1:${port}`, '--add-header', 'Connection: close'],
       ...['--master', '--lazy-apps', '--need-app', '--die-on-term', '--disable-logging'],
-      ...['--processes', String(availableParallelism()), '--buffer-size', '65535'],
+      ...['--processes', String(availableParallelism()), '--buffer-size', '65535', '--post-buffering', '65535'],
     ],
     { stdio: ['ignore', log, log], env: { ...process.env, OS_KEYSTONE_CONFIG_FILES: at('keystone.conf') } },
   );
