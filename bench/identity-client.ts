@@ -64,12 +64,7 @@ export class IdentityClient {
           });
         },
       );
-      request.once('error', (error: NodeJS.ErrnoException) => {
-        // A server may end a connection that is kept just when it is used again: what was asked did not reach it.
-        if (request.reusedSocket && error.code === 'ECONNRESET')
-          this.ask(method, path, headers, body).then(resolve, reject);
-        else reject(error);
-      });
+      request.once('error', reject);
       request.end(text ?? undefined);
     });
   }

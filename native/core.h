@@ -104,8 +104,9 @@ class Core {
   LatencyCounts data_syncs() const { return data_syncs_.read(); }
   uint64_t data_sync_errors() const { return data_sync_errors_.load(std::memory_order_relaxed); }
 
-  /// Runs one operation in the background and waits for it. 0 or -errno; EINVAL when it crosses the border of a pool
-  /// file. Not on a reactor, and not on the background threads.
+  /// Runs one operation: on the caller's thread when it need not wait for a disk, else in the background, and waits for
+  /// it. 0 or -errno; EINVAL when it crosses the border of a pool file. Not on a reactor, and not on the background
+  /// threads.
   int run_now(BlockPeer& pool, BlockIo* io);
 
   // ---- a reactor's ends of its rings: on that reactor's thread only

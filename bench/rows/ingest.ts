@@ -10,6 +10,7 @@ import type { Bench } from '../bench.ts';
 import { ATOLL } from '../peers/server.ts';
 import { newRow, type RowResult, ratioGoal, type Sample, valuesOf } from '../result.ts';
 import { GIB, MIB } from '../size.ts';
+import { rotate } from '../stats.ts';
 import { KEEPERS, keep } from './keepers.ts';
 import type { Row } from './row.ts';
 
@@ -38,13 +39,21 @@ export const ingest: Row = {
     for (let round = 0; round < bench.options.rounds; round++) {
       const file = bench.file('ingested');
       fill(file, bytes);
-      if (bench.wants(ATOLL)) {
+      const own = async () => {
         const { first, again } = await ingestTwice(bench, file);
         add(ATOLL, first);
         add(AGAIN, again);
+      };
+      const contenders = [
+        { name: ATOLL, run: own },
+        { name: CP, run: async () => add(CP, await copy(bench, file)) },
+        ...KEEPERS.map((one) => ({ name: one.name, run: async () => add(one.name, await keep(bench, one, file)) })),
+      ].filter(({ name }) => bench.wants(name));
+      for (const { run } of rotate(contenders, round)) {
+        // what the one before it let go is there again, and what nobody had yet
+        await bench.warmMemory(2 * bytes);
+        await run();
       }
-      if (bench.wants(CP)) add(CP, await copy(bench, file));
-      for (const keeper of KEEPERS) if (bench.wants(keeper.name)) add(keeper.name, await keep(bench, keeper, file));
       bench.remove(file);
       const last = [...samples].map(([name, list]) => `${name} ${list[list.length - 1]!.value.toPrecision(4)}`);
       bench.say(`  round ${round + 1}/${bench.options.rounds}  ${last.join('  ')}`);

@@ -14,6 +14,7 @@
 
 #include "addon/addon.h"
 #include "fuse/mount.h"
+#include "io/clock.h"
 #include "reactor/reactor.h"
 #include "volume/volume_peer.h"
 
@@ -227,7 +228,7 @@ void lists_of(const double* numbers, size_t count, const std::string& names, con
   size_t at = 0;
   size_t name = 0;
   const auto add = [&](fuse::Listing* list, size_t until) {
-    list->made_ms = fuse::monotonic_ms();
+    list->made_ms = monotonic_ms();
     for (; at < std::min(until, count); at++) {
       const size_t end = names.find('\0', name);
       list->nodes.push_back(node_of(numbers + at * kNodeNumbers));

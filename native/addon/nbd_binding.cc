@@ -58,10 +58,11 @@ class JsDirectory final : public nbd::Directory {
     if (!asked) answer_contexts(token, refusal<nbd::ContextsAnswer>());
   }
 
-  void closed(uint32_t connection, uint32_t handle) override {
-    call([connection, handle](Napi::Env env, Napi::Object events) {
+  void closed(uint32_t connection, uint32_t handle, bool read_only) override {
+    call([connection, handle, read_only](Napi::Env env, Napi::Object events) {
       events.Get("closed").As<Napi::Function>().Call(
-          events, {Napi::Number::New(env, connection), Napi::Number::New(env, handle)});
+          events,
+          {Napi::Number::New(env, connection), Napi::Number::New(env, handle), Napi::Boolean::New(env, read_only)});
     });
   }
 

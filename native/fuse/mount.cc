@@ -36,11 +36,6 @@ bool changes(Ask ask) {
 
 }  // namespace
 
-uint64_t monotonic_ms() {
-  const auto now = std::chrono::steady_clock::now().time_since_epoch();
-  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(now).count());
-}
-
 Mount::Mount(Segment& segment, std::vector<Place> places, Names& names, MountOptions options)
     : segment_(segment),
       places_(std::move(places)),
@@ -137,7 +132,7 @@ void Mount::handshake() { names_.live(); }
 void Mount::share() {
   for (size_t i = 1; i < seats_.size(); i++) {
     Seat* const seat = seats_[i].get();
-    seat->reactor().post([seat] { seat->take_part(); });
+    if (!seat->takes_part()) seat->reactor().post([seat] { seat->take_part(); });
   }
 }
 
@@ -204,6 +199,7 @@ void Mount::released(OpenFile* file) {
   const uint32_t handle = file->node->handle.load(std::memory_order_acquire);
   Question question{.ask = Ask::kRelease, .ino = file->node->ino};
   question.a = handle;
+  question.b = file->read_only ? 1 : 0;
   nodes_.close_file(file);
   names_.ask(std::move(question));
 }

@@ -138,6 +138,5 @@ size_t fill_folder(fuse_req_t req, const Mount& mount, OpenFolder& folder, uint6
 struct stat stat_of(const Mount& mount, const Node& node);
 /// `age_seconds`: since that was true; the kernel believes it for as much less.
 fuse_entry_param entry_of(const Mount& mount, const Node& node, double age_seconds);
-uint64_t monotonic_ms();
 
 }  // namespace atoll_native::fuse

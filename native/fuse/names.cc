@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "fuse/mount.h"
+#include "io/clock.h"
 
 namespace atoll_native::fuse {
 namespace {

@@ -81,11 +81,12 @@ bool Seat::poll() { return receive_batch(); }
 
 bool Seat::receive_batch() {
   uint32_t count = 0;
+  large_ = 0;
   while (count < kBatch && receive()) count++;
   const uint64_t now = reactor_.now_ns();
   if (host_) {
     if (count < kBatch) empty_ns_ = now;
-    if (now - empty_ns_ > kBusyNs) {
+    if (large_ > 1 || now - empty_ns_ > kBusyNs) {
       empty_ns_ = now;
       mount_.share();
     }
@@ -180,6 +181,7 @@ bool Seat::begin_read(Call* call) {
   call->unique = head->unique;
   call->offset = in->offset;
   call->length = std::min(in->size, Call::kDataBytesMax);
+  if (call->length >= kLargeBytes) large_++;
   begin(call, Call::Kind::kRead, nullptr, file);
   return true;
 }
@@ -192,6 +194,7 @@ bool Seat::begin_write(Call* call) {
   call->offset = in->offset;
   call->length = std::min(in->size, Call::kDataBytesMax);
   call->cached = (in->write_flags & FUSE_WRITE_CACHE) != 0;
+  if (call->length >= kLargeBytes) large_++;
   begin(call, Call::Kind::kWrite, nullptr, file);
   return true;
 }

@@ -12,6 +12,7 @@
 //
 // Everything runs on the reactor's thread.
 #pragma once
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -68,6 +69,8 @@ class Seat final : public EventHandler {
   static constexpr uint32_t kCallsMax = 256;
   // The host found something whenever it looked for so long: the others take part.
   static constexpr uint64_t kBusyNs = 1'000'000;
+  // A program that asks for more than a request holds is answered by several cores, if requests are as large as this.
+  static constexpr uint32_t kLargeBytes = 128u << 10;
   // A seat that takes part and found nothing for so long leaves.
   static constexpr uint64_t kVainNs = 1'000'000;
   // Buffers beyond these give their memory back when they are free.
@@ -80,6 +83,8 @@ class Seat final : public EventHandler {
   Seat& operator=(const Seat&) = delete;
 
   int start(int fd);
+  /// Any thread.
+  bool takes_part() const { return takes_; }
   /// Takes requests until there are none for it.
   void take_part();
   /// No more requests are taken.
@@ -127,10 +132,11 @@ class Seat final : public EventHandler {
   RequestSink& sink_;
   const bool host_;
   int fd_ = -1;
-  bool takes_ = false;     // requests
-  bool watching_ = false;  // it does, and has room for one
-  uint64_t empty_ns_ = 0;  // host: when it last found nothing
-  uint64_t found_ns_ = 0;  // others: when they last found something
+  std::atomic<bool> takes_ = false;  // requests
+  bool watching_ = false;            // it does, and has room for one
+  uint64_t empty_ns_ = 0;            // host: when it last found nothing
+  uint32_t large_ = 0;               // found since it began to look
+  uint64_t found_ns_ = 0;            // others: when they last found something
   std::vector<std::unique_ptr<Call>> all_;
   Call* free_ = nullptr;
   Call* spare_ = nullptr;  // the one that the next request is read into

@@ -11,4 +11,6 @@ inline uint64_t monotonic_ns() {
   return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
 }
 
+inline uint64_t monotonic_ms() { return monotonic_ns() / 1'000'000; }
+
 }  // namespace atoll_native

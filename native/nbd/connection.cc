@@ -250,7 +250,7 @@ void Connection::ask_open(const std::string& name) {
   place_.directory.open(
       name, status_->id,
       answer_here<OpenAnswer>(&Connection::open_answered, [](Place& place, uint32_t id, const OpenAnswer& answer) {
-        if (answer.error == 0) place.directory.closed(id, answer.handle);
+        if (answer.error == 0) place.directory.closed(id, answer.handle, answer.read_only);
       }));
 }
 
@@ -262,7 +262,7 @@ void Connection::ask_list() {
 void Connection::ask_contexts(const std::string& name, const std::vector<std::string>& queries, bool listing) {
   auto orphan = [](Place& place, uint32_t id, const ContextsAnswer& answer) {
     for (const ContextEntry& entry : answer.contexts) {
-      if (entry.handle != ContextEntry::kBaseAllocation) place.directory.closed(id, entry.handle);
+      if (entry.handle != ContextEntry::kBaseAllocation) place.directory.closed(id, entry.handle, true);
     }
   };
   // Listing opens nothing, so that there is nothing to give back.
@@ -272,7 +272,7 @@ void Connection::ask_contexts(const std::string& name, const std::vector<std::st
                                     : answer_here<ContextsAnswer>(&Connection::contexts_answered, orphan));
 }
 
-void Connection::release(uint32_t handle) { place_.directory.closed(status_->id, handle); }
+void Connection::release(uint32_t handle, bool read_only) { place_.directory.closed(status_->id, handle, read_only); }
 
 void Connection::open_answered(OpenAnswer answer) { negotiate(negotiation_.answer_open(std::move(answer))); }
 void Connection::list_answered(ListAnswer answer) { negotiate(negotiation_.answer_list(answer)); }

@@ -41,7 +41,7 @@ class Connection final : public EventHandler, public Negotiation::Host, public T
   void ask_open(const std::string& name) override;
   void ask_list() override;
   void ask_contexts(const std::string& name, const std::vector<std::string>& queries, bool listing) override;
-  void release(uint32_t handle) override;
+  void release(uint32_t handle, bool read_only) override;
   // Transmission::Host
   void wake() override;
 

@@ -51,8 +51,9 @@ class Directory {
   /// query may also be a namespace or prefix that ends in a colon, no queries mean all, and no handles are opened.
   virtual void contexts(const std::string& name, const std::vector<std::string>& queries, bool listing,
                         std::function<void(ContextsAnswer)> answer) = 0;
-  /// The connection does not use `handle` any more: once for each handle it got by open() or contexts().
-  virtual void closed(uint32_t connection, uint32_t handle) = 0;
+  /// The connection does not use `handle` any more: once for each handle it got by open() or contexts(). `read_only` as
+  /// open() answered it; true for those of contexts.
+  virtual void closed(uint32_t connection, uint32_t handle, bool read_only) = 0;
 };
 
 }  // namespace atoll_native::nbd

@@ -194,7 +194,7 @@ Negotiation::Progress Negotiation::answer_open(OpenAnswer answer) {
     if (option_ == kOptExportName) return Progress::kClose;
     return fail(reply_of(answer.error), answer.message);
   }
-  if (open_) host_.release(session_.volume);
+  if (open_) host_.release(session_.volume, session_.read_only);
   open_ = true;
   name_ = asked_name_;
   description_ = std::move(answer.description);
@@ -295,7 +295,7 @@ Negotiation::Progress Negotiation::answer_contexts(const ContextsAnswer& answer)
   uint32_t told = 0;
   for (const ContextEntry& entry : answer.contexts) {
     if (told >= (listing ? kContextsListedMax : Transmission::kContextsMax) || !is_name(entry.name)) {
-      if (!listing && entry.handle != ContextEntry::kBaseAllocation) host_.release(entry.handle);
+      if (!listing && entry.handle != ContextEntry::kBaseAllocation) host_.release(entry.handle, true);
       continue;
     }
     told++;
@@ -312,14 +312,14 @@ Negotiation::Progress Negotiation::answer_contexts(const ContextsAnswer& answer)
 
 void Negotiation::drop_contexts() {
   for (const StatusContext& context : contexts_) {
-    if (context.handle != ContextEntry::kBaseAllocation) host_.release(context.handle);
+    if (context.handle != ContextEntry::kBaseAllocation) host_.release(context.handle, true);
   }
   contexts_.clear();
 }
 
 void Negotiation::release_handles() {
   drop_contexts();
-  if (open_) host_.release(session_.volume);
+  if (open_) host_.release(session_.volume, session_.read_only);
   open_ = false;
 }
 

@@ -45,7 +45,7 @@ class Negotiation {
     virtual void ask_list() = 0;
     virtual void ask_contexts(const std::string& name, const std::vector<std::string>& queries, bool listing) = 0;
     /// A handle is not needed any more.
-    virtual void release(uint32_t handle) = 0;
+    virtual void release(uint32_t handle, bool read_only) = 0;
   };
 
   explicit Negotiation(Host& host);

@@ -10,7 +10,7 @@ namespace atoll_native {
 inline std::atomic<int> checks_passed{0};  // threads check too
 inline std::atomic<int> checks_failed{0};
 
-inline bool check_that(bool holds, const char* what, const char* file, int line) {
+[[gnu::noinline]] inline bool check_that(bool holds, const char* what, const char* file, int line) {
   if (holds) {
     checks_passed.fetch_add(1, std::memory_order_relaxed);
   } else {
@@ -21,7 +21,7 @@ inline bool check_that(bool holds, const char* what, const char* file, int line)
 }
 
 template <typename A, typename B>
-bool check_equal(const A& a, const B& b, const char* what, const char* file, int line) {
+[[gnu::noinline]] bool check_equal(const A& a, const B& b, const char* what, const char* file, int line) {
   const bool holds = a == b;
   if (!check_that(holds, what, file, line)) {
     if constexpr (requires {

@@ -74,7 +74,7 @@ class MemoryDirectory final : public Directory {
     finish(lock, [answer, result] { answer(result); });
   }
 
-  void closed(uint32_t, uint32_t handle) override {
+  void closed(uint32_t, uint32_t handle, bool) override {
     std::lock_guard lock(mutex_);
     if (open_handles_.erase(handle) == 0) wrong_closes_++;
   }

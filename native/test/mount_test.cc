@@ -6,6 +6,8 @@
 
 #include <algorithm>
 
+#include "io/clock.h"
+
 namespace atoll_native::fuse {
 namespace {
 
@@ -49,6 +51,29 @@ void many_requests_are_each_answered() {
       CHECK(std::equal(reply.body.begin(), reply.body.end(), bytes.begin() + static_cast<ptrdiff_t>(offset),
                        bytes.begin() + static_cast<ptrdiff_t>(offset + 4096)));
     }
+  }
+}
+
+/// Who asks for more than one request holds: the kernel sends its parts at once, and the other seat takes part.
+void large_requests_are_shared_and_right() {
+  MountFixture f(2);
+  const uint64_t fh = f.kernel->open(kNode);
+  const std::vector<uint8_t> bytes = pattern(kSize, 9);
+  CHECK_EQ(f.bench.write(MountFixture::kHandle, 0, bytes), 0);
+  constexpr uint32_t kPart = Seat::kLargeBytes;
+  for (uint64_t round = 0; round < 50; round++) {
+    fuse_read_in in = {};
+    in.fh = fh;
+    in.size = kPart;
+    const uint64_t first = in.offset = round * 4096;
+    const uint64_t one = f.kernel->send(FUSE_READ, kNode, in);
+    in.offset += kPart;
+    const uint64_t two = f.kernel->send(FUSE_READ, kNode, in);
+    std::vector<uint8_t> got = f.kernel->reply(one).body;
+    const std::vector<uint8_t> rest = f.kernel->reply(two).body;
+    got.insert(got.end(), rest.begin(), rest.end());
+    CHECK(std::equal(got.begin(), got.end(), bytes.begin() + static_cast<ptrdiff_t>(first),
+                     bytes.begin() + static_cast<ptrdiff_t>(first + 2 * kPart)));
   }
 }
 
@@ -295,6 +320,7 @@ int main() {
   using namespace atoll_native::fuse;
   what_is_written_is_read();
   many_requests_are_each_answered();
+  large_requests_are_shared_and_right();
   a_write_beyond_the_end_asks_once_for_room();
   numbers_that_no_file_has_are_refused();
   holes_are_found();

@@ -88,7 +88,7 @@ class VolumeDirectory final : public Directory {
       answer(result);
     });
   }
-  void closed(uint32_t, uint32_t handle) override {
+  void closed(uint32_t, uint32_t handle, bool) override {
     const std::lock_guard lock(mutex_);
     users_[handle]--;
     changed_.notify_all();

@@ -5,6 +5,7 @@
 import { randomBytes } from 'node:crypto';
 import type { Engine, Ingest, IngestSpec, SnapshotInfo } from '../xseg/types.ts';
 import { ControlError } from './errors.ts';
+import { IngestFile, type NamedFile } from './ingest-file.ts';
 
 export interface IngestInfo {
   id: string;
@@ -14,11 +15,14 @@ export interface IngestInfo {
   blockSize: number;
   /** bytes that came, holes too */
   position: number;
+  /** the daemon reads the file that was named */
+  reads: boolean;
 }
 
 interface Running {
   stream: Ingest;
   spec: IngestSpec;
+  file: IngestFile | null;
   /** one request at a time */
   busy: boolean;
   onEnd: (outcome: 'committed' | 'aborted') => void;
@@ -27,17 +31,25 @@ interface Running {
 export class Ingests {
   private readonly running = new Map<string, Running>();
 
-  constructor(private readonly engine: Engine) {}
+  /** @param reads files that clients name are read for them: nobody reaches the socket who may not read what the daemon may */
+  constructor(
+    private readonly engine: Engine,
+    private readonly reads: boolean,
+  ) {}
 
   get count(): number {
     return this.running.size;
   }
 
-  /** @param onEnd called once */
-  async begin(spec: IngestSpec, onEnd: Running['onEnd']): Promise<IngestInfo> {
+  /**
+   * @param named what the bytes are of, if that is a file; where the daemon does not read it, they are sent
+   * @param onEnd called once
+   */
+  async begin(spec: IngestSpec, named: NamedFile | undefined, onEnd: Running['onEnd']): Promise<IngestInfo> {
     const stream = await this.engine.ingest(spec);
+    const file = this.reads && named !== undefined ? await IngestFile.open(named) : null;
     const id = randomBytes(8).toString('hex');
-    const running: Running = { stream, spec, busy: false, onEnd };
+    const running: Running = { stream, spec, file, busy: false, onEnd };
     this.running.set(id, running);
     return infoOf(id, running);
   }
@@ -49,22 +61,35 @@ export class Ingests {
   async put(id: string, offset: number, bytes: AsyncIterable<Uint8Array>): Promise<IngestInfo> {
     return this.alone(id, async (running) => {
       const { stream } = running;
-      if (offset < stream.position)
-        throw new ControlError('INVALID', `${stream.position} bytes came already: offset ${offset} is behind that`);
-      await stream.skip(offset - stream.position);
+      await skipTo(stream, offset);
       for await (const piece of bytes) await stream.write(piece);
+      return infoOf(id, running);
+    });
+  }
+
+  /**
+   * What the named file has at `offset`, `length` bytes at most.
+   * @throws INVALID for an offset before what came, and where the daemon reads no file; any failure ends the ingest
+   */
+  async read(id: string, offset: number, length: number): Promise<IngestInfo> {
+    return this.alone(id, async (running) => {
+      const { stream, file } = running;
+      if (file === null) throw new ControlError('INVALID', 'the daemon reads no file for this ingest; send its bytes');
+      await skipTo(stream, offset);
+      await stream.read(file.descriptor, offset, file.has(offset, length));
       return infoOf(id, running);
     });
   }
 
   /** @param size bytes, when more than came: the rest is zeroes */
   async commit(id: string, size?: number): Promise<SnapshotInfo> {
-    return this.alone(id, async ({ stream, onEnd }) => {
+    return this.alone(id, async ({ stream, file, onEnd }) => {
       if (size !== undefined && size < stream.position)
         throw new ControlError('INVALID', `${stream.position} bytes came, more than ${size}`);
       if (size !== undefined) await stream.skip(size - stream.position);
       const snapshot = await stream.finish();
       this.running.delete(id);
+      await file?.close();
       onEnd('committed');
       return snapshot;
     });
@@ -76,6 +101,7 @@ export class Ingests {
     if (running === undefined) return;
     this.running.delete(id);
     await running.stream.abort();
+    await running.file?.close();
     running.onEnd('aborted');
   }
 
@@ -96,7 +122,14 @@ export class Ingests {
   }
 }
 
-function infoOf(id: string, { stream, spec }: Running): IngestInfo {
+/** What lies between is zeroes. @throws INVALID */
+async function skipTo(stream: Ingest, offset: number): Promise<void> {
+  if (offset < stream.position)
+    throw new ControlError('INVALID', `${stream.position} bytes came already: offset ${offset} is behind that`);
+  await stream.skip(offset - stream.position);
+}
+
+function infoOf(id: string, { stream, spec, file }: Running): IngestInfo {
   const { pool, blockSize, position } = stream;
-  return { id, volume: spec.volume, snapshot: spec.snapshot, pool, blockSize, position };
+  return { id, volume: spec.volume, snapshot: spec.snapshot, pool, blockSize, position, reads: file !== null };
 }

@@ -113,6 +113,17 @@ export class Mounts {
     if (backing !== null) this.#refuse(file, backing);
   }
 
+  /** The same, asked. */
+  async isInside(file: string): Promise<boolean> {
+    try {
+      await this.refuseInside(file);
+      return false;
+    } catch (error) {
+      if (error instanceof ControlError) return true;
+      throw error;
+    }
+  }
+
   #refuse(file: string, at: string): void {
     for (const mount of this.#mounted.keys())
       if (at === mount || at.startsWith(`${mount}/`))

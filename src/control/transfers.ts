@@ -236,6 +236,10 @@ function refuseInUse(volume: VolumeInfo): void {
     const allow = `atoll volume protect ${shellWord(volume.name)} --off`;
     throw new ControlError('PROTECTED', `volume ${name} is protected; \`${allow}\` first`);
   }
+  if (volume.attached !== null) {
+    const take = `atoll volume detach ${shellWord(volume.name)}`;
+    throw new ControlError('BUSY', `volume ${name} is attached to ${volume.attached.to}; \`${take}\` first`);
+  }
   if (volume.openCount > 0) {
     const text = `volume ${name} is open (${volume.openCount} connection(s)); disconnect its clients first`;
     throw new ControlError('BUSY', text);

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { statfsSync, statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
@@ -14,12 +15,16 @@ import { Jobs } from './jobs.ts';
 import { FRAME_BYTES } from './layout.gen.ts';
 import { CRITICAL_PERCENT_DEFAULT, WARN_PERCENT_DEFAULT } from './mapper/fullness.ts';
 import type { ControlReply } from './mapper/mapper.ts';
+import type { ListPage } from './mapper/requests.ts';
 import { checkName } from './names.ts';
 import { loadNative, type Native } from './native.ts';
 import { runCheckThread } from './offline.ts';
 import { copyInterval, OpenPools, openAtStart, type PoolOpen } from './open-pools.ts';
 import type { HashRequest, HashResult } from './seal/job.ts';
+import { KIND_SNAPSHOT, KIND_VOLUME } from './store/batch.ts';
 import {
+  type Access,
+  type AttachSpec,
   type BackupReport,
   type CheckReport,
   type Engine,
@@ -295,7 +300,7 @@ class EngineImpl implements Engine {
     return this.call('createVolume', spec);
   }
   listVolumes(): Promise<VolumeInfo[]> {
-    return this.call('listVolumes');
+    return this.#all<VolumeInfo>(KIND_VOLUME);
   }
   listHidden(): Promise<string[]> {
     return this.call('listHidden');
@@ -321,12 +326,36 @@ class EngineImpl implements Engine {
   protect(name: string, on: boolean): Promise<void> {
     return this.call('protect', name, on);
   }
+  attachVolume(name: string, { to, id = randomUUID() }: AttachSpec): Promise<VolumeInfo> {
+    return this.call('attach', name, { to, id });
+  }
+  async detachVolume(name: string, options: { force?: boolean } = {}): Promise<VolumeInfo> {
+    if (!options.force || (await this.showVolume(name)).attached === null) return this.call('detach', name);
+    await this.call('bar', name, true);
+    try {
+      await this.#fence(name);
+      return await this.call<VolumeInfo>('detach', name);
+    } finally {
+      await this.call('bar', name, false).catch(() => undefined);
+    }
+  }
   async createSnapshot(volume: string, snapshot: string): Promise<SnapshotInfo> {
     checkName('snapshot', snapshot);
     return this.call('createSnapshot', volume, snapshot);
   }
   listSnapshots(volume?: string): Promise<SnapshotInfo[]> {
-    return this.call('listSnapshots', volume);
+    return volume === undefined ? this.#all<SnapshotInfo>(KIND_SNAPSHOT) : this.call('listSnapshots', volume);
+  }
+
+  /** By name. In pages: guests' faults have their turn between them. */
+  async #all<T extends { name: string }>(kind: number): Promise<T[]> {
+    const found: T[] = [];
+    for (let after: number | null = 0; after !== null; ) {
+      const page: ListPage<T> = await this.call('listPage', kind, after);
+      found.push(...page.infos);
+      after = page.next;
+    }
+    return found.sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
   }
   showSnapshot(name: string, options: ShowOptions = {}): Promise<SnapshotInfo> {
     return this.#accounted(name, () => this.call<SnapshotInfo>('showSnapshot', name), options);
@@ -389,23 +418,37 @@ class EngineImpl implements Engine {
     }
   }
 
-  open(name: string): Promise<OpenHandle> {
-    return this.call('open', name);
+  open(name: string, access?: Access): Promise<OpenHandle> {
+    return this.call('open', name, access);
   }
-  release(handle: number): Promise<void> {
-    return this.call('release', handle);
+  release(handle: number, readOnly?: boolean): Promise<void> {
+    return this.call('release', handle, readOnly);
   }
 
-  /** Ends the connections of a resource and waits until they are gone. */
+  /** Ends whatever has a resource open, and waits until it is gone. */
   async #disconnect(name: string): Promise<void> {
     const handle = await this.call<number>('handleOf', name);
     if (handle < 0) return;
     this.exports.disconnect(handle);
     this.files.changed({ id: 0, handle });
+    await this.#ended(name, async () => {
+      const info = name.includes('@') ? await this.showSnapshot(name) : await this.showVolume(name);
+      return info.openCount === 0;
+    });
+  }
+
+  /** Ends the NBD connections of a volume, and waits until nothing that one of them wrote is on its way. */
+  async #fence(name: string): Promise<void> {
+    const handle = await this.call<number>('handleOf', name);
+    if (handle < 0) return;
+    this.exports.disconnect(handle);
+    await this.#ended(name, async () => (await this.call<number>('writersOf', name)) === 0);
+  }
+
+  async #ended(name: string, gone: () => Promise<boolean>): Promise<void> {
     const until = Date.now() + FORCE_WAIT_MS;
     for (;;) {
-      const info = name.includes('@') ? await this.showSnapshot(name) : await this.showVolume(name);
-      if (info.openCount === 0) return;
+      if (await gone()) return;
       if (Date.now() > until)
         throw new EngineError(
           'BUSY',

@@ -1,4 +1,5 @@
 /** NBD exports: tells the NBD server (native) what there is, opens and releases it for connections. */
+import { takeApart } from './names.ts';
 import type { Native, NbdEvents } from './native.ts';
 import { type Engine, EngineError, type EngineErrorCode, type EngineOptions } from './types.ts';
 
@@ -42,17 +43,18 @@ export class Exports {
       open: (token, name) => void this.#open(token, name),
       list: (token) => void this.#list(token),
       contexts: (token, name, queries, listing) => void this.#contexts(token, name, queries, listing),
-      closed: (_connection, handle) => void this.engine.release(handle).catch(() => undefined),
+      closed: (_connection, handle, readOnly) => void this.engine.release(handle, readOnly).catch(() => undefined),
     };
   }
 
   async #open(token: number, name: string): Promise<void> {
     try {
-      const open = await this.engine.open(name);
+      // of a volume that another one has attached, its clients may read
+      const open = await this.engine.open(name, 'any');
       this.native.nbdAnswerOpen(this.core, token, {
         ...open,
         error: 0,
-        description: open.readOnly ? 'snapshot' : 'volume',
+        description: open.name.includes('@') ? 'snapshot' : open.readOnly ? 'volume, attached' : 'volume',
       });
     } catch (error) {
       this.native.nbdAnswerOpen(this.core, token, errnoOf(error));
@@ -73,7 +75,8 @@ export class Exports {
   }
 
   /** base:allocation always; atoll:changed-since:SNAP for snapshots of the export's volume. */
-  async #contexts(token: number, name: string, queries: string[], listing: boolean): Promise<void> {
+  async #contexts(token: number, exported: string, queries: string[], listing: boolean): Promise<void> {
+    const [name] = takeApart(exported);
     const volume = name.split('@')[0];
     const contexts = new Map<string, number>();
     try {
@@ -102,7 +105,7 @@ export class Exports {
   /** What was opened for an answer that no connection got. */
   #releaseAll(contexts: Map<string, number>): void {
     for (const handle of contexts.values())
-      if (handle !== BASE_ALLOCATION) void this.engine.release(handle).catch(() => undefined);
+      if (handle !== BASE_ALLOCATION) void this.engine.release(handle, true).catch(() => undefined);
   }
 
   async #changedSince(snapshot: string, query: string, listing: boolean, contexts: Map<string, number>): Promise<void> {
@@ -111,7 +114,7 @@ export class Exports {
         await this.engine.showSnapshot(snapshot);
         contexts.set(query, 0);
       } else {
-        contexts.set(query, (await this.engine.open(snapshot)).handle);
+        contexts.set(query, (await this.engine.open(snapshot, 'read')).handle);
       }
     } catch (error) {
       // a context that does not exist is left out of the answer, as the protocol wants

@@ -60,6 +60,12 @@ export function joinName(volume: string, snapshot: string): string {
   return `${volume}@${snapshot}`;
 }
 
+/** @returns the name of a volume or snapshot, and the attachment that it is to be opened by: `VOLUME/ATTACHMENT` */
+export function takeApart(exported: string): [name: string, attachment: string | null] {
+  const at = exported.indexOf('/');
+  return at < 0 ? [exported, null] : [exported.slice(0, at), exported.slice(at + 1)];
+}
+
 /** longest piece of a name that an error repeats: errors are one line, whatever was sent */
 const QUOTED_CHARACTERS_MAX = 80;
 

@@ -110,8 +110,8 @@ export interface NbdEvents {
    * colon (`base:`, `atoll:`), no queries mean all, handles of the answer are ignored. Else queries are exact and handles opened.
    */
   contexts(token: number, name: string, queries: string[], listing: boolean): void;
-  /** the connection does not use the handle any more; called once for each that it got by open or contexts */
-  closed(connection: number, handle: number): void;
+  /** the connection does not use the handle any more; called once for each that it got by open or contexts; `readOnly` as it was opened */
+  closed(connection: number, handle: number, readOnly: boolean): void;
 }
 
 export interface Native {

@@ -39,6 +39,27 @@ export type EngineErrorCode =
   | 'UNSUPPORTED'
   | 'SHUTTING_DOWN';
 
+/** An exclusive attachment of a volume: who opens it by another name than `export` may only read. */
+export interface Attachment {
+  /** a UUID; whoever knows it, and reaches the NBD socket, may write */
+  id: string;
+  /** who has it, as he was called */
+  to: string;
+  /** ISO 8601, UTC */
+  since: string;
+  /** NBD export: `VOLUME/ID` */
+  export: string;
+}
+
+export interface AttachSpec {
+  to: string;
+  /** a UUID; default: a new one */
+  id?: string;
+}
+
+/** How something is opened; `any`: for writing where that is allowed. */
+export type Access = 'read' | 'write' | 'any';
+
 export interface VolumeInfo {
   id: string;
   name: string;
@@ -59,6 +80,8 @@ export interface VolumeInfo {
   protected: boolean;
   /** open handles (NBD connections and others) */
   openCount: number;
+  /** null: it is not attached exclusively */
+  attached: Attachment | null;
   /** NAME@SNAP it was cloned from, as it was called then; informative */
   clonedFrom: string | null;
 }
@@ -290,6 +313,11 @@ export interface Ingest {
   readonly position: number;
   /** what comes next; `bytes` may be used again when it resolves, which is when there is room for more */
   write(bytes: Uint8Array): Promise<void>;
+  /**
+   * what comes next is in a file that this process has open, at `position`; resolves when there is room for more. The file
+   * stays open until `finish` or `abort` has answered
+   */
+  read(file: number, position: number, length: number): Promise<void>;
   /** zeroes come next: whole blocks of them take neither time nor space */
   skip(length: number): Promise<void>;
   /**
@@ -328,13 +356,15 @@ export interface FileNode {
   /** writes, trims and zeroings since it was opened */
   changes: number;
   openCount: number;
+  /** exclusively: nothing but who has it may write */
+  attached: boolean;
 }
 
 /** all volumes; those that have snapshots; the snapshots of one */
 export type NodeFolder = 'volumes' | 'owners' | number;
 
-/** Numbers of one node in a page: id, kind (1 volume, 2 snapshot), size, mappedBytes, createdMs, changes. */
-export const PAGE_NUMBERS = 6;
+/** Numbers of one node in a page: id, kind (1 volume, 2 snapshot), size, mappedBytes, createdMs, changes, attached (0, 1). */
+export const PAGE_NUMBERS = 7;
 
 /** A part of a folder's nodes, with ids that ascend; lean, since a folder may have a hundred thousand. */
 export interface NodePage {
@@ -452,6 +482,13 @@ export interface Engine {
   deleteVolume(name: string, options: { force?: boolean; withSnapshots?: boolean }): Promise<void>;
   /** volume or VOL@SNAP */
   protect(name: string, on: boolean): Promise<void>;
+  /** Exclusively; durable. The same id again changes nothing. @throws BUSY when it is attached, or open for writing */
+  attachVolume(name: string, spec: AttachSpec): Promise<VolumeInfo>;
+  /**
+   * What its holder sent is written, or never will be. `force`: its NBD connections are ended.
+   * @throws NOT_FOUND when it is not attached, BUSY while its holder has it open
+   */
+  detachVolume(name: string, options?: { force?: boolean }): Promise<VolumeInfo>;
 
   createSnapshot(volume: string, snapshot: string): Promise<SnapshotInfo>;
   listSnapshots(volume?: string): Promise<SnapshotInfo[]>;
@@ -475,9 +512,14 @@ export interface Engine {
    */
   ingest(spec: IngestSpec): Promise<Ingest>;
 
-  /** for frontends; read-only for snapshots. Every open needs one release. */
-  open(name: string): Promise<OpenHandle>;
-  release(handle: number): Promise<void>;
+  /**
+   * For frontends; read-only for snapshots. Every open needs one release, with the `readOnly` that it answered.
+   * @param name of a volume or snapshot, or VOLUME/ATTACHMENT
+   * @param access default: write
+   * @throws BUSY for writing to what is attached by another name
+   */
+  open(name: string, access?: Access): Promise<OpenHandle>;
+  release(handle: number, readOnly?: boolean): Promise<void>;
 
   /** what mounts are made of; absent where there is nothing to mount */
   readonly files?: Files;

@@ -1,5 +1,5 @@
 /** The control API over a real unix socket, on an engine that only keeps names. */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
@@ -43,7 +43,7 @@ beforeAll(async () => {
       engine,
       transfers,
       mounts: new Mounts(engine, '/fake', log),
-      ingests: new Ingests(engine),
+      ingests: new Ingests(engine, true),
       log,
       metrics: metricsOf(engine),
       sockets,
@@ -112,6 +112,21 @@ describe('volumes', () => {
     expect((await call('POST', '/v1/volumes/a/resize', { size: 1024 })).body).toMatchObject({ size: 1024 });
     expect((await call('POST', '/v1/volumes/a/rename', { name: 'b' })).body).toMatchObject({ name: 'b' });
     expect((await call('POST', '/v1/volumes/b/protect', { on: true })).body).toMatchObject({ protected: true });
+    const attach = (body: object) => call('POST', '/v1/volumes/b/attach', body);
+    const id = '0123abcd-0123-0123-0123-0123456789ab';
+    expect((await attach({ to: 'x'.repeat(255), id })).body).toMatchObject({ attached: { id, export: `b/${id}` } });
+    for (const body of [
+      {},
+      { to: '' },
+      { to: 'x'.repeat(256) },
+      { to: 'a\nb' },
+      { to: 'x', id: `${id}0` },
+      { to: 'x', id: 'b' },
+    ])
+      expect((await attach(body)).code).toBe('INVALID');
+    expect((await call('POST', '/v1/volumes/b/detach', { force: 'yes' })).code).toBe('INVALID');
+    expect((await call('POST', '/v1/volumes/b/detach', { force: true })).body).toMatchObject({ attached: null });
+    expect((await call('POST', '/v1/volumes/b/detach', {})).code).toBe('NOT_FOUND');
     expect((await call('DELETE', '/v1/volumes/b?force=true')).status).toBe(204);
     expect(engine.calls).toContain('deleteVolume("b", {"force":true,"withSnapshots":false})');
     expect((await call('GET', '/v1/volumes/b')).code).toBe('NOT_FOUND');
@@ -416,6 +431,46 @@ describe('transfers', () => {
     expect((await call('POST', '/v1/ingests', { volume: 'a' })).code).toBe('INVALID');
   });
 
+  it('ingests: a file that the daemon finds is read by it, and no other', async () => {
+    const at = path.join(folder, 'image');
+    writeFileSync(at, Buffer.alloc(10_000, 1));
+    const { dev, ino } = statSync(at, { bigint: true });
+    const file = { path: at, dev: String(dev), ino: String(ino) };
+    const { first, leave } = await begin({ volume: 'i', snapshot: 's', file }, '/v1/ingests');
+    const { id } = first.ingest as { id: string };
+    expect(first.ingest).toMatchObject({ position: 0, reads: true });
+    const read = (offset: number, length: number) => call('POST', `/v1/ingests/${id}/file`, { offset, length });
+    expect((await read(0, 4096)).body).toMatchObject({ position: 4096 });
+    expect((await read(0, 4096)).code).toBe('INVALID');
+    expect((await read(8192, 4096)).body).toMatchObject({ position: 10_000 });
+    expect((await read(20_000, 4096)).body).toMatchObject({ position: 20_000 });
+    expect(engine.calls.filter((one) => one.startsWith('ingest.'))).toEqual([
+      ...['ingest.skip(0)', 'ingest.read(4096)', 'ingest.skip(4096)', 'ingest.read(1808)'],
+      ...['ingest.skip(10000)', 'ingest.read(0)'],
+    ]);
+    leave();
+    await until(() => engine.calls.includes('ingest.abort()'));
+    for (const other of [
+      { ...file, ino: String(ino + 1n) },
+      { ...file, dev: String(dev + 1n) },
+      { ...file, path: `${at}.none` },
+      { ...file, path: folder, ino: String(statSync(folder, { bigint: true }).ino) },
+    ]) {
+      const { first: none, leave: end } = await begin({ volume: 'i', snapshot: 's', file: other }, '/v1/ingests');
+      const { id: otherId, reads } = none.ingest as { id: string; reads: boolean };
+      expect(reads).toBe(false);
+      const refused = await call('POST', `/v1/ingests/${otherId}/file`, { offset: 0, length: 1 });
+      expect(refused.code).toBe('INVALID');
+      end();
+    }
+    for (const wrong of [{ ...file, path: 'image' }, { ...file, ino: '-1' }, { path: at }])
+      expect((await call('POST', '/v1/ingests', { volume: 'i', snapshot: 's', file: wrong })).code).toBe('INVALID');
+    const shared = new Ingests(engine, false);
+    const begun = await shared.begin({ volume: 'k', snapshot: 's' }, file, () => undefined);
+    expect(begun.reads).toBe(false);
+    await shared.abort(begun.id);
+  });
+
   it('ingests: a request brings so much and no more, which ends it', async () => {
     const { first } = await begin({ volume: 'i', snapshot: 's' }, '/v1/ingests');
     const { id } = first.ingest as { id: string };
@@ -489,12 +544,15 @@ describe('transfers', () => {
     expect(engine.snapshots.size).toBe(0);
   });
 
-  it('onto: an open or protected volume is refused, at the beginning and at the commit', async () => {
+  it('onto: an open, attached or protected volume is refused, at the beginning and at the commit', async () => {
     await create('v');
     const volume = engine.volumes.get('v')!;
     volume.openCount = 1;
     expect((await call('POST', '/v1/transfers', { kind: 'onto', volume: 'v' })).code).toBe('BUSY');
     volume.openCount = 0;
+    volume.attached = { id: 'i', to: 'node1', since: '2026-01-31T12:00:00.000Z', export: 'v/i' };
+    expect((await call('POST', '/v1/transfers', { kind: 'onto', volume: 'v' })).code).toBe('BUSY');
+    volume.attached = null;
     volume.protected = true;
     expect((await call('POST', '/v1/transfers', { kind: 'onto', volume: 'v' })).code).toBe('PROTECTED');
     volume.protected = false;

@@ -68,6 +68,10 @@ describe('every command', () => {
     expect(await json('volume', 'rename', 'v', 'w')).toMatchObject({ name: 'w' });
     expect(await json('volume', 'protect', 'w')).toMatchObject({ protected: true });
     expect(await json('volume', 'protect', 'w', '--off')).toMatchObject({ protected: false });
+    const attached = await json('volume', 'attach', 'w', '--to', 'node 1');
+    expect(attached).toMatchObject({ attached: { to: 'node 1', export: 'w/an-id' } });
+    expect(await json('volume', 'detach', 'w')).toMatchObject({ attached: null });
+    expect(engine.calls).toContain('detachVolume("w", {"force":false})');
     expect(await json('volume', 'delete', 'w', '--force', '--with-snapshots')).toEqual({ deleted: 'w' });
     expect(engine.calls).toContain('deleteVolume("w", {"force":true,"withSnapshots":true})');
   });

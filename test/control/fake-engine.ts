@@ -8,6 +8,7 @@ import { Metrics } from '../../src/control/metrics/metrics.ts';
 import type { Activity } from '../../src/xseg/activity.ts';
 import { isHiddenName } from '../../src/xseg/names.ts';
 import {
+  type AttachSpec,
   type BackupReport,
   type CheckReport,
   type Engine,
@@ -139,6 +140,7 @@ export class FakeEngine implements Engine {
         snapshots: 0,
         protected: false,
         openCount: 0,
+        attached: null,
         clonedFrom: spec.from ?? null,
       },
     };
@@ -192,6 +194,21 @@ export class FakeEngine implements Engine {
     this.call('protect', name, on);
     const resource = name.includes('@') ? found(this.snapshots, name, 'snapshot') : found(this.volumes, name, 'volume');
     resource.protected = on;
+  }
+
+  async attachVolume(name: string, { to, id = 'an-id' }: AttachSpec): Promise<VolumeInfo> {
+    this.call('attachVolume', name, { to, id });
+    const volume = found(this.volumes, name, 'volume');
+    volume.attached = { id, to, since: '2026-01-31T12:00:00.000Z', export: `${name}/${id}` };
+    return { ...volume };
+  }
+
+  async detachVolume(name: string, options: { force?: boolean } = {}): Promise<VolumeInfo> {
+    this.call('detachVolume', name, options);
+    const volume = found(this.volumes, name, 'volume');
+    if (volume.attached === null) throw new EngineError('NOT_FOUND', `${name} is not attached`);
+    volume.attached = null;
+    return { ...volume };
   }
 
   async createSnapshot(volume: string, snapshot: string): Promise<SnapshotInfo> {
@@ -271,6 +288,7 @@ export class FakeEngine implements Engine {
         return position;
       },
       write: (bytes) => take('ingest.write', bytes.length),
+      read: (_file, _position, length) => take('ingest.read', length),
       skip: (length) => take('ingest.skip', length),
       finish: async () => {
         this.call('ingest.finish');

@@ -34,7 +34,7 @@ export async function serveApi(
   const app = buildApi({
     engine,
     transfers: new Transfers(engine, log),
-    ingests: new Ingests(engine),
+    ingests: new Ingests(engine, true),
     mounts: new Mounts(engine, '/fake', log),
     log,
     metrics,

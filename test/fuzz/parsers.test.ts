@@ -258,7 +258,7 @@ describe(`parsers (seed ${seed})`, () => {
           engine,
           transfers: new Transfers(engine, log),
           mounts: new Mounts(engine, '/fake', () => undefined),
-          ingests: new Ingests(engine),
+          ingests: new Ingests(engine, true),
           log,
           metrics: metricsOf(engine),
         },

@@ -2,6 +2,8 @@
  * Bugs that can be planted in the simulated parts, by name: what a broken core, volume peer, disk or committer would do.
  * Each breaks one invariant of the engine's surroundings; `planted.test.ts` holds that each is caught.
  */
+import type { ProfileName } from './profiles.ts';
+
 export const SIMULATED_BUGS = {
   // 1: acknowledged is durable
   'sync-skipped': 'a data sync of a volume answers without syncing',
@@ -43,3 +45,14 @@ export const SIMULATED_BUGS = {
 export type SimulatedBug = keyof typeof SIMULATED_BUGS;
 
 export type Bugs = ReadonlySet<SimulatedBug>;
+
+/** What makes what a bug breaks common; else the general profile. */
+export const BUG_PROFILES: Partial<Record<SimulatedBug, ProfileName>> = {
+  'generation-not-advanced': 'cuts',
+  'stamp-ignored': 'cuts',
+  'write-not-admitted': 'cuts',
+  'quarantine-ignored': 'rot',
+  'verify-ignored': 'rot',
+  'verify-copies-ignored': 'rot',
+  'mismatch-ignored': 'rot',
+};

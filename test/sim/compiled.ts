@@ -4,7 +4,7 @@
  */
 import fs from 'node:fs';
 import path from 'node:path';
-import ts from 'typescript';
+import { transformSync } from 'rolldown/utils';
 import type { Mutant } from './mutants.ts';
 
 const ROOT = path.join(import.meta.dirname, '../..');
@@ -19,18 +19,16 @@ function load(): void {
     for (const file of fs.readdirSync(path.join(ROOT, part), { recursive: true, encoding: 'utf8' }))
       if (file.endsWith('.ts') && !file.endsWith('.test.ts'))
         sources.set(path.join(part, file), fs.readFileSync(path.join(ROOT, part, file), 'utf8'));
-  for (const [file, text] of sources) outputs.set(file, compile(text));
+  for (const [file, text] of sources) outputs.set(file, compile(file, text));
 }
 
-function compile(text: string): string {
-  return ts.transpileModule(text, {
-    compilerOptions: {
-      target: ts.ScriptTarget.ES2022,
-      module: ts.ModuleKind.ESNext,
-      rewriteRelativeImportExtensions: true,
-      verbatimModuleSyntax: true,
-    },
-  }).outputText;
+function compile(file: string, text: string): string {
+  const { code, errors } = transformSync(file, text, {
+    target: 'es2022',
+    typescript: { onlyRemoveTypeImports: true, rewriteImportExtensions: 'rewrite' },
+  });
+  if (errors.length > 0) throw new Error(`${file} does not compile: ${errors[0].message}`);
+  return code;
 }
 
 function planted(text: string, mutant: Mutant): string {
@@ -51,7 +49,7 @@ export async function compiled(mutant: Mutant | null, folder: string): Promise<t
     const to = path.join(folder, file.replace(/\.ts$/, '.js'));
     fs.mkdirSync(path.dirname(to), { recursive: true });
     const bad = mutant !== null && file === path.join('src/xseg', mutant.file);
-    fs.writeFileSync(to, bad ? compile(planted(sources.get(file) as string, mutant)) : output);
+    fs.writeFileSync(to, bad ? compile(file, planted(sources.get(file) as string, mutant)) : output);
   }
   fs.writeFileSync(path.join(folder, 'package.json'), '{"type":"module"}');
   const addon = path.join(folder, 'build');

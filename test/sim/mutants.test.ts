@@ -15,14 +15,14 @@ describe('a bug in the engine is found', () => {
   for (const [i, mutant] of MUTANTS.entries())
     it(`invariant ${mutant.invariant}: ${mutant.name}`, { timeout: HUNT_TIMEOUT_MS }, async () => {
       const { Simulation } = await compiled(mutant, path.join(FOLDER, String(i)));
-      expect(hunt.run(mutant.name, Simulation)).not.toBeNull();
+      expect(hunt.run(mutant.name, Simulation, mutant.profile)).not.toBeNull();
     });
 });
 
 describe('without one the same seed passes', () => {
-  for (const seed of hunt.seeds())
-    it(`seed ${seed}`, { timeout: HUNT_TIMEOUT_MS }, async () => {
+  for (const { profile, seed } of hunt.seeds())
+    it(`seed ${seed} (${profile})`, { timeout: HUNT_TIMEOUT_MS }, async () => {
       const { Simulation } = await compiled(null, path.join(FOLDER, 'none'));
-      expect(new Simulation(seed, { steps: STEPS }).run().crashes).toBeGreaterThan(0);
+      expect(new Simulation(seed, { steps: STEPS, profile }).run().crashes).toBeGreaterThan(0);
     });
 });

@@ -2,6 +2,8 @@
  * Bugs planted in the engine itself: one place of its source is changed, the rest is what the daemon runs. A mutant whose place is
  * gone from the source is an error: whoever changes that place says what the bug would be now.
  */
+import type { ProfileName } from './profiles.ts';
+
 export interface Mutant {
   name: string;
   /** of DESIGN.md */
@@ -11,6 +13,8 @@ export interface Mutant {
   replace: string;
   /** another place of the same file */
   also?: { find: string; replace: string };
+  /** that makes what it breaks common; else the general one */
+  profile?: ProfileName;
 }
 
 export const MUTANTS: Mutant[] = [
@@ -35,6 +39,7 @@ export const MUTANTS: Mutant[] = [
     find: 'const mapSeq = resource.mapDirty;\n    const handle = resource.handle;',
     replace:
       'const mapSeq = resource.mapDirty;\n    const handle = resource.handle;\n    if (handle >= 0) Atomics.store(this.frames.words, this.recordAt(handle) + VolumeRecord.mapDurable / 4, mapSeq);',
+    profile: 'reuse',
   },
   {
     name: 'a map that was published is not called dirty',
@@ -63,6 +68,7 @@ export const MUTANTS: Mutant[] = [
     file: 'mapper/operations.ts',
     find: 'r.changes.syncData = true;\n          r.changes.rows.push(row);',
     replace: 'r.changes.rows.push(row);',
+    profile: 'cuts',
   },
   {
     name: 'a snapshot does not advance the generation of the record',
@@ -105,6 +111,7 @@ export const MUTANTS: Mutant[] = [
     file: 'mapper/numbers.ts',
     find: "Math.max(Number(reader.meta('next_release') ?? 1), reader.releaseMax() + 1)",
     replace: 'Number(1)',
+    profile: 'cuts',
   },
   {
     name: 'a batch goes while the one before it is on its way',
@@ -140,6 +147,7 @@ export const MUTANTS: Mutant[] = [
     file: 'mapper/freeing.ts',
     find: 'if (leaf) this.#addSlotRef(pool, value - 1, 1, changes);',
     replace: 'if (leaf) this.#addSlotRef(pool, value - 1, 2, changes);',
+    profile: 'sealing',
   },
   {
     name: 'a shared slot is freed by the first who drops it',
@@ -154,6 +162,7 @@ export const MUTANTS: Mutant[] = [
     file: 'mapper/freeing.ts',
     find: 'const last = children.length === 1;',
     replace: 'const last = children.length <= 2;',
+    profile: 'cuts',
   },
   {
     name: 'what a dying inner page holds is not released',
@@ -400,5 +409,210 @@ export const MUTANTS: Mutant[] = [
     file: 'ingest/pieces.ts',
     find: 'bytes.subarray(i * blockSize, (i + count) * blockSize));\n      i += count;\n    }\n  }\n}',
     replace: 'bytes.subarray(i * blockSize, (i + 1) * blockSize));\n      i += count;\n    }\n  }\n}',
+  },
+  {
+    name: 'slots are zeroed an epoch early',
+    invariant: 2,
+    file: 'mapper/zeroing.ts',
+    find: 'if (item.epoch > safe) break;',
+    replace: 'if (item.epoch > safe + 1) break;',
+    profile: 'reuse',
+  },
+  {
+    name: 'slots are free when the commit that frees them is sent',
+    invariant: 2,
+    file: 'mapper/commits.ts',
+    find: '      this.#send(batch, (result) => {\n        if (result.error === null) this.times',
+    replace:
+      '      this.host.freed([...batch.freed]);\n      this.#send(batch, (result) => {\n        if (result.error === null) this.times',
+    also: {
+      find: '        if (batch.freed.length > 0) this.host.freed(batch.freed);\n        this.host.pages',
+      replace: '        this.host.pages',
+    },
+    profile: 'reuse',
+  },
+  {
+    name: 'zeroes that are a hole are committed before the hole is durable',
+    invariant: 2,
+    file: 'mapper/unmapping.ts',
+    find: '    this.native.markFile(this.core, resource.handle, pool.fileOf(run.slot));\n',
+    replace: '',
+    profile: 'reuse',
+  },
+  {
+    name: 'a snapshot does not wait for writes that were admitted before it',
+    invariant: 5,
+    file: 'mapper/steps.ts',
+    find: 'if (r.handle >= 0 && !this.native.writersDrained(this.core, r.handle)) {',
+    replace: 'if (false) {',
+    profile: 'cuts',
+  },
+  {
+    name: 'a slot is folded into whatever it holds by now',
+    invariant: 8,
+    file: 'mapper/folding.ts',
+    find: ' || !this.#isGood(move)) continue;',
+    replace: ') continue;',
+    profile: 'sealing',
+  },
+  {
+    name: 'a leaf folds before what its borrowers wrote is durable',
+    invariant: 3,
+    file: 'mapper/folding.ts',
+    find: '} else if (this.#borrowsAfterCrash(frame, fold, changes)) {',
+    replace: '} else if (false) {',
+    profile: 'folding',
+  },
+  {
+    name: 'a page that is being sealed is freed',
+    invariant: 8,
+    file: 'mapper/freeing.ts',
+    find: "if (this.host.hasNewChildren(id) || this.host.held(id)) return 'later';",
+    replace: "if (this.host.hasNewChildren(id)) return 'later';",
+    profile: 'sealing',
+  },
+  {
+    name: 'blocks that equal one of the index are not seen',
+    invariant: 8,
+    file: 'mapper/sealer.ts',
+    find: 'const to = same[k] >= 0 ? same[k] : (first.get(key) ?? recent.byHash.get(key));',
+    replace: 'const to = first.get(key) ?? recent.byHash.get(key);',
+    profile: 'cuts',
+  },
+  {
+    name: 'blocks of one group that are equal are not seen',
+    invariant: 8,
+    file: 'mapper/sealer.ts',
+    find: 'const to = same[k] >= 0 ? same[k] : (first.get(key) ?? recent.byHash.get(key));',
+    replace: 'const to = same[k] >= 0 ? same[k] : recent.byHash.get(key);',
+    profile: 'cuts',
+  },
+  {
+    name: 'an ingest does not see what the pool has',
+    invariant: 8,
+    file: 'mapper/ingests.ts',
+    find: 'const same = own ?? this.#indexed(pool.id, rows.get(piece.same[at]), hash);',
+    replace: 'const same = own;',
+    profile: 'ingest',
+  },
+  {
+    name: 'an ingest does not see what it has had',
+    invariant: 8,
+    file: 'mapper/ingests.ts',
+    find: 'const own = findFresh(stream, key);',
+    replace: 'const own = undefined as number | undefined;',
+    profile: 'ingest',
+  },
+  {
+    name: 'that a block is rotten is forgotten by a restart',
+    invariant: 8,
+    file: 'mapper/scrubber.ts',
+    find: '    bad.push(pool.id, slot, this.clock.date());\n',
+    replace: '',
+    profile: 'rot',
+  },
+  {
+    name: 'a leaf is shown without a word of what of it is rotten',
+    invariant: 8,
+    file: 'mapper/mapper.ts',
+    find: '    this.tree.shown = (pool, frame) => this.quarantine.mark(pool, frame);\n',
+    replace: '',
+    profile: 'rot',
+  },
+  {
+    name: 'leaves that are shown are not told of what is found rotten',
+    invariant: 8,
+    file: 'mapper/quarantine.ts',
+    find: '    this.#marked.add(pool);\n    this.#change(pool, slot, true);',
+    replace: '    this.#marked.add(pool);',
+    profile: 'rot',
+  },
+  {
+    name: 'volumes that are open are not told that reads are verified',
+    invariant: 8,
+    file: 'mapper/pool-changes.ts',
+    find: '        this.handles.publishVerify(id);\n',
+    replace: '',
+    profile: 'rot',
+  },
+  {
+    name: 'volumes that are opened are not told that reads are verified',
+    invariant: 8,
+    file: 'mapper/handles.ts',
+    find: 'return this.host.verifies(r.row.pool) ? readOnly | VOLUME_VERIFY : readOnly;',
+    replace: 'return readOnly;',
+    profile: 'rot',
+  },
+  {
+    name: 'settings of a pool take back those that are on their way',
+    invariant: 3,
+    file: 'mapper/pool-changes.ts',
+    find: '...(this.#settings.get(id) ?? this.sealer.settings(id))',
+    replace: '...this.sealer.settings(id)',
+    profile: 'rot',
+  },
+  {
+    name: 'a page that is evicted is still found by reactors',
+    invariant: 3,
+    file: 'mapper/frames.ts',
+    find: '      this.unhashAll(frame);\n      this.#unname(frame);\n      victims',
+    replace: '      this.#unname(frame);\n      victims',
+    profile: 'cache',
+  },
+  {
+    name: 'an ingest commits before its pieces are written',
+    invariant: 2,
+    file: 'mapper/ingests.ts',
+    find: ' || batch === undefined || batch.unwritten > 0) return;',
+    replace: ' || batch === undefined) return;',
+    profile: 'ingest',
+  },
+  {
+    name: 'an ingest does not hold slots that it found',
+    invariant: 2,
+    file: 'mapper/ingests.ts',
+    find: '      if (own === undefined) this.#pin(batch, pool.id, same);\n',
+    replace: '',
+    profile: 'ingest',
+  },
+  {
+    name: 'an ingest believes an old look at the index',
+    invariant: 8,
+    file: 'mapper/ingests.ts',
+    find: 'const same = own ?? this.#indexed(pool.id, rows.get(piece.same[at]), hash);',
+    replace: 'const same = own ?? (piece.same[at] >= 0 ? piece.same[at] : undefined);',
+    profile: 'ingest',
+  },
+  {
+    name: 'an ingest that is given up leaves its pages',
+    invariant: 6,
+    file: 'mapper/ingests.ts',
+    find: 'this.#remove(stream.id, pool.id, stream.root, stream.mapped, () => done(null));',
+    replace: 'done(null);',
+    profile: 'ingest',
+  },
+  {
+    name: 'an ingest that is given up leaves its slots',
+    invariant: 6,
+    file: 'mapper/ingests.ts',
+    find: 'i += 3) pool.abandon(batch.taken[i + 1], batch.taken[i + 2]);',
+    replace: 'i += 3) if (i > 0) pool.abandon(batch.taken[i + 1], batch.taken[i + 2]);',
+    profile: 'ingest',
+  },
+  {
+    name: 'an ingest that crashed is left',
+    invariant: 6,
+    file: 'mapper/mapper.ts',
+    find: '    this.ingests.sweep();\n',
+    replace: '',
+    profile: 'ingest',
+  },
+  {
+    name: 'an ingest leaves the record that it hung on',
+    invariant: 6,
+    file: 'mapper/ingests.ts',
+    find: 'if (stream.stored) out.resourcesDeleted.push(stream.id);',
+    replace: '',
+    profile: 'ingest',
   },
 ];

@@ -2,7 +2,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { SIMULATED_BUGS, type SimulatedBug } from './bugs.ts';
+import { BUG_PROFILES, SIMULATED_BUGS, type SimulatedBug } from './bugs.ts';
 import { compiled } from './compiled.ts';
 import { HUNT_TIMEOUT_MS, Hunt, STEPS } from './hunt.ts';
 import type { Simulation } from './simulation.ts';
@@ -19,13 +19,13 @@ afterAll(() => fs.rmSync(FOLDER, { recursive: true, force: true }));
 describe('a bug in what surrounds the engine is found', () => {
   for (const bug of Object.keys(SIMULATED_BUGS) as SimulatedBug[])
     it(`${bug}: ${SIMULATED_BUGS[bug]}`, { timeout: HUNT_TIMEOUT_MS }, () => {
-      expect(hunt.run(bug, Run, { bugs: new Set([bug]) })).not.toBeNull();
+      expect(hunt.run(bug, Run, BUG_PROFILES[bug], new Set([bug]))).not.toBeNull();
     });
 });
 
 describe('without one the same seed passes', () => {
-  for (const seed of hunt.seeds())
-    it(`seed ${seed}`, { timeout: HUNT_TIMEOUT_MS }, () => {
-      expect(new Run(seed, { steps: STEPS }).run().crashes).toBeGreaterThan(0);
+  for (const { profile, seed } of hunt.seeds())
+    it(`seed ${seed} (${profile})`, { timeout: HUNT_TIMEOUT_MS }, () => {
+      expect(new Run(seed, { steps: STEPS, profile }).run().crashes).toBeGreaterThan(0);
     });
 });

@@ -1,21 +1,38 @@
 /**
  * The engine in a simulated machine (docs/simulation.md). A seed that fails is in the message; `ATOLL_SEED=n` runs it again and shows
- * how it came to that, `ATOLL_SIM_SECONDS=n` runs others for so long.
+ * how it came to that, `ATOLL_SIM_SECONDS=n` runs others for so long, `ATOLL_SIM_PROFILE=name` has them all about one thing.
  */
-import { expect, it } from 'vitest';
+import fs from 'node:fs';
+import path from 'node:path';
+import { afterAll, beforeAll, expect, it } from 'vitest';
 import { LONG } from '../e2e/lib/long.ts';
-import { simulate } from './simulation.ts';
-import { SimulationFailure } from './world.ts';
+import { compiled } from './compiled.ts';
+import { PROFILES, type ProfileName } from './profiles.ts';
+import type { simulate } from './simulation.ts';
+import type { SimulationFailure } from './world.ts';
 
-const SECONDS = Number(process.env.ATOLL_SIM_SECONDS ?? (LONG ? 600 : 20));
-/** The clock decides how many seeds run, but never how one runs. */
-const SEEDS_MIN = 5;
+const SECONDS = Number(process.env.ATOLL_SIM_SECONDS ?? (LONG ? 600 : 50));
+/** The clock decides how many seeds run, but never how one runs. As many as it takes for one of each kind. */
+const SEEDS_MIN = 10;
+const FOLDER = path.join(import.meta.dirname, '../../build/sim-compiled', `simulation-${process.pid}`);
 const first =
   process.env.ATOLL_SEED === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(process.env.ATOLL_SEED);
+const profile = process.env.ATOLL_SIM_PROFILE as ProfileName | undefined;
+let run: typeof simulate;
+
+beforeAll(async () => {
+  if (profile !== undefined && PROFILES[profile] === undefined) throw new Error(`there is no profile ${profile}`);
+  run = (await compiled(null, FOLDER)).simulate;
+});
+afterAll(() => fs.rmSync(FOLDER, { recursive: true, force: true }));
 
 function withTrace(error: unknown): never {
-  if (error instanceof SimulationFailure) {
-    error.message += `\nagain: ATOLL_SEED=${error.seed} npx vitest run --project unit test/sim/simulation.test.ts\n${error.trace.slice(-80).join('\n')}`;
+  // its class is of another copy of the simulation
+  const { seed, trace } = error as SimulationFailure;
+  if (trace !== undefined) {
+    const about = profile === undefined ? '' : `ATOLL_SIM_PROFILE=${profile} `;
+    (error as Error).message +=
+      `\nagain: ${about}ATOLL_SEED=${seed} npx vitest run --project unit test/sim/simulation.test.ts\n${trace.slice(-80).join('\n')}`;
   }
   throw error;
 }
@@ -25,7 +42,7 @@ it(`every seed from ${first} on`, { timeout: (SECONDS + 600) * 1000 }, () => {
   const sum = { seeds: 0, operations: 0, crashes: 0, steps: 0, commits: 0 };
   try {
     while (sum.seeds < SEEDS_MIN || Date.now() - started < SECONDS * 1000) {
-      const result = simulate(first + sum.seeds);
+      const result = run(first + sum.seeds, { profile });
       sum.seeds++;
       sum.operations += result.operations;
       sum.crashes += result.crashes;
@@ -44,7 +61,7 @@ it(`every seed from ${first} on`, { timeout: (SECONDS + 600) * 1000 }, () => {
 });
 
 it('a seed does the same every time', () => {
-  const once = simulate(4711, { steps: 5000 });
-  expect(simulate(4711, { steps: 5000 })).toEqual(once);
-  expect(simulate(4712, { steps: 5000 }).digest).not.toBe(once.digest);
+  const once = run(4711, { steps: 5000 });
+  expect(run(4711, { steps: 5000 })).toEqual(once);
+  expect(run(4712, { steps: 5000 }).digest).not.toBe(once.digest);
 });

@@ -2,6 +2,7 @@
 import type { PoolRow } from '../../src/xseg/store/batch.ts';
 import type { Bugs } from './bugs.ts';
 import type { CutMode, NO_FAULTS } from './disk.ts';
+import { type Moment, PROFILES, type Profile, type ProfileName, profileOf } from './profiles.ts';
 import { Rng } from './rng.ts';
 import { Workload } from './workload/workload.ts';
 import { SimulationFailure, World } from './world.ts';
@@ -16,12 +17,15 @@ const MOMENT_STEPS_MAX = 400;
 
 export interface SimulationOptions {
   steps?: number;
+  /** what it is about; else the seed says it */
+  profile?: ProfileName;
   bugs?: Bugs;
   trace?: boolean;
 }
 
 export interface SimulationResult {
   seed: number;
+  profile: ProfileName;
   steps: number;
   operations: number;
   crashes: number;
@@ -29,14 +33,14 @@ export interface SimulationResult {
   digest: number;
 }
 
-function poolsOf(rng: Rng): PoolRow[] {
+function poolsOf(rng: Rng, { pools }: Profile): PoolRow[] {
   const rows: PoolRow[] = [];
-  const count = rng.chance(0.25) ? 2 : 1;
+  const count = rng.chance(pools.second) ? 2 : 1;
   for (let id = 1; id <= count; id++) {
-    const kind = rng.pick(['directory', 'directory', 'directory', 'file', 'device']);
-    const shift = rng.pick([12, 12, 12, 13, 16]);
-    const slots = 64 * rng.pick([2, 4, 8, 64]);
-    const bounded = kind !== 'directory' || rng.chance(0.4);
+    const kind = rng.pick(pools.kinds);
+    const shift = rng.pick(pools.shifts);
+    const slots = rng.pick(pools.slots);
+    const bounded = kind !== 'directory' || rng.chance(pools.bounded);
     rows.push({
       id,
       uuid: `pool-${id}`,
@@ -45,7 +49,7 @@ function poolsOf(rng: Rng): PoolRow[] {
       kind,
       path: `/p${id}`,
       block_shift: shift,
-      group_slots: rng.pick([64, 64, 128, 1024]),
+      group_slots: rng.pick(pools.groupSlots),
       size: bounded ? slots * 2 ** shift : 0,
       direct: 0,
       preallocate: 0,
@@ -85,12 +89,18 @@ function breakSomething(world: World, workload: Workload): void {
 export class Simulation {
   readonly world: World;
   readonly workload: Workload;
+  readonly profile: ProfileName;
 
   constructor(
     readonly seed: number,
     readonly options: SimulationOptions = {},
   ) {
-    this.world = new World({ seed, ...options }, poolsOf(new Rng(seed ^ 0x5eed)));
+    this.profile = options.profile ?? profileOf(seed);
+    const profile = PROFILES[this.profile];
+    this.world = new World(
+      { seed, profile, bugs: options.bugs, trace: options.trace },
+      poolsOf(new Rng(seed ^ 0x5eed), profile),
+    );
     this.workload = new Workload(this.world);
   }
 
@@ -103,9 +113,11 @@ export class Simulation {
     } catch (error) {
       if (error instanceof SimulationFailure) throw error;
       throw new SimulationFailure(this.seed, (error as Error).message, world.trace, error);
+    } finally {
+      world.store.db.close();
     }
     const { steps, operations, crashes, digest } = world;
-    return { seed: this.seed, steps, operations, crashes, digest, commits: world.store.commits };
+    return { seed: this.seed, profile: this.profile, steps, operations, crashes, digest, commits: world.store.commits };
   }
 
   #lives(stepsMax: number): void {
@@ -114,9 +126,9 @@ export class Simulation {
     world.open();
     this.workload.begin();
     while (world.steps < stepsMax) {
-      let length = rng.pick([50, 400, 1500, 4000]) * (0.5 + rng.next());
+      let length = rng.pick(world.profile.lives.lengths) * (0.5 + rng.next());
       const leave = rng.pick([0.02, 0.02, 0.001]);
-      const faultAt = rng.chance(0.35) ? rng.int(length) : -1;
+      const faultAt = rng.chance(world.profile.lives.faults) ? rng.int(length) : -1;
       // what was broken is used for a while
       if (faultAt >= 0) length = Math.max(length, faultAt + BROKEN_STEPS_MIN);
       let died = false;
@@ -126,27 +138,34 @@ export class Simulation {
         if (world.disks.some((disk) => disk.failed) && rng.chance(leave)) break;
       }
       if (!died) died = this.#toMoment();
-      if (!died && !world.faulty && rng.chance(0.15) && this.workload.quiesce(END_STEPS_MAX) && world.stop())
+      if (
+        !died &&
+        !world.faulty &&
+        rng.chance(world.profile.lives.clean) &&
+        this.workload.quiesce(END_STEPS_MAX) &&
+        world.stop()
+      )
         this.#next(true);
       else this.#next(false);
     }
   }
 
   /**
-   * On to a moment that matters, mostly: right after the next answer that promises something, or when commits wait. True: the
-   * daemon died.
+   * On to a moment that matters, mostly: right after the next answer that promises something or the next commit that is durable,
+   * or when commits wait. True: the daemon died.
    */
   #toMoment(): boolean {
     const { world } = this;
     const { promises } = world;
-    const what = world.rng.int(4);
-    const reached = [
-      () => world.promises > promises,
-      () => world.promises > promises,
-      () => world.store.waiting,
-      () => true,
-    ];
-    for (let i = 0; i < MOMENT_STEPS_MAX && !reached[what](); i++) if (world.step()) return true;
+    const { commits } = world.store;
+    const moment = world.rng.pick(world.profile.lives.moments);
+    const reached: Record<Moment, () => boolean> = {
+      promise: () => world.promises > promises,
+      waiting: () => world.store.waiting,
+      durable: () => world.store.commits > commits,
+      any: () => true,
+    };
+    for (let i = 0; i < MOMENT_STEPS_MAX && !reached[moment](); i++) if (world.step()) return true;
     return false;
   }
 

@@ -29,6 +29,9 @@ export class SimStore {
   failsAfter = -1;
   commits = 0;
   batches = 0;
+  /** batches that came, and of these, in their order, those that are durable or refused */
+  came = 0;
+  settled = 0;
   /** the committer of an earlier life that does not know that it is over, and its batches */
   #former: { committer: Committer; queue: CommitBatch[] } | null = null;
   #lostOne = false;
@@ -55,7 +58,10 @@ export class SimStore {
     receive: () => this.#inbox.shift(),
     send: (message) => {
       if (message === 'close') while (this.busy) this.step();
-      else this.#queue.push(structuredClone(message as CommitBatch));
+      else {
+        this.#queue.push(structuredClone(message as CommitBatch));
+        this.came++;
+      }
     },
   };
 
@@ -101,7 +107,10 @@ export class SimStore {
       if (error === null) good.push(batch);
       else this.#answers.push({ seq: batch.seq, error, ms: 0, logBytes: 0 });
     }
-    if (good.length === 0) return;
+    if (good.length === 0) {
+      this.settled += taken.length;
+      return;
+    }
     this.commits++;
     this.batches += good.length;
     if (this.failsAfter === 0) {
@@ -118,6 +127,7 @@ export class SimStore {
     }
     if (this.failsAfter > 0) this.failsAfter--;
     this.#apply(good);
+    this.settled += taken.length;
     for (const batch of good)
       if (!this.bugs.has('commit-answered-early'))
         this.#answers.push({ seq: batch.seq, error: null, ms: 1, logBytes: 0 });
@@ -152,8 +162,11 @@ export class SimStore {
     return batch;
   }
 
-  /** What waits is lost, but for a start of it that may just have become durable. */
-  crash(powerCut: boolean): void {
+  /**
+   * What waits is lost, but for a start of it that may just have become durable.
+   * @returns how many of the batches that came are known to be durable, or refused
+   */
+  crash(powerCut: boolean): number {
     const { bugs, rng } = this;
     if (this.#queue.length > 0 && this.failsAfter !== 0 && rng.chance(0.3)) {
       const some = this.#queue.splice(0, 1 + rng.int(this.#queue.length));
@@ -173,6 +186,8 @@ export class SimStore {
     }
     this.#goesOn(powerCut);
     this.#queue = [];
+    const { settled } = this;
+    this.settled = this.came;
     this.#answers = [];
     this.#inbox = [];
     this.failsAfter = -1;
@@ -180,6 +195,7 @@ export class SimStore {
     if (bugs.has('page-rots')) this.#rot();
     if (bugs.has('group-forgets-active'))
       this.db.prepare('UPDATE slot_group SET state = 0, dirty = zeroblob(length(bitmap)) WHERE state = 1').run();
+    return settled;
   }
 
   /** The next daemon takes over from one that was given up and is not dead: what that had to commit it still will try. */

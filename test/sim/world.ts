@@ -12,13 +12,15 @@ import { type ControlReply, type ControlRequest, Mapper } from '../../src/xseg/m
 import { loadNative, type Native } from '../../src/xseg/native.ts';
 import type { HashRequest } from '../../src/xseg/seal/job.ts';
 import { blockHash } from '../../src/xseg/seal/tree-hash.ts';
-import { GROUP_SEALED, type PoolRow } from '../../src/xseg/store/batch.ts';
+import { GROUP_SEALED, KIND_INGEST, type PoolRow } from '../../src/xseg/store/batch.ts';
 import { bitGet } from '../../src/xseg/store/bitmap.ts';
 import type { Bugs } from './bugs.ts';
 import { bytesOf, type CutMode, ROT_MIN, SECTOR, SimDisk } from './disk.ts';
 import { SimHashing } from './hashing.ts';
 import { isWild, UNREADABLE } from './model.ts';
 import { SimNative } from './native.ts';
+import type { Part, Profile } from './profiles.ts';
+import type { SimReactor } from './reactor/reactor.ts';
 import type { ClientRequest } from './reactor/request.ts';
 import { Rng } from './rng.ts';
 import { SimStore } from './store.ts';
@@ -36,6 +38,7 @@ const CONDEMNED = 'a sealed block does not hold what it should; reads of it answ
 
 export interface WorldOptions {
   seed: number;
+  profile: Profile;
   bugs?: Bugs;
   /** keep what happened, for people */
   trace?: boolean;
@@ -70,6 +73,8 @@ export interface Rot {
   when: number;
   /** step at which scrubbing found it */
   condemned: number;
+  /** batches that the store had got by the end of that turn: with the last of them it is durable */
+  told: number;
 }
 
 interface Call {
@@ -79,22 +84,18 @@ interface Call {
 }
 
 /** How often what gets its turn, in this life of the daemon. */
-interface Pace {
-  mapper: number;
-  reactors: number;
-  io: number;
-  jobs: number;
-  store: number;
-  face: number;
-  workload: number;
-  hashing: number;
-  threads: number;
+interface Pace extends Record<Part, number> {
   /** how fast the clock runs */
   time: number;
 }
 
+/** Shares of its turns that a part has, and steps by which a reactor may be woken late. */
+const SPEEDS = [0.2, 1, 1, 4];
+const STALLS = [100, 1000, 3000];
+
 export class World {
   readonly rng: Rng;
+  readonly profile: Profile;
   readonly bugs: Bugs;
   readonly disks: SimDisk[] = [];
   readonly store: SimStore;
@@ -122,6 +123,9 @@ export class World {
   now = 1;
   readonly trace: string[] = [];
   #pace!: Pace;
+  /** a reactor that is not woken, −1 none, and before which step */
+  #stalled = -1;
+  #stalledUntil = 0;
   #memory: ArrayBuffer | undefined;
   #nextCall = 1;
   #calls = new Map<number, Call>();
@@ -129,6 +133,8 @@ export class World {
   #replies: ControlReply[] = [];
   #waiting = new Set<{ request: ClientRequest; step: number }>();
   #died: string | null = null;
+  /** rot that was found in this turn */
+  #found: Rot[] = [];
   /** gives the workload its turn */
   workload: () => void = () => undefined;
 
@@ -139,6 +145,7 @@ export class World {
     pools: PoolRow[],
   ) {
     this.rng = new Rng(options.seed);
+    this.profile = options.profile;
     this.bugs = options.bugs ?? new Set();
     this.store = new SimStore(this.rng, this.bugs, {
       ensureFile: (_core: number, pool: number, file: number) => this.native.ensureFile(0, pool, file),
@@ -170,11 +177,12 @@ export class World {
   /** Starts the daemon on what there is. */
   open(): void {
     const { rng } = this;
+    const { lives } = this.profile;
     this.lives++;
     this.faulty = false;
     const clean = this.store.opened();
     this.native = new SimNative(
-      { reactors: 1 + rng.int(3), frames: rng.pick([96, 160, 512, 2048]) },
+      { reactors: 1 + rng.int(3), frames: rng.pick(lives.frames) },
       this.disks,
       this.codec,
       rng,
@@ -184,21 +192,22 @@ export class World {
     );
     this.#memory = this.native.buffer;
     for (const reactor of this.native.reactors) reactor.connections = 1 + rng.int(2);
-    const speed = () => rng.pick([0.2, 1, 1, 4]);
+    const speed = (part: Part) => rng.pick(lives.pace[part] ?? SPEEDS);
+    this.#stalled = -1;
     this.#pace = {
-      mapper: 2 * speed(),
-      reactors: 3 * speed(),
-      io: 2 * speed(),
-      jobs: speed(),
-      store: speed(),
-      face: 2 * speed(),
-      workload: 1.5 * speed(),
-      hashing: speed(),
-      threads: speed(),
-      time: rng.pick([1, 1, 10, 100]),
+      mapper: 2 * speed('mapper'),
+      reactors: 3 * speed('reactors'),
+      io: 2 * speed('io'),
+      jobs: speed('jobs'),
+      store: speed('store'),
+      face: 2 * speed('face'),
+      workload: 1.5 * speed('workload'),
+      hashing: speed('hashing'),
+      threads: speed('threads'),
+      time: rng.pick(lives.times),
     };
     this.native.time = this.#pace.time;
-    this.native.slowShare = rng.pick([0.02, 0.1, 0.4]);
+    this.native.slowShare = rng.pick(lives.slow);
     this.native.copied = (block, told) => this.#copied(block, told);
     this.threads = new SimThreads(rng);
     this.pieces = new Pieces(this.native);
@@ -227,6 +236,8 @@ export class World {
         face,
         committer: this.store.channel,
         pools: this.disks.map(({ row }, handle) => ({ row: { ...row }, handle })),
+        // in every other life each leaf is a group of its own, so that groups are under way beside each other
+        ...(this.lives % 2 === 1 ? { sealGroupSlots: 1 } : {}),
       },
       (level, event, fields) => {
         this.say(() => `log ${level}: ${event} ${JSON.stringify(fields)}`);
@@ -249,7 +260,7 @@ export class World {
     this.say(() => `crash: ${powerCut ? `power cut, ${mode}` : 'killed'}`);
     for (const reactor of this.native.reactors) reactor.orphan();
     this.threads.orphan();
-    this.store.crash(powerCut);
+    this.#forgetFound(this.store.crash(powerCut));
     this.#forget();
     for (const disk of this.disks) {
       if (powerCut) disk.cut(mode);
@@ -285,7 +296,14 @@ export class World {
     const sector = this.rng.int(blockBytes / SECTOR);
     this.say(() => `rot: sector ${sector} of slot ${slot} of pool ${pool}`);
     disk.rot(slot * blockBytes + sector * SECTOR, ROT_MIN + this.rots.length);
-    this.rots.push({ pool, slot, at: this.steps, when: this.now, condemned: Number.POSITIVE_INFINITY });
+    this.rots.push({
+      pool,
+      slot,
+      at: this.steps,
+      when: this.now,
+      condemned: Number.POSITIVE_INFINITY,
+      told: Number.POSITIVE_INFINITY,
+    });
     return true;
   }
 
@@ -307,7 +325,21 @@ export class World {
     const pool = this.disks.findIndex((disk) => disk.row.name === fields.pool) + 1;
     const known = this.rots.filter((rot) => rot.pool === pool && rot.slot === fields.slot);
     if (known.length === 0) this.fail(`slot ${fields.slot} of pool ${pool} is called rotten, and is not`);
-    for (const rot of known) rot.condemned = Math.min(rot.condemned, this.steps);
+    for (const rot of known) {
+      if (rot.condemned !== Number.POSITIVE_INFINITY) continue;
+      rot.condemned = this.steps;
+      this.#found.push(rot);
+    }
+  }
+
+  /** What was found and may not have become durable, nobody need know any more. */
+  #forgetFound(durable: number): void {
+    const bad = this.store.db.prepare('SELECT 1 FROM sealed WHERE pool = ? AND slot = ? AND bad IS NOT NULL').pluck();
+    for (const rot of this.rots) {
+      if (rot.told <= durable || bad.get(rot.pool, rot.slot) !== undefined) continue;
+      rot.condemned = Number.POSITIVE_INFINITY;
+      rot.told = Number.POSITIVE_INFINITY;
+    }
   }
 
   #sealedRows(): { pool: number; slot: number; hash: Buffer }[] {
@@ -441,9 +473,11 @@ export class World {
     const { rng, native, store } = this;
     const pace = this.#pace;
     this.steps++;
+    this.#stall();
     let reactorWork = 0;
     let ios = 0;
-    for (const reactor of native.reactors) {
+    const running = this.#running();
+    for (const reactor of running) {
       reactorWork += reactor.work;
       ios += reactor.ios;
     }
@@ -466,8 +500,8 @@ export class World {
       pace.time * (quiet && rng.chance(0.2) ? rng.int(300) : rng.chance(0.02) ? rng.int(200) : rng.next() * 0.2);
     try {
       if (event === 0) this.#mapperTurn();
-      else if (event === 1) rng.pick(native.reactors.filter((r) => r.work > 0)).step();
-      else if (event === 2) rng.pick(native.reactors.filter((r) => r.ios > 0)).ioStep();
+      else if (event === 1) rng.pick(running.filter((r) => r.work > 0)).step();
+      else if (event === 2) rng.pick(running.filter((r) => r.ios > 0)).ioStep();
       else if (event === 3) native.step();
       else if (event === 4) store.step();
       else if (event === 5) this.#deliver();
@@ -480,13 +514,31 @@ export class World {
       this.fail((error as Error).message, error);
     }
     if ((this.steps & 1023) === 0) this.#lookForStuck();
-    if ((this.steps & 4095) === 0) this.checkSealed();
+    if ((this.steps & (this.profile.sealing.looks - 1)) === 0) this.checkSealed();
     return this.#died !== null;
+  }
+
+  /** Now and then the thread of a reactor that slept is woken late: it holds nothing, and has answers of the mapper. */
+  #stall(): void {
+    const { stalls } = this.profile.lives;
+    if (this.#stalled >= 0 && this.steps >= this.#stalledUntil) this.#stalled = -1;
+    if (stalls === 0 || this.#stalled >= 0) return;
+    const woken = this.native.reactors.filter((reactor) => reactor.woken);
+    if (woken.length === 0 || !this.rng.chance(stalls)) return;
+    this.#stalled = this.rng.pick(woken).id;
+    this.#stalledUntil = this.steps + this.rng.int(this.rng.pick(STALLS));
+    this.say(() => `reactor ${this.#stalled} is not woken before step ${this.#stalledUntil}`);
+  }
+
+  #running(): SimReactor[] {
+    const { reactors } = this.native;
+    return this.#stalled < 0 ? reactors : reactors.filter(({ id }) => id !== this.#stalled);
   }
 
   #mapperTurn(): void {
     if (this.mapper.stopped) return;
     this.mapper.turn();
+    for (const rot of this.#found.splice(0)) rot.told = this.store.came;
     // those that hold nothing and do not poll are asleep
     for (const reactor of this.native.reactors) if (reactor.work === 0 && this.rng.chance(0.5)) reactor.rest();
   }
@@ -525,7 +577,20 @@ export class World {
       this.workload = workload;
     }
     while (this.store.busy) this.store.step();
+    this.#leftNothing();
     this.#forget();
     return true;
+  }
+
+  /** A clean stop, with nobody at work before it: no stream is left, and what memory calls used the store does too (6). */
+  #leftNothing(): void {
+    const { db } = this.store;
+    const streams = db.prepare('SELECT count(*) FROM resource WHERE kind = ?').pluck().get(KIND_INGEST);
+    if (streams !== 0) this.fail(`${streams} streams are left in the store, and none is under way`);
+    for (const pool of this.mapper.pools.values()) {
+      const used = db.prepare('SELECT coalesce(sum(used), 0) FROM slot_group WHERE pool = ?').pluck().get(pool.id);
+      if (used !== pool.usedSlots)
+        this.fail(`pool ${pool.row.name} stops with ${pool.usedSlots} slots in use, and ${used} in the store`);
+    }
   }
 }

@@ -8,6 +8,7 @@ import { bitGet } from '../../src/xseg/store/bitmap.ts';
 import { Committer } from '../../src/xseg/store/committer.ts';
 import { StoreReader } from '../../src/xseg/store/reader.ts';
 import { APPLICATION_ID, BUSY_MS_MAX, openWriter, WAL_BYTES_MAX } from '../../src/xseg/store/schema.ts';
+import { emptySeal } from '../../src/xseg/store/seal-batch.ts';
 import { FORMAT_VERSION } from '../../src/xseg/store/upgrade.ts';
 import { POOL_ROW as pool } from './pool-row.ts';
 
@@ -52,6 +53,57 @@ describe('committer', () => {
     const group = r.group(1, 0);
     expect(group?.used).toBe(4);
     expect([2, 3, 6, 7].map((i) => bitGet(group?.bitmap as Uint8Array, i))).toEqual([false, true, true, false]);
+    r.close();
+    c.close();
+  });
+
+  it('what is read at one moment is of one moment, whoever commits meanwhile', () => {
+    const c = new Committer(file);
+    const r = new StoreReader(file);
+    const page = (id: number) => batch((b) => b.pageRefs.push(id, 1));
+    c.apply([page(1)]);
+    r.look(() => {
+      expect(r.pageExtra(1)).toBe(1);
+      c.apply([page(1)]);
+      expect(r.look(() => r.pageExtra(1))).toBe(1);
+      expect(r.pageExtra(1)).toBe(1);
+    });
+    expect(r.pageExtra(1)).toBe(2);
+    expect(() =>
+      r.look(() => {
+        throw new Error('in the middle');
+      }),
+    ).toThrow('in the middle');
+    c.apply([page(1)]);
+    expect(r.pageExtra(1)).toBe(3);
+    r.close();
+    c.close();
+  });
+
+  it('finds the least slot with the same bytes, for one hash or for many, of its pool, and none in quarantine', () => {
+    const c = new Committer(file);
+    const hash = (n: number) => Buffer.alloc(32, n);
+    // differs behind the part that is indexed
+    const like = Buffer.concat([hash(1).subarray(0, 31), Buffer.from([9])]);
+    c.apply([
+      batch((b) => {
+        b.seal = emptySeal();
+        b.seal.sealed = [1, 8, 1, 5, 1, 6, 2, 4, 1, 7];
+        b.seal.hashes = Buffer.concat([hash(1), hash(1), hash(2), hash(3), like]);
+        b.seal.bad = [1, 6, 1];
+      }),
+    ]);
+    const r = new StoreReader(file);
+    const asked = [hash(1), hash(2), hash(3), like, hash(4), hash(1)];
+    const found = [5, -1, -1, 7, -1, 5];
+    expect(asked.map((one) => r.seal.slotOf(1, one))).toEqual(found);
+    expect([...r.seal.slotsOf(1, Buffer.concat(asked))]).toEqual(found);
+    expect([...r.seal.slotsOf(2, hash(3))]).toEqual([4]);
+    expect([...r.seal.slotsOf(1, Buffer.alloc(0))]).toEqual([]);
+    expect(r.seal.slotOf(1, hash(1), 5)).toBe(8);
+    const rows = r.seal.rows(1, [8, 5, 4, 7, 8]);
+    expect([...rows.keys()].sort()).toEqual([5, 7, 8]);
+    expect(rows.get(7)).toEqual({ slot: 7, hash: like, bad: null });
     r.close();
     c.close();
   });

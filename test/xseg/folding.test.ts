@@ -35,10 +35,14 @@ function setUp(live: { failed: number; changes: Changes } | undefined) {
     [PAGE, leaf(PAGE, 0, FROM, OWNED, 1)],
     [CHILD, leaf(CHILD, PAGE, FROM, 0, VOLUME)],
   ]);
+  let there = true;
   const reader = {
     page: (id: number) => store.get(id),
     childrenAfter: (id: number, after: number) => (id === PAGE && after < CHILD ? [CHILD] : []),
-    seal: { row: (_pool: number, slot: number) => (slot === TO ? { slot, hash: HASH, bad: null } : undefined) },
+    seal: {
+      row: (_pool: number, slot: number) => (there && slot === TO ? { slot, hash: HASH, bad: null } : undefined),
+      rows: () => new Map(there ? [[TO, { slot: TO, hash: HASH, bad: null }]] : []),
+    },
   } as unknown as StoreReader;
   const frames = new Frames(native, core);
   const treeHost = { log: () => undefined, changed: () => undefined } as unknown as TreeHost;
@@ -64,7 +68,9 @@ function setUp(live: { failed: number; changes: Changes } | undefined) {
     return [frames.value(frame, 0) - 1, frames.flags(frame, 0)];
   };
   const answer = (batch: CommitBatch) => commits.result({ seq: batch.seq, error: null, ms: 0, logBytes: 0 });
-  return { folding, tree, frames, store, sent, entry, answer, setNewChildren: (on: boolean) => (children = on) };
+  const setNewChildren = (on: boolean) => (children = on);
+  const setThere = (on: boolean) => (there = on);
+  return { folding, tree, frames, store, sent, entry, answer, setNewChildren, setThere };
 }
 
 describe('folding', () => {
@@ -121,6 +127,41 @@ describe('folding', () => {
     t.frames.pins[child]--;
     expect(t.folding.step(2)).toBe(true);
     expect(t.entry(CHILD)).toEqual([TO, OWNED]);
+  });
+
+  it('leaves what borrows and what it borrows from as they are when the slot to go to is free by now', () => {
+    const t = setUp({ failed: 0, changes: new Changes() });
+    t.setThere(false);
+    expect(t.folding.step(0)).toBe(true);
+    expect([t.entry(CHILD), t.entry(PAGE)]).toEqual([
+      [FROM, 0],
+      [FROM, OWNED],
+    ]);
+    expect(t.sent).toHaveLength(1);
+    expect(t.sent[0]).toMatchObject({ slotRefs: [], releases: [], seal: { pages: [PAGE], sealed: [1, FROM] } });
+    t.answer(t.sent[0]);
+    expect(t.folding.done).toBe(true);
+  });
+
+  it('does not go to a slot that was free once, although it has these bytes again', () => {
+    const t = setUp({ failed: 0, changes: new Changes() });
+    t.setThere(false);
+    t.setNewChildren(true);
+    // nothing is known of the borrower yet, and nothing is decided
+    expect(t.folding.step(0)).toBe(false);
+    t.setNewChildren(false);
+    const page = t.tree.load(PAGE, 0);
+    // the page itself cannot be changed in this step
+    t.frames.flying[page]++;
+    expect(t.folding.step(1)).toBe(false);
+    t.frames.flying[page]--;
+    t.setThere(true);
+    expect(t.folding.step(2)).toBe(true);
+    expect([t.entry(CHILD), t.entry(PAGE)]).toEqual([
+      [FROM, 0],
+      [FROM, OWNED],
+    ]);
+    expect(t.sent[0].seal).toMatchObject({ pages: [PAGE], sealed: [1, FROM] });
   });
 
   it('gives up what waits too long, and has the index name what stayed', () => {

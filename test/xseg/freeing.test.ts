@@ -1,11 +1,11 @@
-/** Groups of ghosts that dissolve, in a cache that keeps nothing it may drop. */
-import { afterEach, beforeEach, expect, it } from 'vitest';
+/** Groups of releases: ghosts that dissolve, in a cache that keeps nothing it may drop; and slots. */
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Commits, type CommitsHost } from '../../src/xseg/mapper/commits.ts';
 import { Frames, OWNED } from '../../src/xseg/mapper/frames.ts';
-import { Freeing, type FreeingHost } from '../../src/xseg/mapper/freeing.ts';
+import { Freeing, type FreeingHost, GROUP_MAX } from '../../src/xseg/mapper/freeing.ts';
 import { Tree, type TreeHost } from '../../src/xseg/mapper/tree.ts';
 import { loadNative } from '../../src/xseg/native.ts';
-import { type CommitBatch, RELEASE_GHOST, type ReleaseRow } from '../../src/xseg/store/batch.ts';
+import { type CommitBatch, RELEASE_GHOST, RELEASE_SLOT, type ReleaseRow } from '../../src/xseg/store/batch.ts';
 import type { StoreReader } from '../../src/xseg/store/reader.ts';
 
 const native = loadNative();
@@ -28,13 +28,30 @@ function leaf(id: number, base: number, slot: number, flags: number): Buffer {
 
 /** One group: these rows of a store with these pages. @param children page → those that the store knows to borrow from it */
 function group(store: Map<number, Buffer>, children: Record<number, number[]>, ghosts: number[]): CommitBatch {
-  const rows: ReleaseRow[] = ghosts.map((id, i) => ({ seq: i + 1, kind: RELEASE_GHOST, id, pool: 1 }));
+  const rows = ghosts.map((id, i) => ({ seq: i + 1, kind: RELEASE_GHOST, id, pool: 1 }));
+  return groups(rows, { store, children, ghosts })[0];
+}
+
+interface Given {
+  store?: Map<number, Buffer>;
+  children?: Record<number, number[]>;
+  ghosts?: number[];
+  /** slot → references but the first */
+  extras?: ReadonlyMap<number, number>;
+  pinned?: (slot: number) => boolean;
+}
+
+/** The groups that these rows make, each durable before the next. */
+function groups(rows: ReleaseRow[], given: Given): CommitBatch[] {
+  const { store = new Map(), children = {}, ghosts = [], extras = new Map(), pinned = () => false } = given;
   const reader = {
+    look: <T>(work: () => T) => work(),
     page: (id: number) => store.get(id),
     children: (id: number, max: number) => children[id].slice(0, max),
     pageExtra: (id: number) => (ghosts.includes(id) ? -1 : 0),
     slotExtra: () => 0,
-    slotExtras: () => [],
+    slotExtras: (_pool: number, first: number, count: number) =>
+      [...extras].filter(([slot]) => slot >= first && slot < first + count).map(([slot, extra]) => ({ slot, extra })),
     releaseMax: () => 0,
     releases: () => rows.splice(0),
     releaseCount: () => rows.length,
@@ -51,19 +68,25 @@ function group(store: Map<number, Buffer>, children: Record<number, number[]>, g
     guestsBusy: () => false,
     hasNewChildren: () => false,
     held: () => false,
-    pinned: () => false,
+    pinned: (_pool, slot) => pinned(slot),
     pinning: () => false,
     slotsDropped: () => undefined,
     indexed: () => false,
     freed: () => undefined,
     pendingPageRefs: () => 0,
   };
+  let now = 0;
   const freeing = new Freeing(frames, tree, reader, commits, native, host as FreeingHost, {
-    now: () => 0,
-    date: () => 0,
+    now: () => now,
+    date: () => now,
   });
-  freeing.turn(0);
-  return sent[0];
+  for (let turn = 0; turn < 9; turn++) {
+    freeing.turn(now);
+    const batch = sent.at(-1);
+    if (batch !== undefined) commits.result({ seq: batch.seq, error: null, ms: 0, logBytes: 0 });
+    now += 2;
+  }
+  return sent;
 }
 
 /** [page, base] of what a batch puts into the store */
@@ -99,4 +122,36 @@ it('a ghost that gets a child of another ghost in this group stays until the sto
   expect(put(batch)).toEqual([[21, 10]]);
   expect(batch.pagesDeleted).toEqual([]);
   expect(batch.releasesDone).toEqual([1]);
+});
+
+describe('rows that release slots', () => {
+  const rowsOf = (slots: number[]): ReleaseRow[] =>
+    slots.map((id, i) => ({ seq: i + 1, kind: RELEASE_SLOT, id, pool: 1 }));
+
+  it('beside each other are one run, of which what others refer to stays', () => {
+    const rows = rowsOf([5, 6, 7, 8, 20, 9, 10]);
+    const [batch, ...more] = groups(rows, { extras: new Map([[7, 1]]), pinned: (slot) => slot === 20 });
+    expect(more).toEqual([]);
+    expect(batch.slotRefs).toEqual([1, 7, -1]);
+    // no pool says where a group ends: each slot is a run
+    expect(batch.freed).toEqual([5, 6, 8, 9, 10].flatMap((slot) => [1, slot, 1]));
+    expect(batch.releasesDone).toEqual([1, 2, 3, 4, 6, 7]);
+  });
+
+  it('of a slot that several have drop one reference each', () => {
+    const [batch] = groups(rowsOf([5, 6, 5, 6, 5]), {
+      extras: new Map([
+        [5, 2],
+        [6, 1],
+      ]),
+    });
+    expect(batch.slotRefs).toEqual([5, 6, 5].flatMap((slot) => [1, slot, -1]));
+    expect(batch.freed).toEqual([1, 6, 1, 1, 5, 1]);
+  });
+
+  it('are an eighth of one that releases a page: so many are a group, and one more is the next', () => {
+    const count = GROUP_MAX * 8;
+    const batches = groups(rowsOf(Array.from({ length: count + 1 }, (_, i) => i * 2)), {});
+    expect(batches.map(({ releasesDone }) => releasesDone.length)).toEqual([count, 1]);
+  });
 });

@@ -206,6 +206,63 @@ describe('ingest', () => {
     await clean();
   });
 
+  it('reads open files, from any byte to any byte, between bytes and holes', async () => {
+    const bytes = content(3 * PIECE_BYTES + 12_345, 21);
+    const at = path.join(home.dir, 'file');
+    fs.writeFileSync(at, bytes);
+    const file = fs.openSync(at, 'r');
+    const stream = await e.ingest({ volume: 'v', snapshot: 's', pool: 'p' });
+    const parts: Buffer[] = [];
+    const read = async (from: number, to: number) => {
+      parts.push(bytes.subarray(from, to));
+      await stream.read(file, from, to - from);
+    };
+    const put = async (count: number) => {
+      parts.push(Buffer.alloc(count, 9));
+      await stream.write(Buffer.alloc(count, 9));
+    };
+    const hole = async (count: number) => {
+      parts.push(Buffer.alloc(count));
+      await stream.skip(count);
+    };
+    await read(0, 100);
+    await put(700);
+    await read(100, BLOCK * 3 + 1);
+    await hole(BLOCK * 9);
+    await read(BLOCK * 3 + 1, bytes.length);
+    await read(0, 0);
+    await put(1);
+    await hole(5);
+    await read(7, BLOCK * 200);
+    const whole = Buffer.concat(parts);
+    const padded = Buffer.concat([whole, Buffer.alloc((512 - (whole.length % 512)) % 512)]);
+    expect(stream.position).toBe(whole.length);
+    expect((await stream.finish()).hash).toBe(expectedHash(padded, BLOCK));
+    fs.closeSync(file);
+    expect((await readAll('v@s')).equals(padded)).toBe(true);
+    await clean();
+  });
+
+  it.each([
+    ['ends before its end', (at: string) => fs.truncateSync(at, PIECE_BYTES - 1)],
+    ['is empty by now', (at: string) => fs.truncateSync(at, 0)],
+  ])('fails when a file that it reads %s, and leaves nothing', async (_what, spoil) => {
+    const at = path.join(home.dir, 'file');
+    fs.writeFileSync(at, content(2 * PIECE_BYTES, 22));
+    const file = fs.openSync(at, 'r');
+    const stream = await e.ingest({ volume: 'v', snapshot: 's', pool: 'p' });
+    await stream.read(file, 0, PIECE_BYTES);
+    await stream.write(Buffer.alloc(1, 1));
+    spoil(at);
+    await stream.read(file, PIECE_BYTES - 1, PIECE_BYTES);
+    await expect(stream.finish()).rejects.toMatchObject({ code: 'IO', message: expect.stringMatching(/it ended at/) });
+    await stream.abort();
+    fs.closeSync(file);
+    await used(0);
+    expect(await e.listVolumes()).toEqual([]);
+    await clean();
+  });
+
   it('a hole of a petabyte takes no time, and a byte behind it is found', async () => {
     const stream = await e.ingest({ volume: 'v', snapshot: 's', pool: 'p' });
     await stream.write(Buffer.alloc(BLOCK, 1));

@@ -16,7 +16,7 @@ describe('the engine beside a model, sealing', () => {
     const blockSize = [4096, 65536, 16384][i % 3];
     it(`seed ${seed}, blocks of ${blockSize}`, { timeout: long ? 3_600_000 : 180_000 }, async () => {
       const options = { cacheBytes: 16 * 1024 * 1024, seal: true, openEngine };
-      const model = new Model({ seed, rounds: long ? 3000 : 120, blockSize, ...options });
+      const model = new Model({ seed, rounds: long ? 3000 : 200, blockSize, ...options });
       await model.run();
       expect(model.log).toEqual([]);
     });
@@ -29,7 +29,7 @@ describe('the engine beside a model', () => {
     const seed = first + i;
     const blockSize = [4096, 65536, 16384][i % 3];
     it(`seed ${seed}, blocks of ${blockSize}`, { timeout: long ? 3_600_000 : 180_000 }, async () => {
-      const model = new Model({ seed, rounds: long ? 3000 : 150, blockSize, cacheBytes: 16 * 1024 * 1024, openEngine });
+      const model = new Model({ seed, rounds: long ? 3000 : 250, blockSize, cacheBytes: 16 * 1024 * 1024, openEngine });
       await model.run();
       expect(model.log).toEqual([]);
     });

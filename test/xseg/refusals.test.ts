@@ -2,11 +2,14 @@ import fs from 'node:fs';
 import path from 'node:path';
 import Database from 'better-sqlite3';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { LIST_PAGE } from '../../src/xseg/mapper/requests.ts';
 import { FORMAT_VERSION } from '../../src/xseg/store/upgrade.ts';
 import { closed, Home } from './engine.ts';
 
 const MIB = 1024 * 1024;
 const PIB = 2 ** 50;
+/** transmission flag of an NBD export */
+const READ_ONLY = 2;
 let home: Home;
 beforeEach(() => {
   home = new Home();
@@ -220,6 +223,93 @@ describe('volumes', () => {
     await expect(c.read(0, 512)).rejects.toThrow();
     expect((await e.listVolumes()).map((v) => v.name)).toEqual(['c']);
     expect(await e.check()).toMatchObject({ ok: true });
+  });
+
+  it('are written by their attachment alone, until it is taken back', async () => {
+    let e = await home.open();
+    await e.createVolume({ name: 'v', size: MIB });
+    await e.createSnapshot('v', 's');
+    await e.createVolume({ name: 'w', size: MIB });
+    const before = await home.connect('v');
+    await expect(e.attachVolume('v', { to: 'node1' })).rejects.toThrow(code('BUSY'));
+    await before.close();
+    await closed(e, 'v');
+    const reader = await e.open('v', 'read');
+    const attached = (await e.attachVolume('v', { to: 'node1' })).attached;
+    if (attached === null) throw new Error('it is not attached');
+    expect(attached).toMatchObject({ to: 'node1', export: `v/${attached.id}` });
+    await e.release(reader.handle, reader.readOnly);
+    await expect(e.attachVolume('v', { to: 'node2' })).rejects.toThrow(code('BUSY'));
+    expect((await e.attachVolume('v', { to: 'node1', id: attached.id })).attached).toEqual(attached);
+    for (const refused of [
+      e.open('v', 'write'),
+      e.rollback('v@s'),
+      e.replaceWith('v', 'w'),
+      e.replaceWith('w', 'v'),
+      e.deleteVolume('v', { withSnapshots: true }),
+    ])
+      await expect(refused).rejects.toThrow(code('BUSY'));
+    await expect(e.open(`v/${attached.id.replace(/.$/, 'x')}`)).rejects.toThrow(code('NOT_FOUND'));
+    await expect(e.open(`w/${attached.id}`)).rejects.toThrow(code('NOT_FOUND'));
+    expect((await e.resizeVolume('v', 2 * MIB)).attached).toEqual(attached);
+
+    const holder = await home.connect(attached.export);
+    await holder.write(0, Buffer.alloc(512, 1));
+    const other = await home.connect('v');
+    expect([holder.flags & READ_ONLY, other.flags & READ_ONLY]).toEqual([0, READ_ONLY]);
+    await expect(other.write(0, Buffer.alloc(512, 2))).rejects.toMatchObject({ errno: 1 }); // EPERM
+    expect(await other.read(0, 512)).toEqual(Buffer.alloc(512, 1));
+    await expect(e.detachVolume('v')).rejects.toThrow(code('BUSY'));
+    await holder.flush();
+
+    // as it was after a restart; its name is the new one
+    await e.renameVolume('v', 'x');
+    await home.close();
+    e = await home.open();
+    const moved = { ...attached, export: `x/${attached.id}` };
+    expect((await e.showVolume('x')).attached).toEqual(moved);
+    const back = await home.connect(moved.export);
+    expect((await back.read(0, 512)).equals(Buffer.alloc(512, 1))).toBe(true);
+    // who comes back at once, again and again, does not keep it
+    let coming = true;
+    const again = (async () => {
+      while (coming)
+        await home.connect(moved.export).then(
+          (c) => c.destroy(),
+          () => undefined,
+        );
+    })();
+    expect((await e.detachVolume('x', { force: true })).attached).toBeNull();
+    coming = false;
+    await again;
+    await expect(back.write(0, Buffer.alloc(512, 3))).rejects.toThrow();
+    await expect(home.connect(moved.export)).rejects.toThrow();
+    await expect(e.detachVolume('x')).rejects.toThrow(code('NOT_FOUND'));
+    const anybody = await home.connect('x');
+    await anybody.write(0, Buffer.alloc(512, 4));
+    await anybody.close();
+    await closed(e, 'x');
+    await e.attachVolume('x', { to: 'node2' });
+    await e.deleteVolume('x', { withSnapshots: true, force: true });
+    expect(await e.check()).toMatchObject({ ok: true });
+  });
+
+  it('are listed whole and by name, however many pages that takes', async () => {
+    const e = await home.open();
+    const names: string[] = [];
+    const more = async (count: number) => {
+      const fresh = Array.from({ length: count }, (_, i) => `v${(i * 7919 + names.length) % 100_003}`);
+      await Promise.all(fresh.map((name) => e.createVolume({ name, size: MIB })));
+      await Promise.all(fresh.map((name) => e.createSnapshot(name, 's')));
+      names.push(...fresh);
+    };
+    for (const count of [LIST_PAGE - 1, 1, 1, LIST_PAGE]) {
+      await more(count);
+      expect((await e.listVolumes()).map(({ name }) => name)).toEqual([...names].sort());
+      expect((await e.listSnapshots()).map(({ name }) => name)).toEqual(names.map((name) => `${name}@s`).sort());
+    }
+    for (const name of names.splice(0, LIST_PAGE)) await e.deleteVolume(name, { withSnapshots: true });
+    expect((await e.listVolumes()).map(({ name }) => name)).toEqual([...names].sort());
   });
 
   it('have unique names, free again after a delete', async () => {

@@ -57,7 +57,10 @@ describe('a fold', () => {
       page: (id: number) => store.get(id),
       childrenAfter: (id: number, after: number, max: number) =>
         (bases.get(id) ?? []).filter((child) => child > after).slice(0, max),
-      seal: { row: (_pool: number, slot: number) => (slot === TO ? { slot, hash: HASH, bad: null } : undefined) },
+      seal: {
+        row: (_pool: number, slot: number) => (slot === TO ? { slot, hash: HASH, bad: null } : undefined),
+        rows: () => new Map([[TO, { slot: TO, hash: HASH, bad: null }]]),
+      },
     } as unknown as StoreReader;
     frames = new Frames(native, core);
     const treeHost: Partial<TreeHost> = { log: () => undefined, changed: () => undefined };

@@ -113,6 +113,24 @@ describe('sealing', () => {
     await clean();
   });
 
+  it('keeps equal blocks once, whatever groups of leaves they are in', async () => {
+    const count = 6000;
+    const bytes = blocks(count, 701, 11);
+    // in every group: neighbours, and what the group before has
+    for (let b = 0; b < count; b += 512) bytes.copy(bytes, b * BLOCK, 0, 8 * BLOCK);
+    const kinds = new Set(Array.from({ length: count }, (_, b) => bytes.toString('latin1', b * BLOCK, b * BLOCK + 32)));
+    await e.createVolume({ name: 'v', size: bytes.length, pool: 'p' });
+    await write('v', 0, bytes);
+    await e.createSnapshot('v', 's');
+    expect(await sealed('v@s')).toBe(expectedHash(bytes, BLOCK));
+    await used(kinds.size);
+    const { seal } = await e.showPool('p');
+    expect(seal).toMatchObject({ entries: kinds.size, hashedBytes: bytes.length });
+    expect(seal?.foldedBytes).toBe(bytes.length - kinds.size * BLOCK);
+    expect((await readAll('v@s')).equals(bytes)).toBe(true);
+    await clean();
+  });
+
   it('hashes are equal across pools and histories, and differ with size and block size', async () => {
     await pool('q');
     await pool('big', 16384);

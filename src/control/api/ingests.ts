@@ -11,12 +11,15 @@ export const INGEST_BODY_BYTES_MAX = 16 * 1024 * 1024;
 
 const params = schemas.IngestParams;
 
-export function ingestRoutes(app: Api, { ingests, log }: ApiContext, bodyMax: number): void {
+export function ingestRoutes(app: Api, { ingests, mounts, log }: ApiContext, bodyMax: number): void {
   app.post('/v1/ingests', { schema: { body: schemas.IngestBegin } }, async (request, reply) => {
     checkNewName('volume', request.body.volume);
     checkNewName('snapshot', request.body.snapshot);
     let lines: NdjsonReply | null = null;
-    const ingest = await ingests.begin(request.body, (outcome) => lines?.end({ ended: outcome }));
+    const { file, ...spec } = request.body;
+    // a file of one of our own mounts is sent: who reads it would wait for himself
+    const ours = file !== undefined && (await mounts.isInside(file.path));
+    const ingest = await ingests.begin(spec, ours ? undefined : file, (outcome) => lines?.end({ ended: outcome }));
     const open = new NdjsonReply(reply);
     lines = open;
     open.send({ ingest });
@@ -40,6 +43,10 @@ export function ingestRoutes(app: Api, { ingests, log }: ApiContext, bodyMax: nu
       },
     );
   });
+
+  app.post('/v1/ingests/:ingest/file', { schema: { params, body: schemas.IngestRead } }, async (request) =>
+    ingests.read(request.params.ingest, request.body.offset, request.body.length),
+  );
 
   app.post('/v1/ingests/:ingest/commit', { schema: { params, body: schemas.IngestCommit } }, async (request) =>
     ingests.commit(request.params.ingest, request.body?.size),

@@ -10,6 +10,8 @@ const Flag = Type.Union([Type.Literal('true'), Type.Literal('false')]);
 const Digits = Type.String({ pattern: '^[0-9]{1,15}$' });
 const strict = { additionalProperties: false };
 
+/** characters of the name of who has a volume attached */
+export const ATTACHED_TO_MAX = 255;
 /** extents of one page of a diff */
 export const DIFF_PAGE_MAX = 65536;
 
@@ -58,6 +60,14 @@ export const VolumeDeleteQuery = Type.Object(
 );
 export const Resize = Type.Object({ size: Bytes }, strict);
 export const NewName = Type.Object({ name: Name }, strict);
+export const Attach = Type.Object(
+  {
+    to: Type.String({ minLength: 1, maxLength: ATTACHED_TO_MAX, pattern: '^[^\\p{Cc}\\p{Surrogate}]*$' }),
+    id: Type.Optional(Type.String({ pattern: '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' })),
+  },
+  strict,
+);
+export const Detach = Type.Object({ force: Type.Optional(Type.Boolean()) }, strict);
 export const Protect = Type.Object({ on: Type.Boolean() }, strict);
 
 export const SnapshotListQuery = Type.Object({ volume: Type.Optional(Name), hidden: Type.Optional(Flag) }, strict);
@@ -102,7 +112,17 @@ export const TransferBegin = Type.Union([
   Type.Object({ kind: Type.Literal('read'), volume: Name }, strict),
 ]);
 
-export const IngestBegin = Type.Object({ volume: Name, snapshot: Name, pool: Type.Optional(Name) }, strict);
+/** a number of 64 bits */
+const Number64 = Type.String({ pattern: '^[0-9]{1,20}$' });
+const NamedFile = Type.Object(
+  { path: Type.String({ pattern: '^/', maxLength: 4096 }), dev: Number64, ino: Number64 },
+  strict,
+);
+export const IngestBegin = Type.Object(
+  { volume: Name, snapshot: Name, pool: Type.Optional(Name), file: Type.Optional(NamedFile) },
+  strict,
+);
+export const IngestRead = Type.Object({ offset: Bytes, length: Bytes }, strict);
 /** at most 1 PiB, which has 16 digits */
 export const IngestBytesQuery = Type.Object({ offset: Type.String({ pattern: '^[0-9]{1,16}$' }) }, strict);
 export const IngestCommit = Type.Union([Type.Null(), Type.Object({ size: Type.Optional(Bytes) }, strict)]);

@@ -54,4 +54,12 @@ export function volumeRoutes(app: Api, { engine }: ApiContext): void {
     await engine.protect(name, request.body.on);
     return engine.showVolume(name);
   });
+
+  app.post('/v1/volumes/:volume/attach', { schema: { params, body: schemas.Attach } }, async (request) =>
+    engine.attachVolume(checkVolumeName(request.params.volume), request.body),
+  );
+
+  app.post('/v1/volumes/:volume/detach', { schema: { params, body: schemas.Detach } }, async (request) =>
+    engine.detachVolume(checkVolumeName(request.params.volume), request.body),
+  );
 }

@@ -34,7 +34,13 @@ export class Adopting {
     for await (const roots of watch.list()) {
       if (ended()) return;
       const rows = await rowsNamed(db, roots);
-      await this.names(roots.filter((root) => !isRight(rows.get(root.name), root)).map(({ name }) => name));
+      const others: string[] = [];
+      // What changes from here on is heard of, and looked at afterwards.
+      await inParts(
+        roots.filter((root) => !isRight(rows.get(root.name), root)),
+        async (part) => others.push(...(await this.#adoptNew(db, part)).map(({ name }) => name)),
+      );
+      await this.names(others);
       for (const { name } of roots) seen.add(name);
     }
     for (const table of ['volume', 'snapshot'] as const) {
@@ -55,19 +61,56 @@ export class Adopting {
     for (const table of ['volume', 'snapshot'] as const) {
       const of = all.filter((name) => tableOf(name) === table);
       const gone: string[] = [];
-      await inParts(of, async (name) => {
-        const root = await this.engine.find(name);
-        if (root) await this.#isThere(db, root);
-        else gone.push(name);
+      await inParts(of, async (part) => {
+        const found: Root[] = [];
+        await each(part, async (name) => {
+          const root = await this.engine.find(name);
+          if (root) found.push(root);
+          else gone.push(name);
+        });
+        await each(await this.#adoptNew(db, found), (root) => this.#isThere(db, root));
       });
-      await inParts(gone, (name) => this.#isGone(db, name));
+      await inParts(gone, (part) => each(part, (name) => this.#isGone(db, name)));
     }
     await this.#forgetUnnamed(db);
   }
 
+  /** Gives rows to those that nothing in the catalog has to do with. All are volumes, or all snapshots. @returns the others */
+  async #adoptNew(db: CatalogReader, roots: readonly Root[]): Promise<readonly Root[]> {
+    if (roots.length === 0) return [];
+    const table = tableOf(roots[0]!.name);
+    // Before rows: a pin goes when its row is there.
+    const claimed = await claimedOf(
+      db,
+      roots.map(({ name }) => name),
+    );
+    const named = await rowsNamed(db, roots);
+    const ids = roots.map(({ id }) => id);
+    const known = new Set((await rowsOf(db, table).where('id', 'in', ids).execute()).map(({ id }) => id));
+    const owners = await volumesNamed(db, roots);
+    const project = await operatorsProject(db);
+    const changes: Change[] = [];
+    const others: Root[] = [];
+    for (const root of roots) {
+      const [owner, name = owner] = root.name.split('@') as [string, string?];
+      const place = { table, owner: table === 'snapshot' ? owners.get(owner) : undefined, root: name };
+      const isNew = !claimed.has(root.name) && !named.has(root.name) && !known.has(root.id);
+      if (isNew) changes.push(...adoption(place, root, project));
+      else others.push(root);
+    }
+    if (changes.length === 0) return others;
+    try {
+      await this.catalog.write(changes);
+      return others;
+    } catch {
+      // One of them was written meanwhile: who that was is seen when each is looked at.
+      return roots;
+    }
+  }
+
   async #isThere(db: CatalogReader, root: Root): Promise<void> {
     // Before rows: a pin goes when its row is there.
-    const claimed = await isClaimed(db, root.name);
+    const claimed = (await claimedOf(db, [root.name])).size > 0;
     const place = await placeOf(db, root.name);
     const { table } = place;
     const named = await rowAt(db, place);
@@ -76,7 +119,8 @@ export class Adopting {
     if (named) await this.catalog.write([unnamed(table, named.id, place.root)]);
     const known = await rowsOf(db, table).where('id', '=', root.id).executeTakeFirst();
     if (!known) {
-      if (!claimed) await this.#adopt(db, place, root);
+      const changes = claimed ? [] : adoption(place, root, await operatorsProject(db));
+      if (changes.length > 0) await this.catalog.write(changes);
       return;
     }
     // Made by hand, it is known by what it is called there.
@@ -88,27 +132,6 @@ export class Adopting {
     const place = await placeOf(db, name);
     const named = await rowAt(db, place);
     if (named) await this.#lost(db, place.table, named);
-  }
-
-  async #adopt(db: CatalogReader, { table, owner, root: name }: Place, root: Root): Promise<void> {
-    const { id, size, createdMs: created_at } = root;
-    const common = { id, name, user_id: null, description: null, status: 'available', size, origin: 'engine' as const };
-    const times = { created_at, updated_at: created_at, root: name };
-    if (table === 'snapshot') {
-      // Of what a service has without a volume's row, such as an image: it is the service's.
-      if (!owner) return;
-      const row: SnapshotRow = { ...common, ...times, project_id: owner.project_id, volume_id: owner.id };
-      await this.catalog.write([{ do: 'insert', table, row }, taken(row, amountsOf(table, row))]);
-      return;
-    }
-    const operators = db.selectFrom('setting').select('value').where('key', '=', 'admin_project');
-    const project = await operators.executeTakeFirst();
-    if (!project) return;
-    const row: VolumeRow = {
-      ...{ ...common, ...times, project_id: project.value, previous_status: null, volume_type_id: null },
-      ...{ availability_zone: 'nova', bootable: 0, read_only: 0, multiattach: 0, source_kind: null, source_id: null },
-    };
-    await this.catalog.write([{ do: 'insert', table, row }, taken(row, amountsOf(table, row))]);
   }
 
   async #resized(table: Table, row: Row, { size }: Root): Promise<void> {
@@ -141,7 +164,7 @@ export class Adopting {
     const all = db.selectFrom('snapshot').selectAll().where('volume_id', '=', id).orderBy('id').limit(PAGE);
     for (let after = ''; ; ) {
       const rows = await all.where('id', '>', after).execute();
-      await inParts(rows, work);
+      await inParts(rows, (part) => each(part, work));
       if (rows.length < PAGE) return;
       after = rows[rows.length - 1]!.id;
     }
@@ -156,9 +179,12 @@ export class Adopting {
   }
 }
 
-async function inParts<T>(all: readonly T[], work: (one: T) => Promise<void>): Promise<void> {
-  for (let from = 0; from < all.length; from += NAMES_MAX)
-    await Promise.all(all.slice(from, from + NAMES_MAX).map(work));
+async function inParts<T>(all: readonly T[], work: (part: readonly T[]) => Promise<unknown>): Promise<void> {
+  for (let from = 0; from < all.length; from += NAMES_MAX) await work(all.slice(from, from + NAMES_MAX));
+}
+
+async function each<T>(part: readonly T[], work: (one: T) => Promise<unknown>): Promise<void> {
+  await Promise.all(part.map(work));
 }
 
 function isRight(row: Row | undefined, root: Root): boolean {
@@ -205,25 +231,63 @@ async function namesInEngine(db: CatalogReader, rows: readonly Row[]): Promise<s
   });
 }
 
-/** What services make is named by a pin before, and by a row after. */
-async function isClaimed(db: CatalogReader, name: string): Promise<boolean> {
-  const names = [name, sealedRoot(name)];
-  const pin = await db.selectFrom('pin').select('name').where('name', 'in', names).executeTakeFirst();
-  const image = await db
+/** What services make is named by a pin before, and by a row after. @returns those of the names that are */
+async function claimedOf(db: CatalogReader, names: readonly string[]): Promise<Set<string>> {
+  const byRoot = new Map(names.flatMap((name) => [name, sealedRoot(name)].map((root) => [root, name])));
+  const roots = [...byRoot.keys()];
+  const pins = await db.selectFrom('pin').select('name').where('name', 'in', roots).execute();
+  const images = await db
     .selectFrom('image')
-    .select('id')
-    .where((each) => each.or([each('root', 'in', names), each('staged_root', 'in', names)]))
-    .executeTakeFirst();
-  const object = await db.selectFrom('object_version').select('id').where('root', 'in', names).executeTakeFirst();
-  return (pin ?? image ?? object) !== undefined;
+    .select(['root', 'staged_root'])
+    .where((image) => image.or([image('root', 'in', roots), image('staged_root', 'in', roots)]))
+    .execute();
+  const objects = await db.selectFrom('object_version').select('root').where('root', 'in', roots).execute();
+  const found = [
+    ...pins.map(({ name }) => name),
+    ...images.flatMap(({ root, staged_root }) => [root, staged_root]),
+    ...objects.map(({ root }) => root),
+  ];
+  return new Set(found.flatMap((root) => byRoot.get(root ?? '') ?? []));
+}
+
+/** Whose what is made by hand is; undefined in a catalog that has no operators. */
+async function operatorsProject(db: CatalogReader): Promise<string | undefined> {
+  const setting = db.selectFrom('setting').select('value').where('key', '=', 'admin_project');
+  return (await setting.executeTakeFirst())?.value;
+}
+
+/** The row of something made by hand, and what it takes; nothing where there is nobody to have it. */
+function adoption({ table, owner, root: name }: Place, root: Root, operators: string | undefined): Change[] {
+  const { id, size, createdMs: created_at } = root;
+  const common = { id, name, user_id: null, description: null, status: 'available', size, origin: 'engine' as const };
+  const times = { created_at, updated_at: created_at, root: name };
+  if (table === 'snapshot') {
+    // Of what a service has without a volume's row, such as an image: it is the service's.
+    if (!owner) return [];
+    const row: SnapshotRow = { ...common, ...times, project_id: owner.project_id, volume_id: owner.id };
+    return [{ do: 'insert', table, row }, taken(row, amountsOf(table, row))];
+  }
+  if (operators === undefined) return [];
+  const row: VolumeRow = {
+    ...{ ...common, ...times, project_id: operators, previous_status: null, volume_type_id: null },
+    ...{ availability_zone: 'nova', bootable: 0, read_only: 0, multiattach: 0, source_kind: null, source_id: null },
+  };
+  return [{ do: 'insert', table, row }, taken(row, amountsOf(table, row))];
+}
+
+/** Rows of the volumes that these are, or are snapshots of, by name. */
+async function volumesNamed(db: CatalogReader, roots: readonly Root[]): Promise<Map<string, VolumeRow>> {
+  const names = [...new Set(roots.map(({ name }) => name.split('@')[0]!))];
+  if (names.length === 0) return new Map();
+  const rows = await rowsOf(db, 'volume').where('root', 'in', names).execute();
+  return new Map(rows.map((row) => [row.root!, row]));
 }
 
 /** @param roots volumes or snapshots: a page of a list. @returns rows by full names, and perhaps others */
 async function rowsNamed(db: CatalogReader, roots: readonly Root[]): Promise<Map<string, Row>> {
   const parts = roots.map(({ name }) => name.split('@'));
   if (parts.length === 0) return new Map();
-  const volumes = [...new Set(parts.map(([volume]) => volume!))];
-  const owners = await rowsOf(db, 'volume').where('root', 'in', volumes).execute();
+  const owners = [...(await volumesNamed(db, roots)).values()];
   if (parts[0]!.length === 1) return new Map(owners.map((row) => [row.root!, row]));
   const names = new Map(owners.map(({ id, root }) => [id, root]));
   if (names.size === 0) return new Map();

@@ -86,6 +86,28 @@ export function volumeCommands(program: Command, world: World): void {
       const answer = await clientOf(options, world).post<VolumeInfo>(route('volumes', name, 'protect'), body);
       print(world, options, answer, () => `volume ${name} is ${answer.protected ? '' : 'not '}protected\n`);
     });
+
+  leaf(volume, 'attach <name>', 'give a volume to one writer alone; others may read it')
+    .requiredOption('--to <who>', 'whom: a name of a host or of a machine')
+    .action(async (name: string, options: CommonOptions & { to: string }) => {
+      const answer = await clientOf(options, world).post<VolumeInfo>(route('volumes', name, 'attach'), {
+        to: options.to,
+      });
+      print(
+        world,
+        options,
+        answer,
+        () => `volume ${name} is attached to ${options.to}: export ${answer.attached?.export}\n`,
+      );
+    });
+
+  leaf(volume, 'detach <name>', 'take it back: whoever opens the volume may write again')
+    .option('--force', 'even while it is open: NBD clients of the volume are disconnected')
+    .action(async (name: string, options: CommonOptions & { force?: boolean }) => {
+      const body = { force: options.force === true };
+      const answer = await clientOf(options, world).post<VolumeInfo>(route('volumes', name, 'detach'), body);
+      print(world, options, answer, () => `volume ${name} is not attached\n`);
+    });
 }
 
 /** What deleting it would free. */
@@ -110,6 +132,11 @@ function volumeFacts(volume: VolumeInfo): string {
     ['cloned from', volume.clonedFrom ?? '-'],
     ['protected', volume.protected ? 'yes' : 'no'],
     ['open', volume.openCount === 0 ? 'no' : `${volume.openCount} connections`],
+    [
+      'attached to',
+      volume.attached === null ? '-' : `${volume.attached.to}, since ${shortTime(volume.attached.since)}`,
+    ],
+    ['export', volume.attached?.export ?? volume.name],
     ['created', shortTime(volume.createdAt)],
   ]);
 }

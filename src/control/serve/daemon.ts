@@ -125,7 +125,8 @@ export class Daemon {
       engine,
       transfers,
       mounts,
-      ingests: new Ingests(engine),
+      // a group's members may not read all that the daemon may
+      ingests: new Ingests(engine, gid === null),
       log: options.log,
       metrics,
       sockets,

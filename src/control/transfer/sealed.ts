@@ -1,11 +1,18 @@
-/** `atoll import FILE VOLUME@SNAPSHOT`: a raw image becomes a sealed snapshot, through /v1/ingests. */
+/**
+ * `atoll import FILE VOLUME@SNAPSHOT`: a raw image becomes a sealed snapshot, through /v1/ingests. The daemon reads the file
+ * itself where it can; else its bytes are sent.
+ */
+import path from 'node:path';
 import type { SnapshotInfo } from '../../xseg/types.ts';
 import { type ControlClient, route, withQuery } from '../client.ts';
 import { ControlError } from '../errors.ts';
+import type { NamedFile } from '../ingest-file.ts';
 import type { IngestInfo } from '../ingests.ts';
 import type { TransferRun } from './images.ts';
 import type { ImageSource } from './source.ts';
 
+/** Read by the daemon for one request. */
+const READ_BYTES = 256 * 1024 * 1024;
 /** Read, and sent in one request; the next is read meanwhile. */
 const PART_BYTES = 16 * 1024 * 1024;
 /** Zeroes are not sent, from so many on that lie in such a piece. */
@@ -13,7 +20,7 @@ const ZERO_BYTES = 1024 * 1024;
 const ZEROES = Buffer.alloc(ZERO_BYTES);
 
 export async function importSealed(
-  { client, signal, onProgress }: TransferRun,
+  run: TransferRun,
   source: ImageSource,
   name: { volume: string; snapshot: string },
   pool: string | undefined,
@@ -22,29 +29,54 @@ export async function importSealed(
     const way = source.format === 'qcow2' ? '; `qemu-img convert -O raw` makes one of it' : '';
     throw new ControlError('UNSUPPORTED', `a snapshot is imported from a raw image, and ${source.path} is none${way}`);
   }
-  const lines = client.lines(route('ingests'), { ...name, ...(pool === undefined ? {} : { pool }) });
+  const { client } = run;
+  const named = { ...name, ...(pool === undefined ? {} : { pool }), file: await nameOf(source) };
+  const lines = client.lines(route('ingests'), named);
   const first = await lines.next();
   if (first.done || !first.value.ingest) throw new ControlError('PROTOCOL', 'the daemon began no ingest');
-  const { id } = first.value.ingest as IngestInfo;
+  const { id, reads } = first.value.ingest as IngestInfo;
   try {
-    const buffers = [Buffer.allocUnsafe(PART_BYTES), Buffer.allocUnsafe(PART_BYTES)];
-    let sent: Promise<unknown> = Promise.resolve();
-    for (let at = 0, turn = 0; at < source.size; turn++) {
-      const buffer = buffers[turn % 2]!;
-      const length = await fill(source, buffer, at, Math.min(PART_BYTES, source.size - at));
-      await sent;
-      signal.throwIfAborted();
-      onProgress(at / source.size);
-      if (length === 0) break;
-      sent = send(client, id, at, buffer.subarray(0, length));
-      sent.catch(() => undefined);
-      at += length;
-    }
-    await sent;
+    if (reads) await readThere(run, source, id);
+    else await sendAll(run, source, id);
     return await client.post<SnapshotInfo>(route('ingests', id, 'commit'), { size: source.size });
   } finally {
     await lines.return(undefined);
   }
+}
+
+/** The daemon may be elsewhere, where the path is another file's: it compares the numbers. */
+async function nameOf(source: ImageSource): Promise<NamedFile> {
+  const { dev, ino } = await source.file.stat({ bigint: true });
+  return { path: path.resolve(source.path), dev: String(dev), ino: String(ino) };
+}
+
+async function readThere(
+  { client, signal, onProgress }: TransferRun,
+  { size }: ImageSource,
+  id: string,
+): Promise<void> {
+  for (let offset = 0; offset < size; offset += READ_BYTES) {
+    signal.throwIfAborted();
+    onProgress(offset / size);
+    await client.post(route('ingests', id, 'file'), { offset, length: Math.min(READ_BYTES, size - offset) });
+  }
+}
+
+async function sendAll({ client, signal, onProgress }: TransferRun, source: ImageSource, id: string): Promise<void> {
+  const buffers = [Buffer.allocUnsafe(PART_BYTES), Buffer.allocUnsafe(PART_BYTES)];
+  let sent: Promise<unknown> = Promise.resolve();
+  for (let at = 0, turn = 0; at < source.size; turn++) {
+    const buffer = buffers[turn % 2]!;
+    const length = await fill(source, buffer, at, Math.min(PART_BYTES, source.size - at));
+    await sent;
+    signal.throwIfAborted();
+    onProgress(at / source.size);
+    if (length === 0) break;
+    sent = send(client, id, at, buffer.subarray(0, length));
+    sent.catch(() => undefined);
+    at += length;
+  }
+  await sent;
 }
 
 /** @returns bytes read; fewer than wanted at the end of a file only */

@@ -12,7 +12,7 @@ const SECTOR = 512;
 const IO_BYTES = 128 * 1024;
 
 /** What is shown of a node. */
-export type Shown = Pick<FileNode, 'id' | 'kind' | 'size' | 'mappedBytes' | 'createdMs' | 'changes'>;
+export type Shown = Pick<FileNode, 'id' | 'kind' | 'size' | 'mappedBytes' | 'createdMs' | 'changes' | 'attached'>;
 
 export class Attributes {
   readonly #started = Date.now();
@@ -32,7 +32,7 @@ export class Attributes {
   }
 
   file(node: Shown): Float64Array {
-    const write = node.kind === 'volume' ? 0o220 : 0;
+    const write = node.kind === 'volume' && !node.attached ? 0o220 : 0;
     const mode = S_IFREG | ((0o440 | write) & (this.allowOther ? 0o660 : 0o600));
     const ino = node.kind === 'volume' ? volumeIno(node.id) : snapshotIno(node.id);
     const time = this.#time(ino, node);

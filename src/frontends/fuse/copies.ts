@@ -11,6 +11,8 @@ import { SnapshotCopy } from './snapshot-copy.ts';
 export interface Open {
   handle: number;
   count: number;
+  /** of these, opened for writing */
+  writers: number;
   blockSize: number;
 }
 

@@ -4,7 +4,12 @@ import { type Attributes, NODE_NUMBERS } from './attributes.ts';
 import { ENOENT, Refusal } from './errno.ts';
 import { ownerIno, type Place, SNAPSHOTS, VOLUMES } from './numbers.ts';
 
+/** A page that was asked for early is given out no later than that: attributes are true for a second (file-port.ts). */
+const EARLY_MS_MAX = 250;
+
 export class Listing {
+  /** the page behind the last one: it is made while the kernel reads what it got */
+  #early: { folder: NodeFolder; ms: number; page: Promise<NodePage> } | null = null;
   /** the volume whose snapshots are listed next by who walks through all */
   #next = 0;
 
@@ -20,15 +25,35 @@ export class Listing {
     const after = Math.floor(afterIno / 8);
     const walks = folder === this.#next && after === 0;
     // a page may hold nothing but what is hidden
-    let page = await this.files.list(folder, after, walks);
+    let page = await this.#page(folder, after, walks);
     while (page.names === '' && !page.end) page = await this.files.list(folder, page.last, walks);
     if (typeof folder === 'number') this.#next = page.next;
+    if (walks && page.next !== 0) this.#askEarly(page.next);
     return {
       list: folder === 'owners' ? this.#owners(page) : this.#nodes(page),
       names: page.names,
       end: page.end,
       ahead: Float64Array.from(page.ahead.flatMap(({ volume, count }) => [ownerIno(volume), count])),
     };
+  }
+
+  /** Something changed: what was asked for early may not have it. */
+  drop(): void {
+    this.#early = null;
+  }
+
+  #page(folder: NodeFolder, after: number, walks: boolean): Promise<NodePage> {
+    const early = this.#early;
+    this.#early = null;
+    const good = early !== null && early.folder === folder && performance.now() - early.ms < EARLY_MS_MAX;
+    return good && walks ? early.page : this.files.list(folder, after, walks);
+  }
+
+  #askEarly(folder: number): void {
+    const page = this.files.list(folder, 0, true);
+    // whoever takes it hears of it
+    page.catch(() => undefined);
+    this.#early = { folder, ms: performance.now(), page };
   }
 
   #root(afterIno: number): MountAnswer {
@@ -51,9 +76,9 @@ export class Listing {
   #nodes({ numbers }: NodePage): Float64Array {
     const list = new Float64Array((numbers.length / PAGE_NUMBERS) * NODE_NUMBERS);
     for (let at = 0, to = 0; at < numbers.length; at += PAGE_NUMBERS, to += NODE_NUMBERS) {
-      const [id, kind, size, mappedBytes, createdMs, changes] = numbers.subarray(at, at + PAGE_NUMBERS);
-      const node = { id, kind: kind === 1 ? 'volume' : 'snapshot', size, mappedBytes, createdMs, changes } as const;
-      list.set(this.attributes.file(node), to);
+      const [id, kind, size, mappedBytes, createdMs, changes, attached] = numbers.subarray(at, at + PAGE_NUMBERS);
+      const facts = { id, size, mappedBytes, createdMs, changes, attached: attached !== 0 };
+      list.set(this.attributes.file({ ...facts, kind: kind === 1 ? 'volume' : 'snapshot' }), to);
     }
     return list;
   }

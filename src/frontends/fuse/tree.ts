@@ -4,6 +4,7 @@
  */
 import { nameProblem } from '../../xseg/names.ts';
 import {
+  type Access,
   type Engine,
   EngineError,
   type Files,
@@ -12,7 +13,7 @@ import {
   type NodeChange,
 } from '../../xseg/types.ts';
 import { Attributes } from './attributes.ts';
-import { Copies } from './copies.ts';
+import { Copies, type Open } from './copies.ts';
 import { EINVAL, EIO, EISDIR, ENAMETOOLONG, ENOENT, EOPNOTSUPP, EPERM, EROFS, errnoOf, Refusal } from './errno.ts';
 import { Listing } from './listing.ts';
 import { ownerIno, placeOf, SNAPSHOTS, VOLUMES, volumeIno } from './numbers.ts';
@@ -36,6 +37,8 @@ const ASK = {
   mkdir: 15,
 } as const;
 
+/** what changes nothing that a listing shows */
+const READING = new Set<number>([ASK.lookup, ASK.getattr, ASK.open, ASK.release, ASK.statfs, ASK.list]);
 const O_ACCMODE = 3;
 const O_EXCL = 0o200;
 const O_TRUNC = 0o1000;
@@ -80,7 +83,7 @@ export class Tree {
   /** names and numbers that this mount is changing itself, about which the kernel need not be told */
   readonly #own = new Map<string, number>();
   /** by ino: handle, and how often it is open here */
-  readonly #opens = new Map<number, { handle: number; count: number; blockSize: number }>();
+  readonly #opens = new Map<number, Open>();
   readonly #copies: Copies;
   readonly #attributes: Attributes;
   readonly #listing: Listing;
@@ -150,20 +153,27 @@ export class Tree {
       await this.#copies
         .settle(ino)
         .catch((error: Error) => this.options.log('error', 'fuse.copy_lost', { ino, reason: error.message }));
-    for (const { handle, count } of this.#opens.values())
-      for (let i = 0; i < count; i++) void this.engine.release(handle).catch(() => undefined);
+    for (const open of this.#opens.values()) this.#giveBack(open);
     this.#opens.clear();
   }
 
   async #asked(q: Question): Promise<void> {
     try {
-      const answer = await this.#answer(q);
+      const answer = await this.#answerFresh(q);
       if (q.what !== ASK.release) this.files.answer(this.#mount, q.token, 0, answer);
     } catch (error) {
       const errno = errnoOf(error);
       if (errno === EIO)
         this.options.log('error', 'fuse.failed', { what: q.what, name: q.name, reason: (error as Error).message });
       if (q.what !== ASK.release) this.files.answer(this.#mount, q.token, errno);
+    }
+  }
+
+  async #answerFresh(q: Question): Promise<MountAnswer> {
+    try {
+      return await this.#answer(q);
+    } finally {
+      if (!READING.has(q.what)) this.#listing.drop();
     }
   }
 
@@ -178,7 +188,7 @@ export class Tree {
       case ASK.open:
         return { open: await this.#open(q.ino, q.a) };
       case ASK.release:
-        return this.#release(q.ino, q.a);
+        return this.#release(q.ino, q.a, q.b === 1);
       case ASK.create:
         return this.#create(q.ino, q.name, q.a);
       case ASK.mknod:
@@ -302,28 +312,35 @@ export class Tree {
     const { id } = place;
     const { fullName, size } = await this.files.node(id);
     if ((flags & O_TRUNC) !== 0 && (size !== 0 || this.#copies.has(ino))) await this.#copies.resize(ino, id, 0);
-    return this.#opened(ino, fullName);
+    return this.#opened(ino, fullName, (flags & O_ACCMODE) === 0 ? 'read' : 'write');
   }
 
-  async #opened(ino: number, fullName: string): Promise<Float64Array> {
-    const { handle, readOnly, blockSize } = await this.engine.open(fullName);
-    const known = this.#opens.get(ino);
-    this.#opens.set(ino, { handle, count: (known?.count ?? 0) + 1, blockSize });
+  async #opened(ino: number, fullName: string, access: Access): Promise<Float64Array> {
+    const { handle, readOnly, blockSize } = await this.engine.open(fullName, access);
+    const open = this.#opens.get(ino) ?? { handle, count: 0, writers: 0, blockSize };
+    open.count++;
+    if (!readOnly) open.writers++;
+    this.#opens.set(ino, open);
     return Float64Array.of(handle, readOnly ? 1 : 0);
   }
 
-  async #release(ino: number, handle: number): Promise<MountAnswer> {
+  async #release(ino: number, handle: number, readOnly: boolean): Promise<MountAnswer> {
     const known = this.#opens.get(ino);
     // revoked: given back already
     if (known === undefined || known.handle !== handle) return {};
     if (known.count === 1) await this.#copies.settle(ino);
     known.count--;
+    if (!readOnly) known.writers--;
     if (known.count === 0) {
       this.#opens.delete(ino);
       this.#made.delete(ino);
     }
-    await this.engine.release(handle);
+    await this.engine.release(handle, readOnly);
     return {};
+  }
+
+  #giveBack({ handle, count, writers }: Open): void {
+    for (let i = 0; i < count; i++) void this.engine.release(handle, i >= writers).catch(() => undefined);
   }
 
   async #create(folder: number, name: string, flags: number): Promise<MountAnswer> {
@@ -338,7 +355,7 @@ export class Tree {
     }
     const place = placeOf(node[0]) as { kind: string; id: number };
     this.#made.add(node[0]);
-    return { node, open: await this.#opened(node[0], (await this.files.node(place.id)).fullName) };
+    return { node, open: await this.#opened(node[0], (await this.files.node(place.id)).fullName, 'write') };
   }
 
   /** `volumes/NAME` is an empty volume, `snapshots/VOL/NAME` a snapshot of what the volume is now. */
@@ -422,6 +439,7 @@ export class Tree {
   // ---- what others change
 
   #changed({ id, name, handle }: NodeChange): void {
+    this.#listing.drop();
     if (handle !== undefined) return this.#revoke(handle);
     const tell = (folder: number, ino: number, text = '') => this.files.tell(this.#mount, folder, ino, text);
     if (name === undefined) {
@@ -443,7 +461,7 @@ export class Tree {
       this.#opens.delete(ino);
       const look = () => {
         if (this.files.revoke(this.#mount, ino) > 0) return void setTimeout(look, RELEASE_STEP_MS);
-        for (let i = 0; i < open.count; i++) void this.engine.release(handle).catch(() => undefined);
+        this.#giveBack(open);
       };
       look();
     }

@@ -1,10 +1,11 @@
 /**
  * The engine's end of an ingest: takes a stream of bytes, in pieces of shared memory that threads hash and write, and asks the
- * mapper where they go. Bytes are copied once, into a piece. On the main thread.
+ * mapper where they go. Bytes are copied once, into a piece; those of open files are read by the threads. On the main thread.
  */
 import { EngineError, type Ingest, type IngestSpec, type SnapshotInfo } from '../types.ts';
 import {
   type Decided,
+  type FileRead,
   type IngestBegun,
   PIECE_BYTES,
   PIECES_MAX,
@@ -37,6 +38,8 @@ export class IngestStream implements Ingest {
   #made = 0;
   #piece: Uint8Array | null = null;
   #filled = 0;
+  /** what of the piece its thread will read */
+  #reads: FileRead[] = [];
   #waiting: (() => void)[] = [];
   /** the mapper is told of pieces in the stream's order */
   #line: Promise<void> = Promise.resolve();
@@ -69,6 +72,20 @@ export class IngestStream implements Ingest {
       this.#filled += count;
       this.#position += count;
       at += count;
+      if (this.#filled === PIECE_BYTES) this.#send();
+    }
+  }
+
+  /** Takes what comes next from an open file. */
+  async read(file: number, position: number, length: number): Promise<void> {
+    this.#check(length);
+    for (let done = 0; done < length; ) {
+      if (this.#piece === null) await this.#begin();
+      const count = Math.min(length - done, PIECE_BYTES - this.#filled);
+      this.#reads.push({ file, position: position + done, at: this.#filled, length: count });
+      this.#filled += count;
+      this.#position += count;
+      done += count;
       if (this.#filled === PIECE_BYTES) this.#send();
     }
   }
@@ -127,14 +144,15 @@ export class IngestStream implements Ingest {
     const { core, storePath } = this.parts;
     const blocks = Math.ceil(this.#filled / this.blockSize);
     piece.fill(0, this.#filled, blocks * this.blockSize);
-    this.#piece = null;
-    this.#filled = 0;
     const job: PieceJob = {
       ...this.begun.target,
-      ...{ core, storePath, bytes: piece.buffer as SharedArrayBuffer, blocks },
+      ...{ core, storePath, bytes: piece.buffer as SharedArrayBuffer, reads: this.#reads, blocks },
     };
+    this.#piece = null;
+    this.#filled = 0;
+    this.#reads = [];
     const seen = this.#durable;
-    const hashed = this.parts.run<PieceHashes>('hashPiece', job);
+    const hashed = this.#hash(job);
     // heard of when its turn comes
     hashed.catch(() => undefined);
     this.#out++;
@@ -148,6 +166,8 @@ export class IngestStream implements Ingest {
     });
     const told = this.#line;
     void told
+      // the thread may be at it though nobody wants it any more
+      .then(() => hashed.catch(() => undefined))
       .then(() => writing)
       .catch((error: Error) => this.#fail(error))
       .then(() => {
@@ -155,6 +175,15 @@ export class IngestStream implements Ingest {
         this.#free.push(job.bytes);
         this.#wake();
       });
+  }
+
+  async #hash(job: PieceJob): Promise<PieceHashes> {
+    try {
+      return await this.parts.run<PieceHashes>('hashPiece', job);
+    } catch (error) {
+      if (job.reads.length === 0) throw error;
+      throw new EngineError('IO', `the file could not be read: ${(error as Error).message}`);
+    }
   }
 
   async #write(job: PieceJob, { slots, piece }: Decided & { piece: number }): Promise<void> {

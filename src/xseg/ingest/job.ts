@@ -30,11 +30,24 @@ export interface IngestTarget {
   groupSlots: number;
 }
 
+/** Bytes of a piece that its thread reads. */
+export interface FileRead {
+  /** descriptor */
+  file: number;
+  /** of the first byte in the file, and in the piece */
+  position: number;
+  at: number;
+  /** bytes, at least one */
+  length: number;
+}
+
 /** A piece, as a thread sees it. */
 export interface PieceJob extends IngestTarget {
   core: number;
   storePath: string;
   bytes: SharedArrayBuffer;
+  /** what of `bytes` is still to be read, in the order of its places */
+  reads: FileRead[];
   /** blocks at the beginning of `bytes` */
   blocks: number;
 }

@@ -6,6 +6,7 @@ import type { Native } from '../native.ts';
 import { blockHash } from '../seal/tree-hash.ts';
 import { HASH_BYTES } from '../store/seal-batch.ts';
 import type { SealReader } from '../store/seal-reader.ts';
+import { Filling } from './filling.ts';
 import { BLOCK_HASHED, BLOCK_ZERO, PIECE_BYTES, type PieceHashes, type PieceJob } from './job.ts';
 
 export class Pieces {
@@ -24,6 +25,7 @@ export class Pieces {
     return zero;
   }
 
+  /** @throws when what the thread is to read cannot be read */
   hash(job: PieceJob, index: SealReader): PieceHashes {
     const { blocks, blockSize, pool } = job;
     const zero = this.#zeroOf(blockSize);
@@ -31,8 +33,9 @@ export class Pieces {
     const states = new Uint8Array(blocks);
     const hashes = new Uint8Array(blocks * HASH_BYTES);
     const same = new Float64Array(blocks).fill(-1);
-    const any = index.any();
+    const filling = new Filling(job.reads, bytes);
     for (let i = 0; i < blocks; i++) {
+      filling.until((i + 1) * blockSize);
       const block = bytes.subarray(i * blockSize, (i + 1) * blockSize);
       if (block.equals(zero)) {
         states[i] = BLOCK_ZERO;
@@ -41,9 +44,12 @@ export class Pieces {
       const hash = blockHash(block);
       states[i] = BLOCK_HASHED;
       hashes.set(hash, i * HASH_BYTES);
-      if (any) same[i] = index.slotOf(pool, hash);
     }
-    if (any) this.#compare(job, bytes, same);
+    if (index.any()) {
+      const found = index.slotsOf(pool, hashes);
+      for (let i = 0; i < blocks; i++) if (states[i] === BLOCK_HASHED) same[i] = found[i];
+      this.#compare(job, bytes, same);
+    }
     return { states, hashes, same };
   }
 

@@ -1,6 +1,7 @@
 /** Deleting volumes and snapshots: what they were goes with a batch, what their maps reach is released behind it. */
 import { KIND_VOLUME, RELEASE_PAGE, type ReleaseRow } from '../store/batch.ts';
 import { EngineError } from '../types.ts';
+import { refuseAttached } from './attaching.ts';
 import type { Resource } from './resource.ts';
 import type { Done, Steps } from './steps.ts';
 
@@ -35,6 +36,7 @@ export class Burials {
               'BUSY',
               `${full} is open (${one.openCount} connection(s)); disconnect, or use --force`,
             );
+          if (!options.force) refuseAttached(one);
         }
         for (const one of snapshots) this.#bury(one, r);
         this.#bury(r, r);

@@ -71,9 +71,14 @@ export class Folding {
   /** the batch of a volume failed */
   #failed = false;
   #folded = new Set<number>();
+  /** slots that stayed as they were, and are in the index since the start */
+  readonly kept = new Set<number>();
   #looked = 0;
   /** slots that may be named, as of this step */
   #good = new Map<number, boolean>();
+  #judged: Fold | null = null;
+  /** slots that were found to be something else by now: for these leaves they stay so, whatever they become */
+  readonly #gone = new Set<number>();
   #words = new Uint32Array(PAGE_ENTRIES * 2);
   #header = new Float64Array(8);
 
@@ -96,6 +101,8 @@ export class Folding {
     this.#stack = [];
     this.#since = now;
     this.#folded.clear();
+    this.#gone.clear();
+    this.kept.clear();
   }
 
   /** One batch at most. Nothing that changes references is on its way. @returns false: nothing could be done now */
@@ -110,6 +117,7 @@ export class Folding {
     const nodes: Buffer[] = [];
     this.#looked = 0;
     this.#good.clear();
+    this.#judged = null;
     let outcome: Outcome = 'next';
     while ((outcome === 'next' || outcome === 'never') && this.#todo.length > 0) {
       if (changes.frames.length >= BATCH_PAGES_MAX || changes.slotRefs.length / 3 >= BATCH_ENTRIES_MAX) break;
@@ -137,6 +145,7 @@ export class Folding {
   #look(changes: Changes, seal: SealChanges, hashes: Buffer[], nodes: Buffer[]): Outcome {
     const fold = this.#todo[0];
     if (this.#stack.length === 0) this.#stack.push({ page: fold.page, cursor: 0 });
+    this.#judge(fold);
     const visit = this.#stack[this.#stack.length - 1];
     const frame = this.#load(visit.page);
     if (frame === WAIT) return 'wait';
@@ -192,8 +201,11 @@ export class Folding {
 
   #borrows(frame: number, fold: Fold): boolean {
     const { frames } = this;
-    for (const [index, { from }] of fold.moves)
-      if (frames.value(frame, index) === from + 1 && (frames.high(frame, index) & OWNED) === 0) return true;
+    for (const [index, move] of fold.moves) {
+      if (frames.value(frame, index) !== move.from + 1 || (frames.high(frame, index) & OWNED) !== 0) continue;
+      // else neither it nor the page that it borrows from will change
+      if (this.#isGood(move)) return true;
+    }
     return false;
   }
 
@@ -256,16 +268,25 @@ export class Folding {
     return 'next';
   }
 
-  /** Is the slot to go to still what it was? */
-  #isGood(move: Move): boolean {
-    let good = this.#good.get(move.to);
-    if (good === undefined) {
-      const row = this.reader.seal.row(this.#pool, move.to);
-      good =
-        row !== undefined && row.bad === null && row.hash.equals(move.hash) && !this.host.isBad(this.#pool, move.to); // not durable yet
-      this.#good.set(move.to, good);
+  /** Finds out which of the slots to go to still are what they were. Once in a step: nothing changes in it. */
+  #judge(fold: Fold): void {
+    if (this.#judged === fold) return;
+    this.#judged = fold;
+    const moves = [...fold.moves.values()].filter(({ to }) => !this.#good.has(to));
+    const rows = this.reader.seal.rows(
+      this.#pool,
+      moves.map(({ to }) => to),
+    );
+    for (const { to, hash } of moves) {
+      const row = rows.get(to);
+      const good = row !== undefined && row.bad === null && row.hash.equals(hash) && !this.host.isBad(this.#pool, to); // not durable yet
+      if (!good) this.#gone.add(to);
+      this.#good.set(to, good);
     }
-    return good;
+  }
+
+  #isGood({ to }: Move): boolean {
+    return this.#good.get(to) === true && !this.#gone.has(to);
   }
 
   /** The leaf is as folded as it will be: its node is stored, and what stayed is in the index. */
@@ -282,6 +303,7 @@ export class Folding {
         this.#folded.add(move.from);
       } else if (!this.#listed(seal, move.from)) {
         seal.sealed.push(this.#pool, move.from);
+        this.kept.add(move.from);
         hashes.push(move.hash);
       }
     }

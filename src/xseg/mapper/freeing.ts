@@ -21,9 +21,11 @@ import type { SlotPool } from './slots.ts';
 import { BROKEN, type Tree } from './tree.ts';
 
 /** Rows read from the queue at once. */
-const READ_MAX = 256;
-/** Rows of one group. */
+const READ_MAX = 1024;
+/** Rows of one group… */
 export const GROUP_MAX = 128;
+/** …of which one that releases a slot is such a part, as it is the least work. */
+const SLOT_WEIGHT = 1 / 8;
 /** A group takes no more rows after this: a guest's map fault waits about so long for it. */
 const GROUP_MS_MAX = 2;
 /** Between two groups, at least. */
@@ -184,7 +186,7 @@ export class Freeing {
         return;
       }
     }
-    this.#group(now);
+    this.reader.look(() => this.#group(now));
   }
 
   #read(): void {
@@ -233,11 +235,17 @@ export class Freeing {
     while (this.#rows.length > 0 && taken < GROUP_MAX) {
       if (this.clock.now() - started > GROUP_MS_MAX) break;
       const row = this.#rows[0];
+      const beside = this.#slotsBeside(Math.ceil((GROUP_MAX - taken) / SLOT_WEIGHT));
+      if (beside > 0) {
+        this.#dropRun(row.pool, row.id, beside, changes);
+        changes.releasesDone.push(...this.#take(beside));
+        taken += beside * SLOT_WEIGHT;
+        target ??= null;
+        continue;
+      }
       const outcome = this.#one(row, changes, target, dirty);
       if (outcome === 'other target') break;
-      this.#rows.shift();
-      if (this.#backwards) this.#newest = Math.min(this.#newest, row.seq);
-      else this.#cursor = Math.max(this.#cursor, row.seq);
+      this.#take(1);
       if (outcome === 'later') continue;
       taken++;
       if (outcome !== null) target = outcome;
@@ -251,6 +259,27 @@ export class Freeing {
     this.#fruit = true;
     if (target) this.#sendWith(target, changes, dirty);
     else this.#send(changes, dirty);
+  }
+
+  /** How many of the next rows release slots that lie one behind the other; 0 when the next one does not, or must wait. */
+  #slotsBeside(max: number): number {
+    const first = this.#rows[0];
+    let count = 0;
+    for (; count < Math.min(max, this.#rows.length); count++) {
+      const { kind, pool, id } = this.#rows[count];
+      if (kind !== RELEASE_SLOT || pool !== first.pool || id !== first.id + count || this.host.pinned(pool, id)) break;
+    }
+    return count;
+  }
+
+  /** The next rows are done, or put off. @returns their numbers */
+  #take(count: number): number[] {
+    const seqs = this.#rows.splice(0, count).map(({ seq }) => seq);
+    for (const seq of seqs) {
+      if (this.#backwards) this.#newest = Math.min(this.#newest, seq);
+      else this.#cursor = Math.max(this.#cursor, seq);
+    }
+    return seqs;
   }
 
   #sendWith(resource: Resource, changes: Changes, dirty: number[]): void {
@@ -317,12 +346,8 @@ export class Freeing {
     target: Resource | null | undefined,
     dirty: number[],
   ): Resource | null | 'later' | 'other target' {
-    if (row.kind === RELEASE_SLOT) {
-      if (this.host.pinned(row.pool, row.id)) return 'later';
-      this.#dropRun(row.pool, row.id, 1, changes);
-      changes.releasesDone.push(row.seq);
-      return null;
-    }
+    // somebody has it pinned
+    if (row.kind === RELEASE_SLOT) return 'later';
     if (this.#deadPages.has(row.id)) return 'later';
     if (row.kind === RELEASE_PAGE) return this.#page(row, changes);
     if (row.kind === RELEASE_GHOST) return this.#ghost(row, changes, target, dirty);

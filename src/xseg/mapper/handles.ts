@@ -5,7 +5,7 @@
 import type { OpenActivity } from '../activity.ts';
 import { VOLUME_FREE, VOLUME_OPEN, VOLUME_READ_ONLY, VOLUME_VERIFY, VOLUMES_MAX, VolumeRecord } from '../layout.gen.ts';
 import type { Native } from '../native.ts';
-import { KIND_SNAPSHOT } from '../store/batch.ts';
+import { KIND_SNAPSHOT, KIND_VOLUME } from '../store/batch.ts';
 import { EngineError } from '../types.ts';
 import type { Frames } from './frames.ts';
 import type { Registry } from './registry.ts';
@@ -69,9 +69,10 @@ export class Handles {
   }
 
   /** One more user of the resource. @throws {EngineError} BUSY when no handle is to be had */
-  open(r: Resource, pool: SlotPool): void {
+  open(r: Resource, pool: SlotPool, writes: boolean): void {
     if (r.handle < 0) this.#give(r, pool);
     r.openCount++;
+    if (writes) r.writers++;
   }
 
   #give(r: Resource, pool: SlotPool): void {
@@ -103,10 +104,12 @@ export class Handles {
     Atomics.store(words, at + VolumeRecord.state / 4, VOLUME_OPEN);
   }
 
-  release(handle: number): void {
+  /** @param wrote it was opened for writing; of no meaning for a snapshot */
+  release(handle: number, wrote: boolean): void {
     const r = this.#resources[handle];
     if (r === undefined || r.openCount === 0) return;
     r.openCount--;
+    if (wrote && r.row.kind === KIND_VOLUME) r.writers--;
     if (r.openCount === 0) {
       // the next one that writes goes on in its group: thousands of clones are not thousands of files
       this.host.pools.get(r.row.pool)?.releaseOwner(r);

@@ -15,10 +15,12 @@ import {
   KIND_INGEST,
   KIND_SNAPSHOT,
   KIND_VOLUME,
+  NOT_ATTACHED,
   RELEASE_PAGE,
   type ResourceRow,
 } from '../store/batch.ts';
 import { emptySeal, HASH_BYTES, type SealChanges } from '../store/seal-batch.ts';
+import type { SealedRow } from '../store/seal-reader.ts';
 import { EngineError, type IngestSpec } from '../types.ts';
 import type { Commits } from './commits.ts';
 import { type BuiltPages, MapBuilder } from './map-builder.ts';
@@ -178,7 +180,7 @@ export class Ingests {
     const row: ResourceRow = {
       ...{ id, uuid, name: uuid, kind: KIND_INGEST, volume: 0, pool: pool.id, size: 0 },
       ...{ root: 0, height: 0, generation: 1, protected: 0, created_at: this.host.date(), cloned_from: null },
-      ...{ grp: id, mapped: 0 },
+      ...{ grp: id, mapped: 0, ...NOT_ATTACHED },
     };
     this.#streams.set(id, {
       ...{ id, pool, row, owner: { id, group: null }, batch: newBatch(), queue: [], pieces: new Map() },
@@ -218,17 +220,26 @@ export class Ingests {
       }
       // what is being freed now is decided; what is pinned from here on is not
       if (this.host.freeing()) return void this.#waiting.push(work);
-      for (; at < piece.blocks; at++) {
-        const result = this.#block(stream, piece, at, slots);
-        if (result === 'wait') {
-          this.host.commitAll();
-          stream.pool.waiters.push(work);
-          return;
+      const result = this.registry.reader.look(() => {
+        let outcome: EngineError | 'wait' | null = null;
+        const rows = this.registry.reader.seal.rows(
+          stream.pool.id,
+          piece.same.subarray(at).filter((slot) => slot >= 0),
+        );
+        while (at < piece.blocks && outcome === null) {
+          outcome = this.#block(stream, piece, at, rows, slots);
+          if (outcome === null) at++;
         }
-        if (result !== null) {
-          stream.failed = result;
-          return done(result);
-        }
+        return outcome;
+      });
+      if (result === 'wait') {
+        this.host.commitAll();
+        stream.pool.waiters.push(work);
+        return;
+      }
+      if (result !== null) {
+        stream.failed = result;
+        return done(result);
       }
       const number = stream.nextPiece++;
       stream.batch.unwritten++;
@@ -245,7 +256,13 @@ export class Ingests {
   }
 
   /** Where one block goes. null when that is known. */
-  #block(stream: Stream, piece: Piece, at: number, slots: Float64Array): EngineError | 'wait' | null {
+  #block(
+    stream: Stream,
+    piece: Piece,
+    at: number,
+    rows: ReadonlyMap<number, SealedRow>,
+    slots: Float64Array,
+  ): EngineError | 'wait' | null {
     const { batch, builder, pool } = stream;
     if (piece.states[at] === BLOCK_ZERO) {
       builder.skip(1);
@@ -255,7 +272,7 @@ export class Ingests {
     const hash = Buffer.from(piece.hashes.buffer, piece.hashes.byteOffset + at * HASH_BYTES, HASH_BYTES);
     const key = hash.toString('latin1');
     const own = findFresh(stream, key);
-    const same = own ?? this.#indexed(pool.id, piece.same[at], hash);
+    const same = own ?? this.#indexed(pool.id, rows.get(piece.same[at]), hash);
     if (same !== undefined) {
       if (own === undefined) this.#pin(batch, pool.id, same);
       batch.slotRefs.push(pool.id, same, 1);
@@ -280,12 +297,10 @@ export class Ingests {
   }
 
   /** The slot that a thread found, if it still is what it was. */
-  #indexed(pool: number, slot: number, hash: Buffer): number | undefined {
-    if (slot < 0) return undefined;
-    const row = this.registry.reader.seal.row(pool, slot);
-    if (row === undefined || row.bad !== null || !row.hash.equals(hash) || this.host.isBad(pool, slot))
+  #indexed(pool: number, row: SealedRow | undefined, hash: Buffer): number | undefined {
+    if (row === undefined || row.bad !== null || !row.hash.equals(hash) || this.host.isBad(pool, row.slot))
       return undefined;
-    return slot;
+    return row.slot;
   }
 
   /** What was durable when a piece was hashed, its thread found in the index. */
@@ -490,6 +505,7 @@ export class Ingests {
     const common = {
       ...{ pool: stream.pool.id, size, root: built.root, height, generation: 1, protected: 0 },
       ...{ created_at: this.host.date(), cloned_from: null, grp: id, mapped: built.mapped },
+      ...NOT_ATTACHED,
     };
     const volume = { ...common, id, uuid: randomUUID(), name: spec.volume, kind: KIND_VOLUME, volume: 0 };
     const snapshot = {

@@ -87,6 +87,8 @@ export interface MapperParts {
   homeUuid?: string;
   /** percent at which a pool is called full; default 80 and 95 */
   levels?: { warnPercent: number; criticalPercent: number };
+  /** slots that sealing has hashed as one group; default: see `Sealer` */
+  sealGroupSlots?: number;
 }
 
 export class Mapper implements ReportsHost, RequestsHost {
@@ -314,28 +316,37 @@ export class Mapper implements ReportsHost, RequestsHost {
       this.#hashing.set(ticket, done);
       parts.face.send({ hash: { ticket, job } satisfies HashRequest });
     };
-    this.sealer = new Sealer(this.frames, this.tree, this.reader, this.commits, native, this.clock, {
-      hash,
-      pool: (id) => this.pools.get(id),
-      resource: (id) => {
-        const r = this.registry.get(id);
-        return r === undefined || r.dead ? undefined : r;
+    this.sealer = new Sealer(
+      this.frames,
+      this.tree,
+      this.reader,
+      this.commits,
+      native,
+      this.clock,
+      {
+        hash,
+        pool: (id) => this.pools.get(id),
+        resource: (id) => {
+          const r = this.registry.get(id);
+          return r === undefined || r.dead ? undefined : r;
+        },
+        freeing: () => this.freeing.busy,
+        ownerOf: (id, generation) => this.#ownerOf(id, generation),
+        hasNewChildren: (page) => this.#newPages.hasChildren(page),
+        isBad: (pool, slot) => this.quarantine.has(pool, slot),
+        quarantined: (pool) => this.quarantine.count(pool),
+        nextRelease,
+        changed,
+        commitSoon,
+        commitAll,
+        poke: () => {
+          this.accounting.allChanged();
+          this.freeing.poke();
+        },
+        log: logLine,
       },
-      freeing: () => this.freeing.busy,
-      ownerOf: (id, generation) => this.#ownerOf(id, generation),
-      hasNewChildren: (page) => this.#newPages.hasChildren(page),
-      isBad: (pool, slot) => this.quarantine.has(pool, slot),
-      quarantined: (pool) => this.quarantine.count(pool),
-      nextRelease,
-      changed,
-      commitSoon,
-      commitAll,
-      poke: () => {
-        this.accounting.allChanged();
-        this.freeing.poke();
-      },
-      log: logLine,
-    });
+      parts.sealGroupSlots,
+    );
     this.quarantine = new Quarantine(this.frames, this.reader, (handle) => this.handles.resourceOf(handle));
     this.tree.shown = (pool, frame) => this.quarantine.mark(pool, frame);
     this.scrubber = new Scrubber(this.sealer, this.quarantine, this.reader, this.commits, native, core, this.clock, {

@@ -16,7 +16,7 @@ export const LIST_MAX = 1024;
 const HIDDEN_BEHIND = '.atoll.';
 
 /** Rows of lists are arrays: a hundred thousand objects would take longer than the rest. */
-const LIST_COLUMNS = 'id, kind, volume, name, size, pool, created_at, mapped, root';
+const LIST_COLUMNS = 'id, kind, volume, name, size, pool, created_at, mapped, root, attached IS NOT NULL';
 type ListRow = [
   id: number,
   kind: number,
@@ -27,6 +27,7 @@ type ListRow = [
   createdAt: number,
   mapped: number,
   root: number,
+  attached: number,
 ];
 
 interface Draft {
@@ -169,6 +170,7 @@ export class Nodes {
       numbers[at + 3] = blocks === 0 ? 0 : blocks * 2 ** (this.views.host.poolRow(row[5])?.block_shift ?? 0);
       numbers[at + 4] = row[6];
       numbers[at + 5] = known !== undefined ? this.#changes(known) : 0;
+      numbers[at + 6] = row[9];
       draft.names += `${name}\0`;
       draft.count++;
     }
@@ -200,6 +202,7 @@ export class Nodes {
       createdMs: r.row.created_at,
       changes: this.#changes(r),
       openCount: r.openCount,
+      attached: r.row.attached !== null,
     };
   }
 
@@ -210,5 +213,6 @@ export class Nodes {
 }
 
 function rowOf({ row }: Resource): ListRow {
-  return [row.id, row.kind, row.volume, row.name, row.size, row.pool, row.created_at, row.mapped, row.root];
+  const attached = row.attached === null ? 0 : 1;
+  return [row.id, row.kind, row.volume, row.name, row.size, row.pool, row.created_at, row.mapped, row.root, attached];
 }

@@ -4,8 +4,10 @@
  * durable.
  */
 import { randomUUID } from 'node:crypto';
-import { KIND_SNAPSHOT, KIND_VOLUME, type ResourceRow } from '../store/batch.ts';
-import { EngineError, type OpenHandle, type SnapshotInfo, type VolumeInfo } from '../types.ts';
+import { takeApart } from '../names.ts';
+import { KIND_SNAPSHOT, KIND_VOLUME, NOT_ATTACHED, type ResourceRow } from '../store/batch.ts';
+import { type Access, EngineError, type OpenHandle, type SnapshotInfo, type VolumeInfo } from '../types.ts';
+import { Attaching, refuseAttached, writesAs } from './attaching.ts';
 import type { Burials } from './burials.ts';
 import type { Frames } from './frames.ts';
 import { Resizing } from './resizing.ts';
@@ -15,6 +17,7 @@ import type { Done, Steps } from './steps.ts';
 import { BROKEN, heightFor, type Tree, WAIT } from './tree.ts';
 
 export class Operations {
+  readonly attaching: Attaching;
   readonly #resizing: Resizing;
 
   constructor(
@@ -24,6 +27,7 @@ export class Operations {
     readonly tree: Tree,
   ) {
     const { host } = steps;
+    this.attaching = new Attaching(steps);
     this.#resizing = new Resizing(frames, tree, steps.faults, steps.handles, steps.native, steps.core, {
       pool: (r) => steps.pool(r),
       blockSize: (r) => steps.views.blockSize(r),
@@ -95,6 +99,7 @@ export class Operations {
       cloned_from: null,
       grp: -1,
       mapped: 0,
+      ...NOT_ATTACHED,
     };
   }
 
@@ -227,14 +232,23 @@ export class Operations {
     );
   }
 
-  /** @param how `least`: see above; `lazily`: it only becomes larger, and durable with the next flush */
-  resize(name: string, size: number, done: Done<VolumeInfo>, how: { least?: number; lazily?: boolean } = {}): void {
+  /**
+   * @param how `least`: see above; `lazily`: it only becomes larger, and durable with the next flush; `writing`: for who has it
+   * not attached, and may change it only while nobody has
+   */
+  resize(
+    name: string,
+    size: number,
+    done: Done<VolumeInfo>,
+    how: { least?: number; lazily?: boolean; writing?: boolean } = {},
+  ): void {
     this.steps.holding<VolumeInfo>(
       () => [this.steps.needVolume(name)],
       done,
       (finish) => {
         this.steps.checkSize(size, how.least);
         const r = this.steps.needVolume(name);
+        if (how.writing) refuseAttached(r);
         if (r.failed !== 0) throw new EngineError('POOL_FAILED', `${name} has failed; see the log`);
         const end = (error: EngineError | null) => this.steps.answer(finish, error, () => this.steps.views.volume(r));
         if (size < r.row.size && how.lazily) {
@@ -267,6 +281,7 @@ export class Operations {
             'BUSY',
             `${r.row.name} is open (${r.openCount} connection(s)); rollback needs it closed`,
           );
+        refuseAttached(r);
         if (r.row.protected !== 0) throw new EngineError('PROTECTED', `${r.row.name} is protected`);
         this.steps.becomes(r, s.row);
         if (s.row.root !== 0) this.steps.addPageRef(r, s.row.root);
@@ -282,8 +297,10 @@ export class Operations {
       (finish) => {
         const r = this.steps.needVolume(name);
         const staged = this.steps.needVolume(stagedName);
-        for (const one of [r, staged])
+        for (const one of [r, staged]) {
           if (one.openCount > 0) throw new EngineError('BUSY', `${one.row.name} is open; it must be closed`);
+          refuseAttached(one);
+        }
         if (r.row.pool !== staged.row.pool) throw new EngineError('INVALID', 'both must be in one pool');
         staged.changes.syncData = true;
         // the staged map first, durable by itself; then one batch moves it
@@ -305,21 +322,24 @@ export class Operations {
 
   // ---- opening
 
-  open(name: string, done: Done<OpenHandle>): void {
+  /** @param name of a volume or snapshot, or `VOLUME/ATTACHMENT` */
+  open(name: string, access: Access, done: Done<OpenHandle>): void {
+    const [full, attachment] = takeApart(name);
     this.steps.holding<OpenHandle>(
-      () => [this.steps.need(name)],
+      () => [this.steps.need(full)],
       done,
       (finish) => {
-        const r = this.steps.need(name);
+        const r = this.steps.need(full);
         const pool = this.steps.pool(r);
-        this.steps.handles.open(r, pool);
+        const writes = writesAs(r, access, attachment);
+        this.steps.handles.open(r, pool, writes);
         finish(null, {
           handle: r.handle,
           id: r.row.uuid,
           name: this.steps.registry.fullName(r),
           size: r.row.size,
           blockSize: pool.blockSize,
-          readOnly: r.row.kind === KIND_SNAPSHOT,
+          readOnly: !writes,
         });
       },
     );

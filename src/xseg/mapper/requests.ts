@@ -1,8 +1,9 @@
 /** What the engine's face asks of the mapper, each by its name, and the answers. */
 
 import type { HashResult } from '../seal/job.ts';
+import { KIND_VOLUME } from '../store/batch.ts';
 import type { StoreReader } from '../store/reader.ts';
-import { EngineError } from '../types.ts';
+import { EngineError, type SnapshotInfo, type VolumeInfo } from '../types.ts';
 import type { Accounting, AccountingTicket } from './accounting.ts';
 import type { Burials } from './burials.ts';
 import type { Channel } from './channel.ts';
@@ -20,6 +21,15 @@ import type { Reports } from './reports.ts';
 import type { Resource } from './resource.ts';
 import type { Steps } from './steps.ts';
 import type { Tree } from './tree.ts';
+
+/** Volumes or snapshots that are listed at once: some milliseconds. */
+export const LIST_PAGE = 64;
+
+export interface ListPage<T> {
+  infos: T[];
+  /** what comes behind them has ids above this; null: nothing does */
+  next: number | null;
+}
 
 export interface ControlRequest {
   id: number;
@@ -109,6 +119,8 @@ export class Requests {
         return poolChanges.grow(a[0], a[1], done);
       case 'createVolume':
         return o.createVolume(a[0], done);
+      case 'listPage':
+        return done(null, this.#page(a[0], a[1]));
       case 'listVolumes':
         return done(
           null,
@@ -159,10 +171,18 @@ export class Requests {
         return ingests.finish(a[0], a[1], a[2], done);
       case 'ingestAbort':
         return ingests.abort(a[0], done);
+      case 'attach':
+        return o.attaching.attach(a[0], a[1], done);
+      case 'detach':
+        return o.attaching.detach(a[0], done);
+      case 'bar':
+        return done(null, o.attaching.bar(a[0], a[1]));
+      case 'writersOf':
+        return done(null, host.registry.byFullName(a[0])?.writers ?? 0);
       case 'open':
-        return o.open(a[0], done);
+        return o.open(a[0], a[1] ?? 'write', done);
       case 'release':
-        host.handles.release(a[0]);
+        host.handles.release(a[0], a[1] !== true);
         return done(null);
       case 'nodeLookup':
         return done(null, nodes.lookup(a[0], a[1]));
@@ -175,9 +195,9 @@ export class Requests {
       case 'nodeCreate':
         return o.createVolume({ name: a[0], size: 0 }, (error) => done(error), 0);
       case 'nodeResize':
-        return o.resize(nodes.node(a[0]).fullName, a[1], (error) => done(error), { least: 0 });
+        return o.resize(nodes.node(a[0]).fullName, a[1], (error) => done(error), { least: 0, writing: true });
       case 'nodeGrow':
-        return o.resize(nodes.node(a[0]).fullName, a[1], (error) => done(error), { lazily: true });
+        return o.resize(nodes.node(a[0]).fullName, a[1], (error) => done(error), { lazily: true, writing: true });
       case 'nodeFill':
         return fills.fill(a[0], a[1], a[2], a[3], done);
       case 'nodeClear':
@@ -199,6 +219,19 @@ export class Requests {
       default:
         return done(new EngineError('UNSUPPORTED', `unknown operation ${request.op}`));
     }
+  }
+
+  /** Volumes or snapshots with ids above `after`; `next`: what the page behind it comes after, null none. */
+  #page(kind: number, after: number): ListPage<VolumeInfo | SnapshotInfo> {
+    const { reader, registry, steps } = this.host;
+    const ids = reader.resourceIdsAfter(kind, after, LIST_PAGE);
+    const infos: (VolumeInfo | SnapshotInfo)[] = [];
+    for (const id of ids) {
+      const r = registry.get(id);
+      if (r === undefined || r.dead) continue;
+      infos.push(kind === KIND_VOLUME ? steps.views.volume(r) : steps.views.snapshot(r));
+    }
+    return { infos, next: ids.length < LIST_PAGE ? null : (ids[ids.length - 1] as number) };
   }
 
   #list(kind: number): Resource[] {

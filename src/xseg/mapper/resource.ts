@@ -60,6 +60,10 @@ export class Resource {
   /** segment handle, −1 when closed */
   handle = -1;
   openCount = 0;
+  /** of these, who may write */
+  writers = 0;
+  /** nobody opens it by its attachment any more */
+  barred = false;
   /** while it shrinks: the size a crash leaves, since what lies beyond the new end is not gone yet */
   sizeInStore: number | null = null;
   changes = new Changes();

@@ -1,7 +1,8 @@
 /**
  * Sealing in the background (docs/format.md, "Sealing"): takes the snapshots of pools that want it, the oldest first, has
- * their blocks hashed off the thread, stores what was found, and folds equal blocks. One group of leaves is under way at a
- * time. Owned by the mapper peer.
+ * their blocks hashed off the thread, stores what was found, and folds equal blocks. Two groups of leaves are under way at a
+ * time: one whose blocks are hashed, and behind it the one before, whose rows are stored and whose entries fold. Owned by the
+ * mapper peer.
  */
 import { PAGE_ENTRIES } from '../layout.gen.ts';
 import type { Native } from '../native.ts';
@@ -55,6 +56,13 @@ interface Group {
   asked: number;
 }
 
+/** Rows of the index that jobs of the group behind may not have seen. */
+interface Recent {
+  slots: Set<number>;
+  /** hash → slot */
+  byHash: Map<string, number>;
+}
+
 interface Run {
   id: number;
   pool: SlotPool;
@@ -62,15 +70,23 @@ interface Run {
   size: number;
   height: number;
   walk: SealWalk;
-  phase: 'walk' | 'hash' | 'wait' | 'fold';
+  /** of the group in front; 'wait': its job is out, 'finish': there is none any more, 'end': it is given up, or put off */
+  phase: 'walk' | 'hash' | 'wait' | 'finish' | 'end';
+  putOff: boolean;
   group: Group | null;
+  /** of the group behind; 'wait': what was found is not durable yet */
+  behind: 'none' | 'wait' | 'fold';
   folds: Fold[];
+  /** of the group behind, or the last that was */
+  recent: Recent;
 }
 
 export class Sealer {
   readonly folding: Folding;
   readonly #settings = new Map<number, SealPoolRow>();
+  /** leaves of the group in front, and of the one behind */
   #held = new Set<number>();
+  #heldBehind = new Set<number>();
   #run: Run | null = null;
   #poked = true;
   #lookAt = 0;
@@ -87,6 +103,7 @@ export class Sealer {
     readonly native: Native,
     readonly clock: Clock,
     readonly host: SealerHost,
+    readonly groupSlots = GROUP_SLOTS_MAX,
   ) {
     this.folding = new Folding(frames, tree, reader, commits, native, host);
   }
@@ -95,7 +112,7 @@ export class Sealer {
 
   /** The page is being sealed: freeing puts it off. */
   held(page: number): boolean {
-    return this.#held.has(page);
+    return this.#held.has(page) || this.#heldBehind.has(page);
   }
 
   /** The slot is in the index: it must not become writable in place. */
@@ -113,7 +130,8 @@ export class Sealer {
     const run = this.#run;
     let at = Number.POSITIVE_INFINITY;
     if (run === null) at = this.#poked && this.#on ? this.#lookAt : at;
-    else if (run.phase === 'fold') at = 0;
+    else if (run.behind === 'fold') at = 0;
+    else if (run.phase === 'finish' || run.phase === 'end' || this.#hashed(run)) at = run.behind === 'none' ? 0 : at;
     else if (run.phase !== 'wait') at = this.#wanted(run.pool.id) ? this.#paceAt : 0;
     return at === Number.POSITIVE_INFINITY ? at : Math.max(1, Math.ceil(at - this.clock.now()));
   }
@@ -184,9 +202,17 @@ export class Sealer {
     if (this.#run === null) this.#look(now);
     const run = this.#run;
     if (run === null) return;
+    if (run.behind === 'fold') this.#fold(run, now);
     if (run.phase === 'walk') this.#walk(run, now);
     else if (run.phase === 'hash') this.#ask(run, now);
-    else if (run.phase === 'fold') this.#fold(run, now);
+    else if (run.behind !== 'none') return;
+    else if (run.phase === 'finish') this.#finish(run);
+    else if (run.phase === 'end') this.#end(now);
+  }
+
+  /** Nothing of the group in front is left to be hashed. */
+  #hashed({ phase, group }: Run): boolean {
+    return phase === 'hash' && group?.asked === group?.slots.length;
   }
 
   /** The next snapshot, if there is one. */
@@ -212,7 +238,7 @@ export class Sealer {
   #begin(resource: Resource, pool: SlotPool): void {
     const { row } = resource;
     const height = heightFor(row.size, pool.blockSize);
-    const slotsMax = Math.min(GROUP_SLOTS_MAX, Math.max(1, Math.floor(GROUP_BYTES_MAX / pool.blockSize)));
+    const slotsMax = Math.min(this.groupSlots, Math.max(1, Math.floor(GROUP_BYTES_MAX / pool.blockSize)));
     this.#run = {
       id: row.id,
       pool,
@@ -223,14 +249,25 @@ export class Sealer {
         this.#held.add(page),
       ),
       phase: 'walk',
+      putOff: false,
       group: null,
+      behind: 'none',
       folds: [],
+      recent: { slots: new Set(), byHash: new Map() },
     };
   }
 
-  /** Ends with this snapshot; whatever was hashed of it stays known. */
-  #end(now: number, putOff: boolean): void {
-    if (putOff && this.#run !== null) this.#putOff.set(this.#run.id, now + RETRY_MS);
+  /** Nothing more of this snapshot is hashed. What is behind goes on to its end. */
+  #stop(run: Run, putOff: boolean): void {
+    run.phase = 'end';
+    run.putOff = putOff;
+    run.group = null;
+    this.#held.clear();
+  }
+
+  /** Ends with this snapshot, when nothing of it is under way; whatever was hashed of it stays known. */
+  #end(now: number): void {
+    if (this.#run?.putOff) this.#putOff.set(this.#run.id, now + RETRY_MS);
     this.#run = null;
     this.#held.clear();
     this.#poked = true;
@@ -240,25 +277,25 @@ export class Sealer {
   #walk(run: Run, now: number): void {
     // nothing is held while it is paused
     if (this.host.resource(run.id) === undefined || !this.#wanted(run.pool.id)) {
-      this.#end(now, false);
+      this.#stop(run, false);
       return;
     }
     // What is read now is held; a group of releases on its way was decided before that.
     if (now < this.#paceAt || this.host.freeing()) return;
-    const step = run.walk.step();
+    const step = this.reader.look(() => run.walk.step());
     if (step === 'more') return;
     if (step === 'group') {
       this.#gather(run);
       run.phase = 'hash';
       this.#ask(run, now);
     } else if (step === 'done') {
-      this.#finish(run);
+      run.phase = 'finish';
     } else {
       if (step === 'broken')
         this.host.log('warn', 'a snapshot with a damaged page cannot be sealed; `atoll check` names it', {
           snapshot: run.name,
         });
-      this.#end(now, true);
+      this.#stop(run, true);
     }
   }
 
@@ -283,11 +320,11 @@ export class Sealer {
   #ask(run: Run, now: number): void {
     const group = run.group as Group;
     if (group.asked === group.slots.length) {
-      this.#decide(run, now);
+      if (run.behind === 'none') this.#decide(run);
       return;
     }
     if (!this.#wanted(run.pool.id)) {
-      this.#end(now, false);
+      this.#stop(run, false);
       return;
     }
     if (now < this.#paceAt) return;
@@ -307,7 +344,7 @@ export class Sealer {
       (result) => {
         if (result === null) {
           this.host.log('warn', 'hashing failed; sealing of a snapshot is put off', { snapshot: run.name });
-          this.#end(this.clock.now(), true);
+          this.#stop(run, true);
           return;
         }
         group.states.set(result.states, from);
@@ -322,8 +359,9 @@ export class Sealer {
   }
 
   /** All blocks of the group are known: what goes into the index, and what folds. */
-  #decide(run: Run, now: number): void {
+  #decide(run: Run): void {
     const group = run.group as Group;
+    const { recent } = run;
     const { slots, states, hashes, same } = group;
     const pool = run.pool.id;
     const seal = emptySeal();
@@ -338,14 +376,14 @@ export class Sealer {
           snapshot: run.name,
           slot: slots[k],
         });
-        this.#end(now, true);
+        this.#stop(run, true);
         return;
       }
-      if (states[k] !== SLOT_HASHED) continue;
+      if (states[k] !== SLOT_HASHED || recent.slots.has(slots[k])) continue;
       hashed++;
       const hash = hashes.subarray(k * HASH_BYTES, (k + 1) * HASH_BYTES);
       const key = hash.toString('latin1');
-      const to = same[k] >= 0 ? same[k] : first.get(key);
+      const to = same[k] >= 0 ? same[k] : (first.get(key) ?? recent.byHash.get(key));
       if (to === undefined) {
         first.set(key, slots[k]);
         seal.sealed.push(pool, slots[k]);
@@ -373,9 +411,13 @@ export class Sealer {
       run.walk.hashed(leaf, fold.hash);
     }
     seal.pageHashes = Buffer.concat(nodes);
-    run.phase = 'wait';
+    run.recent = { slots: new Set(first.values()), byHash: first };
+    run.group = null;
+    run.phase = 'walk';
+    run.behind = 'wait';
+    [this.#held, this.#heldBehind] = [this.#heldBehind, this.#held];
     this.#send(seal, () => {
-      run.phase = 'fold';
+      run.behind = 'fold';
       this.folding.start(pool, run.folds, this.clock.now());
     });
   }
@@ -400,12 +442,12 @@ export class Sealer {
 
   #fold(run: Run, now: number): void {
     if (!this.folding.done) {
-      if (!this.folding.locked && !this.host.freeing()) this.folding.step(now);
+      if (!this.folding.locked && !this.host.freeing()) this.reader.look(() => this.folding.step(now));
       return;
     }
-    run.group = null;
-    run.phase = 'walk';
-    this.#held.clear();
+    run.behind = 'none';
+    for (const slot of this.folding.kept) run.recent.slots.add(slot);
+    this.#heldBehind.clear();
     this.host.poke();
   }
 
@@ -417,7 +459,7 @@ export class Sealer {
     seal.resources.push(run.id);
     seal.resourceHashes = hash;
     run.phase = 'wait';
-    this.#send(seal, () => this.#end(this.clock.now(), false));
+    this.#send(seal, () => this.#end(this.clock.now()));
   }
 
   #send(seal: SealChanges, done: () => void): void {

@@ -1,6 +1,6 @@
 /** What the engine's face shows of volumes and snapshots. */
 import type { PoolRow, ResourceRow } from '../store/batch.ts';
-import type { SnapshotInfo, VolumeInfo } from '../types.ts';
+import type { Attachment, SnapshotInfo, VolumeInfo } from '../types.ts';
 import type { Frames } from './frames.ts';
 import type { Registry } from './registry.ts';
 import type { Resource } from './resource.ts';
@@ -35,6 +35,7 @@ export class Views {
       snapshots: this.registry.snapshotsOf(r).length,
       protected: r.row.protected !== 0,
       openCount: r.openCount,
+      attached: attachmentOf(r.row),
       clonedFrom: r.row.cloned_from,
     };
   }
@@ -83,4 +84,14 @@ export class Views {
   #poolName(r: Resource): string {
     return this.host.poolRow(r.row.pool)?.name ?? '?';
   }
+}
+
+function attachmentOf({ attached, attached_to, attached_at, name }: ResourceRow): Attachment | null {
+  if (attached === null) return null;
+  return {
+    id: attached,
+    to: attached_to as string,
+    since: new Date(attached_at as number).toISOString(),
+    export: `${name}/${attached}`,
+  };
 }

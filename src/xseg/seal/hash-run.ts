@@ -8,8 +8,11 @@ import type { SealReader } from '../store/seal-reader.ts';
 import { type HashResult, type HashWish, SLOT_BAD, SLOT_HASHED, SLOT_KNOWN, SLOT_UNREADABLE } from './job.ts';
 import { blockHash, zeroBlockHash } from './tree-hash.ts';
 
-/** One read; slots beside each other are read together up to this, or one slot where that is more. */
-const READ_BYTES_MAX = 1024 * 1024;
+/**
+ * One read; slots beside each other are read together up to this, or one slot where that is more. A fraction of a core's
+ * second-level cache, so that hashing finds there what reading brought.
+ */
+const READ_BYTES_MAX = 256 * 1024;
 
 let buffer = Buffer.alloc(0);
 
@@ -21,7 +24,8 @@ export class HashRun {
   #zeroHash: Buffer;
   /** slot of the index that was read last, and its bytes */
   #lastSame = -1;
-  #other: Buffer;
+  readonly #other: Buffer;
+  readonly #own: Buffer;
 
   constructor(
     readonly job: HashJobParts,
@@ -38,6 +42,7 @@ export class HashRun {
     };
     this.#zero = Buffer.alloc(job.blockSize);
     this.#other = Buffer.alloc(job.blockSize);
+    this.#own = Buffer.alloc(job.blockSize);
     this.#zeroHash = zeroBlockHash(job.blockSize);
   }
 
@@ -57,6 +62,7 @@ export class HashRun {
       this.#read(i, count);
       i += count;
     }
+    if (!always) this.#look();
     this.result.ms = performance.now() - started;
     return this.result;
   }
@@ -102,24 +108,39 @@ export class HashRun {
     const hash = block.equals(this.#zero) ? this.#zeroHash : blockHash(block);
     this.result.states[i] = SLOT_HASHED;
     this.result.hashes.set(hash, i * HASH_BYTES);
-    if (this.job.always) return;
-    const same = this.index.slotOf(this.job.pool, hash);
-    if (same >= 0 && this.#holds(same, block)) this.result.same[i] = same;
   }
 
-  /** Whether the slot of the index still has these bytes: on a disk that lost them the block in hand would be the last copy. */
-  #holds(slot: number, block: Buffer): boolean {
-    const { core, handle, blockSize } = this.job;
-    if (this.#lastSame !== slot) {
-      this.#lastSame = -1;
-      try {
-        this.native.readNow(core, handle, slot * blockSize, this.#other);
-      } catch {
-        return false;
+  /** Who has the same bytes, of all that was hashed. */
+  #look(): void {
+    const { states, hashes, same } = this.result;
+    const hashed: number[] = [];
+    for (let i = 0; i < states.length; i++) if (states[i] === SLOT_HASHED) hashed.push(i);
+    const wanted = Buffer.alloc(hashed.length * HASH_BYTES);
+    for (const [k, i] of hashed.entries())
+      wanted.set(hashes.subarray(i * HASH_BYTES, (i + 1) * HASH_BYTES), k * HASH_BYTES);
+    const found = this.index.slotsOf(this.job.pool, wanted);
+    for (const [k, i] of hashed.entries())
+      if (found[k] >= 0 && this.#holds(found[k], this.job.slots[i])) same[i] = found[k];
+  }
+
+  /** Whether the slot of the index still has the same bytes: on a disk that lost them the other would be the last copy. */
+  #holds(same: number, slot: number): boolean {
+    try {
+      if (this.#lastSame !== same) {
+        this.#lastSame = -1;
+        this.#readOne(same, this.#other);
+        this.#lastSame = same;
       }
-      this.#lastSame = slot;
-      this.result.bytesRead += blockSize;
+      this.#readOne(slot, this.#own);
+    } catch {
+      return false;
     }
-    return this.#other.equals(block);
+    return this.#other.equals(this.#own);
+  }
+
+  #readOne(slot: number, into: Buffer): void {
+    const { core, handle, blockSize } = this.job;
+    this.native.readNow(core, handle, slot * blockSize, into);
+    this.result.bytesRead += blockSize;
   }
 }

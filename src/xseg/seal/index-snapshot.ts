@@ -1,4 +1,5 @@
 /** The index of sealed slots as a thread of jobs looks at it: at one moment of the store for a whole job. */
+import { atOneMoment } from '../store/moment.ts';
 import { openReader, type StoreDatabase } from '../store/schema.ts';
 import { SealReader } from '../store/seal-reader.ts';
 
@@ -11,16 +12,7 @@ export class IndexSnapshot {
     this.#reader = new SealReader(this.#db);
   }
 
-  /**
-   * Runs `work` in one read transaction. Looks by themselves would take locks each, and forget the pages they read whenever
-   * somebody commits in between.
-   */
   look<T>(work: (reader: SealReader) => T): T {
-    this.#db.exec('BEGIN');
-    try {
-      return work(this.#reader);
-    } finally {
-      this.#db.exec('COMMIT');
-    }
+    return atOneMoment(this.#db, () => work(this.#reader));
   }
 }

@@ -27,7 +27,19 @@ export interface ResourceRow {
   grp: number;
   /** blocks that have a slot */
   mapped: number;
+  /** id of its exclusive attachment; null: whoever opens the volume may write */
+  attached: string | null;
+  /** who has it, as he was called */
+  attached_to: string | null;
+  /** Unix milliseconds */
+  attached_at: number | null;
 }
+
+export const NOT_ATTACHED: Pick<ResourceRow, 'attached' | 'attached_to' | 'attached_at'> = {
+  attached: null,
+  attached_to: null,
+  attached_at: null,
+};
 
 export const KIND_VOLUME = 1;
 export const KIND_SNAPSHOT = 2;

@@ -1,5 +1,6 @@
 /** The mapper's reading connection: pages, references, groups, resources and the release queue, as committed. */
 import type { PoolRow, ReleaseRow, ResourceRow } from './batch.ts';
+import { atOneMoment } from './moment.ts';
 import { openReader, type StoreDatabase } from './schema.ts';
 import { SealReader } from './seal-reader.ts';
 
@@ -32,6 +33,8 @@ export class StoreReader {
       groupList: p('SELECT grp, used, state FROM slot_group WHERE pool = ? ORDER BY grp'),
       resource: p('SELECT * FROM resource WHERE id = ?'),
       byName: p('SELECT id FROM resource WHERE kind = ? AND volume = ? AND name = ?').pluck(),
+      // by number: an index on kinds would sort all of them for each page
+      ofKind: p('SELECT id FROM resource WHERE +kind = ? AND id > ? ORDER BY id LIMIT ?').pluck(),
       byKind: p('SELECT id FROM resource WHERE kind = ? ORDER BY name').pluck(),
       snapshotsOf: p('SELECT id FROM resource WHERE volume = ? AND kind = 2 ORDER BY id').pluck(),
       idsOf: p('SELECT id FROM resource WHERE pool = ?').pluck(),
@@ -45,6 +48,11 @@ export class StoreReader {
       meta: p('SELECT value FROM meta WHERE key = ?').pluck(),
       used: p('SELECT sum(used) FROM slot_group WHERE pool = ?').pluck(),
     };
+  }
+
+  /** All that `work` reads is of one moment. */
+  look<T>(work: () => T): T {
+    return atOneMoment(this.db, work);
   }
 
   page(id: number): Buffer | undefined {
@@ -83,6 +91,10 @@ export class StoreReader {
   }
   resourceIds(kind: number): number[] {
     return this.#statements.byKind.all(kind) as number[];
+  }
+  /** those above `after`, ascending */
+  resourceIdsAfter(kind: number, after: number, max: number): number[] {
+    return this.#statements.ofKind.all(kind, after, max) as number[];
   }
   snapshotIds(volume: number): number[] {
     return this.#statements.snapshotsOf.all(volume) as number[];

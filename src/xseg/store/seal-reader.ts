@@ -1,6 +1,6 @@
 /** What a reading connection knows of sealing: the index, hashes of pages and resources, settings. */
 import type { StoreDatabase } from './schema.ts';
-import { defaultSealPool, type SealPoolRow } from './seal-batch.ts';
+import { defaultSealPool, HASH_BYTES, type SealPoolRow } from './seal-batch.ts';
 
 export interface SealedRow {
   slot: number;
@@ -19,11 +19,16 @@ export class SealReader {
       any: p('SELECT 1 FROM sealed LIMIT 1').pluck(),
       from: p('SELECT slot, hash, bad FROM sealed WHERE pool = ? AND slot >= ? ORDER BY slot LIMIT ?'),
       between: p('SELECT slot, hash, bad FROM sealed WHERE pool = ? AND slot >= ? AND slot < ?'),
-      // The least slot: whoever looks at the same rows takes the same one. Both name their index: left to itself, SQLite
+      // The least slot: whoever looks at the same rows takes the same one. They name their index: left to itself, SQLite
       // takes the primary key, and goes through all rows of the pool.
       same: p(
         'SELECT slot FROM sealed INDEXED BY sealed_hash WHERE pool = ? AND substr(hash, 1, 8) = ? AND bad IS NULL AND hash = ? AND slot <> ? ORDER BY slot LIMIT 1',
       ).pluck(),
+      // As many hashes as a blob has: with 16 million rows 4 us each, where looks one by one take 10 to 16.
+      sameAll: p(`WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < @count)
+        SELECT i, (SELECT slot FROM sealed INDEXED BY sealed_hash
+          WHERE pool = @pool AND substr(hash, 1, 8) = substr(@hashes, n.i * ${HASH_BYTES} + 1, 8) AND bad IS NULL
+          AND hash = substr(@hashes, n.i * ${HASH_BYTES} + 1, ${HASH_BYTES}) ORDER BY slot LIMIT 1) FROM n`).raw(),
       bad: p('SELECT slot FROM sealed INDEXED BY sealed_bad WHERE pool = ? AND bad IS NOT NULL ORDER BY slot').pluck(),
       page: p('SELECT hash FROM page_hash WHERE id = ?').pluck(),
       resource: p('SELECT hash FROM resource_hash WHERE id = ?').pluck(),
@@ -47,9 +52,30 @@ export class SealReader {
   between(pool: number, from: number, to: number): SealedRow[] {
     return this.#statements.between.all(pool, from, to) as SealedRow[];
   }
+  /** rows of these slots, where there are any; slots beside each other are looked up together */
+  rows(pool: number, slots: Iterable<number>): Map<number, SealedRow> {
+    const sorted = Float64Array.from(new Set(slots)).sort();
+    const found = new Map<number, SealedRow>();
+    for (let i = 0; i < sorted.length; ) {
+      let count = 1;
+      while (i + count < sorted.length && sorted[i + count] === sorted[i] + count) count++;
+      for (const row of this.between(pool, sorted[i], sorted[i] + count)) found.set(row.slot, row);
+      i += count;
+    }
+    return found;
+  }
   /** a slot with these bytes, another than `except`; −1 none */
   slotOf(pool: number, hash: Buffer, except = -1): number {
     return (this.#statements.same.get(pool, hash.subarray(0, 8), hash, except) as number | undefined) ?? -1;
+  }
+  /** the same for many: HASH_BYTES each, one after the other */
+  slotsOf(pool: number, hashes: Uint8Array): Float64Array {
+    const count = hashes.length / HASH_BYTES;
+    const slots = new Float64Array(count).fill(-1);
+    if (count === 0) return slots;
+    const found = this.#statements.sameAll.all({ pool, hashes, count }) as [number, number | null][];
+    for (const [i, slot] of found) slots[i] = slot ?? -1;
+    return slots;
   }
   /** slots in quarantine, ascending */
   bad(pool: number): number[] {

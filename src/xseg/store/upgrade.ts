@@ -22,6 +22,11 @@ export const STEPS: readonly FormatStep[] = [
   // records of ingests: an older version would keep for ever what was not finished
   { to: 3, sql: '' },
   { to: 4, sql: 'ALTER TABLE seal_pool ADD COLUMN verify INTEGER NOT NULL DEFAULT 0' },
+  {
+    to: 5,
+    sql: `ALTER TABLE resource ADD COLUMN attached TEXT; ALTER TABLE resource ADD COLUMN attached_to TEXT;
+      ALTER TABLE resource ADD COLUMN attached_at INTEGER`,
+  },
 ];
 
 /** Version of everything on disk; a newer one is refused. */

@@ -82,6 +82,25 @@ print(json.dumps([as_nobody(lambda: os.stat(shut)), as_group(lambda: os.stat(shu
     await m.run('rm', m.at('snapshots/seen/s'), m.at('volumes/seen'), m.at('volumes/copied'));
   });
 
+  it('does not have the daemon read what it serves: who imports a file of it sends its bytes', async () => {
+    await m.run('truncate', '-s', '1M', m.at('volumes/source'));
+    await m.run('sh', '-c', 'printf bytes | dd of="$1" conv=notrunc,fsync', 'sh', m.at('volumes/source'));
+    const outside = m.world.file('outside');
+    fs.writeFileSync(outside, Buffer.alloc(4096, 1));
+    const reads = async (file: string) => {
+      const [dev, ino] = (await m.run('stat', '-c', '%d %i', file)).trim().split(' ');
+      const body = JSON.stringify({ volume: 'never', snapshot: 's', file: { path: file, dev, ino } });
+      const args = ['-sN', '--unix-socket', m.daemon.controlSocket, '-H', 'content-type: application/json', '-d', body];
+      // the answer goes on for as long as the ingest; who leaves gives it up
+      const text = await m.run('sh', '-c', 'curl -m 1 "$@" http://localhost/v1/ingests || true', 'sh', ...args);
+      return (JSON.parse(text.split('\n')[0]!) as { ingest: { reads: boolean } }).ingest.reads;
+    };
+    expect([await reads(outside), await reads(m.at('volumes/source'))]).toEqual([true, false]);
+    await m.daemon.cli('import', m.at('volumes/source'), 'imported@s');
+    await m.run('cmp', m.at('volumes/source'), m.at('snapshots/imported/s'));
+    await m.run('rm', m.at('snapshots/imported/s'), m.at('volumes/imported'), m.at('volumes/source'));
+  });
+
   it('tells how much room there is: of a file, in its pool', async () => {
     const room = async (of: string) => {
       const text = await m.run('stat', '-f', '-c', '%S %b %f %a', of);

@@ -8,7 +8,7 @@ import { LIMITS } from '../../../src/frontends/http/limits.ts';
 import { Credit } from '../../../src/frontends/http/pacer.ts';
 import { Cloud } from './cloud.ts';
 import { contentOf, Things } from './things.ts';
-import { until, Wire } from './wire.ts';
+import { until, Wire, Wires } from './wire.ts';
 
 const MIB = 2 ** 20;
 /** in hand: two seconds of nothing */
@@ -38,19 +38,13 @@ afterAll(() => cloud.end());
 /** as Node's listener counts them */
 const openConnections = () => (cloud.app.server as unknown as { _connections: number })._connections;
 
-const wires: Wire[] = [];
+const wires = new Wires();
 afterEach(async () => {
-  for (const wire of wires.splice(0)) wire.end();
+  wires.end();
   await until('they are gone', () => openConnections() === 0);
-  things.before = Promise.resolve();
-  things.failures.length = 0;
-  things.arrived = () => 0;
+  things.reset();
 });
-async function wire(): Promise<Wire> {
-  const one = await Wire.to(port);
-  wires.push(one);
-  return one;
-}
+const wire = () => wires.to(port);
 const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 const upload = async (path = '/thing/v3/things/x', bytes = 1_000_000) =>
   (await wire()).head('PUT', path, { 'x-auth-token': token, 'content-length': bytes });

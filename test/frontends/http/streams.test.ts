@@ -4,7 +4,7 @@ import http from 'node:http';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { Cloud } from './cloud.ts';
 import { contentOf, sha256, Things } from './things.ts';
-import { until, Wire } from './wire.ts';
+import { until, Wires } from './wire.ts';
 
 const MIB = 2 ** 20;
 /** what both kernels and Node hold of a connection that nobody reads, and more */
@@ -21,20 +21,12 @@ beforeAll(async () => {
 });
 afterAll(() => cloud.end());
 afterEach(() => {
-  things.before = Promise.resolve();
-  things.failures.length = 0;
-  things.arrived = () => 0;
+  things.reset();
 });
 
-const wires: Wire[] = [];
-afterEach(() => {
-  for (const wire of wires.splice(0)) wire.end();
-});
-async function wire(): Promise<Wire> {
-  const one = await Wire.to(port);
-  wires.push(one);
-  return one;
-}
+const wires = new Wires();
+afterEach(() => wires.end());
+const wire = () => wires.to(port);
 
 interface Got {
   status: number | undefined;

@@ -21,6 +21,13 @@ export class Things {
   /** uploads begin to read when this is done */
   before: Promise<void> = Promise.resolve();
 
+  /** as new, for the next test */
+  reset(): void {
+    this.before = Promise.resolve();
+    this.failures.length = 0;
+    this.arrived = () => 0;
+  }
+
   readonly service: Service = {
     type: 'thing',
     mount: '/thing',

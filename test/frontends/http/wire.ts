@@ -80,6 +80,21 @@ export class Wire {
   }
 }
 
+/** Those of a test, which end with it. */
+export class Wires {
+  readonly #open: Wire[] = [];
+
+  async to(port: number): Promise<Wire> {
+    const wire = await Wire.to(port);
+    this.#open.push(wire);
+    return wire;
+  }
+
+  end(): void {
+    for (const wire of this.#open.splice(0)) wire.end();
+  }
+}
+
 export async function until(what: string, isSo: () => boolean | Promise<boolean>): Promise<void> {
   for (
     const end = Date.now() + WAIT_MS_MAX;

@@ -69,6 +69,11 @@ export class SimReactor implements Turn {
     return this.#io.ready;
   }
 
+  /** It slept when answers of the mapper came. */
+  get woken(): boolean {
+    return this.replies.length > 0 && this.published === EPOCH_IDLE;
+  }
+
   /** True when block I/O that has not moved its bytes yet is for bytes of this range of a pool. */
   holds(disk: SimDisk, address: number, length: number): boolean {
     return this.#io.holds(disk, address, length);

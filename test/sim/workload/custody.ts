@@ -4,17 +4,16 @@ import { blockHash } from '../../../src/xseg/seal/tree-hash.ts';
 import type { PoolSettings } from '../../../src/xseg/types.ts';
 import { SECTOR } from '../disk.ts';
 import { blocksOf } from '../expected-hash.ts';
+import { SCRUB_RATE_FAST } from '../profiles.ts';
 import type { Flow, Wait, World } from '../world.ts';
 import type { Audit } from './audit.ts';
 import type { Guests } from './guests.ts';
 import type { Ledger } from './ledger.ts';
 import type { Volume } from './volume.ts';
 
-/** Bytes a second: faster than anything here needs. */
-const SCRUB_RATE_FAST = 2 ** 26;
-
-/** Blocks that rot at once. */
+/** Blocks that rot at once, and orders that a pool gets at once. */
 const ROTS = [1, 1, 4, 12];
+const ORDERS_MAX = 3;
 
 /** What a pool was told to do. */
 interface Orders {
@@ -39,8 +38,9 @@ export class Custody {
     readonly guests: Guests,
   ) {
     this.world = ledger.world;
-    const early = this.world.rng.chance(0.6);
-    this.rots = this.world.rng.chance(0.3);
+    const { sealing } = this.world.profile;
+    const early = this.world.rng.chance(sealing.early);
+    this.rots = this.world.rng.chance(sealing.rots);
     this.#sealsEarly = early || this.rots;
     this.#verifies = this.world.rng.chance(this.rots ? 0.6 : 0.2);
   }
@@ -71,15 +71,29 @@ export class Custody {
   }
 
   /** Sealing, scrubbing and verifying of a pool: on and off, fast and slow. */
-  *setPool(): Flow {
-    const { rng, disks } = this.world;
-    yield* this.#set(1 + rng.int(disks.length), {
-      seal: this.#sealsEarly && rng.chance(0.9),
-      sealPaused: rng.chance(0.15),
-      sealRate: rng.pick([0, 0, 0, 2 ** 22]),
-      scrubRate: rng.pick([0, 0, 2 ** 20, SCRUB_RATE_FAST]),
-      verifyOnRead: rng.chance(this.#verifies ? 0.95 : 0.05),
-    });
+  setPools(): void {
+    const { rng, disks, profile } = this.world;
+    const pool = 1 + rng.int(disks.length);
+    if (!profile.sealing.piecemeal) {
+      this.world.spawn(this.#set(pool, this.#settings()));
+      return;
+    }
+    for (let left = 1 + rng.int(ORDERS_MAX); left > 0; left--) {
+      const wanted = Object.entries(this.#settings()).filter(() => rng.chance(0.4));
+      this.world.spawn(this.#set(pool, Object.fromEntries(wanted)));
+    }
+  }
+
+  #settings(): Required<PoolSettings> {
+    const { rng, profile } = this.world;
+    const { on, paused, rates, scrubRates, verifies } = profile.sealing;
+    return {
+      seal: this.#sealsEarly && rng.chance(on),
+      sealPaused: rng.chance(paused),
+      sealRate: rng.pick(rates),
+      scrubRate: rng.pick(scrubRates),
+      verifyOnRead: rng.chance(verifies ?? (this.#verifies ? 0.95 : 0.05)),
+    };
   }
 
   *#set(pool: number, settings: PoolSettings): Generator<Wait, void, never> {
@@ -106,7 +120,9 @@ export class Custody {
     const { rng } = world;
     const volume = rng.pick(this.ledger.volumes);
     const { id, block_shift } = world.disks[volume.pool].row;
-    yield* this.#set(id, { seal: true, sealPaused: false, sealRate: 0, verifyOnRead: this.#verifies });
+    const { verifies } = world.profile.sealing;
+    const verifyOnRead = verifies === null ? this.#verifies : rng.chance(verifies);
+    yield* this.#set(id, { seal: true, sealPaused: false, sealRate: 0, verifyOnRead });
     yield* this.#readSealed(volume);
     const sealed = [...volume.snaps.values()].filter((snap) => snap.hash !== null && snap.frozen.known);
     const blocks = sealed.length === 0 ? [] : [...blocksOf(rng.pick(sealed).frozen.values, block_shift)];

@@ -2,6 +2,7 @@
 import type { Flow, World } from '../world.ts';
 import type { Audit } from './audit.ts';
 import type { Custody } from './custody.ts';
+import type { Importers } from './importers.ts';
 import type { Ledger } from './ledger.ts';
 import type { Operators } from './operators.ts';
 
@@ -18,6 +19,7 @@ export class Ending {
     readonly audit: Audit,
     readonly operators: Operators,
     readonly custody: Custody,
+    readonly importers: Importers,
   ) {
     this.world = ledger.world;
   }
@@ -50,6 +52,8 @@ export class Ending {
     if (!until(() => !ledger.anyBusy && world.inFlight === 0, 'what was asked is waited for')) return false;
     world.slowClock();
     if (!until(() => this.#count('release') === 0, 'space is freed')) return false;
+    // a fold that waited for guests may give up, and leave two
+    if (!until(() => world.mapper.sealer.folding.done, 'what folds is folded')) return false;
     const before = this.#twice();
     this.custody.sealAll();
     if (!until(() => world.inFlight === 0 && reader.seal.unsealed().length === 0, 'snapshots are sealed')) return false;
@@ -62,6 +66,19 @@ export class Ending {
       for (const snap of volume.snaps.values())
         if (snap.hash === null && snap.frozen.known) world.fail(`${volume.name}@${snap.name} has no hash`);
     world.account();
+    return world.profile.streams.last ? this.#oneMore(stepsMax) : true;
+  }
+
+  /** A stream that comes while nobody else is at work brings nothing that is then there twice. False: it died meanwhile. */
+  #oneMore(stepsMax: number): boolean {
+    const { world, ledger } = this;
+    if (!this.operators.room) return true;
+    const before = this.#twice();
+    world.spawn(this.importers.import());
+    const ended = () => world.inFlight === 0 && !ledger.anyBusy;
+    if (!this.#until(ended, stepsMax, () => 'a last stream comes, which does not end')) return false;
+    for (const hash of this.#twice())
+      if (!before.has(hash) && !world.rotten) world.fail(`a stream made two slots of the index have the hash ${hash}`);
     return true;
   }
 

@@ -8,6 +8,9 @@ import type { World } from '../world.ts';
 import type { Ledger } from './ledger.ts';
 import type { Range, Volume } from './volume.ts';
 
+/** of ten places: some whole blocks */
+const WHOLE = 5;
+
 export class Guests {
   readonly world: World;
   /** share of the writes that write what others wrote */
@@ -25,7 +28,7 @@ export class Guests {
 
   /** A place for a request: mostly near where others are. */
   #place(volume: Volume): Range | null {
-    const { rng } = this.world;
+    const { rng, profile } = this.world;
     const window = rng.pick(volume.windows);
     const end = Math.min(window.to, volume.sectors, volume.limit);
     if (end <= window.from) return null;
@@ -33,7 +36,7 @@ export class Guests {
     const near = rng.chance(0.6) ? Math.min(room, 128) : room;
     const from = window.from + rng.int(near);
     const block = this.#blockSectors(volume);
-    const what = rng.int(10);
+    const what = profile.whole > 0 && rng.chance(profile.whole) ? WHOLE : rng.int(10);
     if (what < 5) return { from, to: Math.min(end, from + 1 + rng.int(block)) };
     const aligned = Math.max(window.from, from - (from % block));
     if (what < 8) return { from: aligned, to: Math.min(end, aligned + block * (1 + rng.int(4))) };
@@ -55,7 +58,7 @@ export class Guests {
     const count = range.to - range.from;
     const request = newRequest(op, volume.handle, range.from, count);
     request.fua = rng.chance(0.1);
-    request.noHole = op === 'zeroes' && count < 4096 && rng.chance(0.4);
+    request.noHole = op === 'zeroes' && count < 4096 && rng.chance(world.profile.noHole);
     request.fastZero = op === 'zeroes' && rng.chance(0.2);
     const write: Write = {
       from: range.from,

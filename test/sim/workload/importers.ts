@@ -15,9 +15,6 @@ import type { Ledger } from './ledger.ts';
 import { type Part, Stream } from './stream.ts';
 import { type Snap, Volume } from './volume.ts';
 
-/** Share of the streams that are given up before their end. */
-const ABORTED_SHARE = 0.15;
-
 export class Importers {
   readonly world: World;
   #snapshots = 0;
@@ -36,7 +33,7 @@ export class Importers {
     if (name === null) return;
     const pool = rng.int(world.disks.length);
     const { row } = world.disks[pool];
-    const stream = new Stream(rng, ledger.values, 2 ** row.block_shift / SECTOR);
+    const stream = new Stream(rng, ledger.values, 2 ** row.block_shift / SECTOR, world.profile);
     const volume = new Volume(name, pool, Content.of(stream.size * SECTOR, stream.values), stream.windows);
     volume.certain = false;
     volume.busy = true;
@@ -45,13 +42,25 @@ export class Importers {
     const begun = (yield world.call('ingestBegin', spec)) as ControlReply;
     if (!ledger.expect(begun)) return;
     const ingest = begun.value as IngestBegun;
-    yield* this.#send(ingest, stream, rng.chance(ABORTED_SHARE) ? rng.int(stream.parts.length + 1) : -1);
+    yield* this.#send(
+      ingest,
+      stream,
+      rng.chance(world.profile.streams.aborted) ? rng.int(stream.parts.length + 1) : -1,
+    );
     if (stream.failed === null) {
       const made = yield* this.#finish(ingest, spec, stream, volume);
       if (made) return;
     }
     const gone = (yield world.call('ingestAbort', ingest.id)) as ControlReply;
-    if (ledger.expect(gone)) ledger.volumes.splice(ledger.volumes.indexOf(volume), 1);
+    if (!ledger.expect(gone)) return;
+    this.#leftNothing(ingest);
+    ledger.volumes.splice(ledger.volumes.indexOf(volume), 1);
+  }
+
+  /** It has come to its end: nothing hangs on a record of its own any more (6). */
+  #leftNothing(ingest: IngestBegun): void {
+    if (this.world.store.reader.resource(ingest.id) !== undefined)
+      this.world.fail(`the record of ingest ${ingest.id} is in the store, and it has ended`);
   }
 
   /** All parts, until something fails. @param givenUp part before which it is given up, −1 never */
@@ -102,7 +111,7 @@ export class Importers {
     const bytes = bytesOf(sectors as Uint32Array);
     const shared = new SharedArrayBuffer(bytes.length);
     new Uint8Array(shared).set(bytes);
-    return { ...ingest.target, core: 0, storePath: '', bytes: shared, blocks };
+    return { ...ingest.target, core: 0, storePath: '', bytes: shared, reads: [], blocks };
   }
 
   *#write(
@@ -157,6 +166,7 @@ export class Importers {
     volume.snaps.set(snap.name, snap);
     const reply = (yield world.call('ingestFinish', ingest.id, size, spec)) as ControlReply;
     if (!this.ledger.expect(reply, ['NO_SPACE'])) return false;
+    this.#leftNothing(ingest);
     const { hash } = reply.value as SnapshotInfo;
     const wanted = expectedHash(stream.values, size, world.disks[volume.pool].row.block_shift);
     if (hash !== wanted) world.fail(`${spec.volume}@${snap.name} was ingested with the hash ${hash}, holds ${wanted}`);

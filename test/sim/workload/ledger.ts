@@ -15,7 +15,7 @@ export class Ledger {
   readonly unfinished = new Map<object, () => void>();
 
   constructor(readonly world: World) {
-    this.values = new Values(world.rng);
+    this.values = new Values(world.rng, world.profile.patterns);
   }
 
   /** A name that nobody has; null: all are taken. */

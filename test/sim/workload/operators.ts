@@ -9,11 +9,6 @@ import type { Opens } from './opens.ts';
 import { type Snap, Volume, WHOLE_SECTORS_MAX, windowsOf } from './volume.ts';
 import type { Wish } from './wishes.ts';
 
-const VOLUMES_MAX = 5;
-const SNAPSHOTS_MAX = 4;
-/** Volumes, in leaves of the map. */
-const SIZES_LEAVES = [0.05, 0.3, 1, 2.5, 2.5, 700, 512 * 512 * 1.5];
-
 export class Operators {
   readonly world: World;
   #snapshots = 0;
@@ -28,7 +23,7 @@ export class Operators {
 
   /** There may be one more volume. */
   get room(): boolean {
-    return this.ledger.volumes.length < VOLUMES_MAX;
+    return this.ledger.volumes.length < this.world.profile.volumes.most;
   }
 
   operate(volume: Volume, kind: Wish): void {
@@ -37,7 +32,7 @@ export class Operators {
     const snaps = [...volume.snaps.values()].filter((s) => !s.busy);
     const snap = snaps.length > 0 ? world.rng.pick(snaps) : undefined;
     if (kind === 'snapshot') {
-      if (volume.snaps.size < SNAPSHOTS_MAX) world.spawn(this.#snapshot(volume));
+      if (volume.snaps.size < world.profile.volumes.snapshots) world.spawn(this.#snapshot(volume));
     } else if (kind === 'resize') world.spawn(this.#resize(volume));
     else if (kind === 'rename') world.spawn(this.#rename(volume));
     else if (kind === 'drop') {
@@ -56,14 +51,14 @@ export class Operators {
   }
 
   *create(): Flow {
-    const { rng, disks } = this.world;
+    const { rng, disks, profile } = this.world;
     const name = this.ledger.freeName();
     if (name === null) return;
     const pool = rng.int(disks.length);
     const blockBytes = 2 ** disks[pool].row.block_shift;
     const leaf = blockBytes * 512;
-    const size = SECTOR * Math.ceil((rng.pick(SIZES_LEAVES) * leaf * (0.5 + rng.next() / 2)) / SECTOR);
-    const volume = new Volume(name, pool, new Content(size), windowsOf(size, blockBytes));
+    const size = SECTOR * Math.ceil((rng.pick(profile.volumes.leaves) * leaf * (0.5 + rng.next() / 2)) / SECTOR);
+    const volume = new Volume(name, pool, new Content(size), windowsOf(size, blockBytes, profile));
     volume.certain = false;
     volume.busy = true;
     this.ledger.volumes.push(volume);

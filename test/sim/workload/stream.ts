@@ -1,13 +1,13 @@
 /** A stream that is ingested, as its sender knows it: what comes, what of it went where, and whose turn it is. */
 import { PIECE_BYTES } from '../../../src/xseg/ingest/job.ts';
 import { SECTOR } from '../disk.ts';
+import type { Profile } from '../profiles.ts';
 import type { Rng } from '../rng.ts';
 import type { Resume, Wait } from '../world.ts';
 import type { Values } from './values.ts';
 import { type Range, WHOLE_SECTORS_MAX } from './volume.ts';
 
-/** Streams have few pieces; one in so many has enough blocks of zeroes for batches that are sent before its end. */
-const LONG_SHARE = 0.08;
+/** Streams have few pieces; some begin with enough blocks of zeroes for batches that are sent before their end. */
 const LONG_BLOCKS = 4096;
 const PIECES_MAX = 6;
 const PIECE_BLOCKS_MAX = 40;
@@ -41,9 +41,11 @@ export class Stream {
     readonly rng: Rng,
     readonly source: Values,
     readonly blockSectors: number,
+    { streams }: Profile,
   ) {
     const count = 1 + rng.int(PIECES_MAX);
-    if (rng.chance(LONG_SHARE)) this.#zeroes(LONG_BLOCKS);
+    const edge = () => (streams.edged ? 1 + rng.int(PIECE_BLOCKS_MAX) : 0);
+    if (rng.chance(streams.long)) this.#zeroes(LONG_BLOCKS - edge());
     for (let i = 0; i < count; i++) {
       if (rng.chance(0.15)) this.#skip(rng.pick([1, 600, 300_000]));
       this.#piece(1 + rng.int(PIECE_BLOCKS_MAX));

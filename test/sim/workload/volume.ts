@@ -1,11 +1,10 @@
 /** A volume with its snapshots, as those who use it know it. */
 import { SECTOR } from '../disk.ts';
 import type { Content, Frozen, Write } from '../model.ts';
+import type { Profile } from '../profiles.ts';
 
 /** Volumes of so many sectors are used everywhere, larger ones in a few windows. */
 export const WHOLE_SECTORS_MAX = 16384;
-const WINDOWS = 4;
-const WINDOW_BLOCKS = 32;
 
 /** Sectors [from, to). */
 export interface Range {
@@ -92,14 +91,14 @@ export class Volume {
 }
 
 /** Where requests to a volume go: everywhere, or in a few places of a large one. */
-export function windowsOf(size: number, blockBytes: number): Range[] {
+export function windowsOf(size: number, blockBytes: number, { volumes }: Profile): Range[] {
   const sectors = size / SECTOR;
   if (sectors <= WHOLE_SECTORS_MAX) return [{ from: 0, to: 2 ** 45 }];
   const windows: Range[] = [];
-  for (let i = 0; i < WINDOWS; i++) {
+  for (let i = 0; i < volumes.windows; i++) {
     const block = blockBytes / SECTOR;
-    const at = Math.floor((sectors * i) / WINDOWS / block) * block;
-    windows.push({ from: at, to: at + WINDOW_BLOCKS * block });
+    const at = Math.floor((sectors * i) / volumes.windows / block) * block;
+    windows.push({ from: at, to: at + volumes.windowBlocks * block });
   }
   return windows;
 }

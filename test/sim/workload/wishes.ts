@@ -24,6 +24,16 @@ export type Wish =
   | 'setPool'
   | 'rot';
 
+/** Of a list each life picks one. */
+export interface Likes {
+  /** weights that every life has */
+  readonly wishes: Partial<Record<Wish, number>>;
+  /** share of the writes that write what others wrote */
+  readonly equal: readonly number[];
+  /** share of the writes that a flush follows at once */
+  readonly flushed: readonly number[];
+}
+
 export class Wishes {
   readonly #kinds: Wish[];
   readonly #weights: number[];
@@ -35,6 +45,7 @@ export class Wishes {
   /** @param rots media forget in this seed */
   constructor(
     readonly rng: Rng,
+    likes: Likes,
     rots: boolean,
   ) {
     const much = () => rng.pick([0, 0.5, 1, 1, 2]);
@@ -61,8 +72,9 @@ export class Wishes {
       setPool: 0.7 * much(),
       rot: rots ? 3 : 0,
     };
-    this.equal = rng.pick([0, 0.2, 0.7]);
-    this.flushed = rng.pick([0, 0, 0.2, 0.7]);
+    Object.assign(weights, likes.wishes);
+    this.equal = rng.pick(likes.equal);
+    this.flushed = rng.pick(likes.flushed);
     this.#kinds = Object.keys(weights) as Wish[];
     this.#weights = Object.values(weights);
   }

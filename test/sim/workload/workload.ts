@@ -41,7 +41,7 @@ export class Workload {
     this.#importers = new Importers(this.#ledger, this.#audit);
     this.#guests = new Guests(this.#ledger);
     this.#custody = new Custody(this.#ledger, this.#audit, this.#guests);
-    this.#ending = new Ending(this.#ledger, this.#audit, this.#operators, this.#custody);
+    this.#ending = new Ending(this.#ledger, this.#audit, this.#operators, this.#custody, this.#importers);
     world.workload = () => this.#something();
   }
 
@@ -49,7 +49,7 @@ export class Workload {
 
   /** The daemon is up: sees what there is, reads it all, and begins. */
   begin(): void {
-    this.#wishes = new Wishes(this.world.rng, this.#custody.rots);
+    this.#wishes = new Wishes(this.world.rng, this.world.profile, this.#custody.rots);
     this.#guests.equal = this.#wishes.equal;
     this.#guests.flushed = this.#wishes.flushed;
     this.#custody.begin();
@@ -93,7 +93,7 @@ export class Workload {
       if (!volumes.some((v) => v.name === info.volume && v.snaps.has(info.snapshot)))
         world.fail(`snapshot ${info.name} is there and was deleted`);
     this.#taking = false;
-    if (world.rng.chance(0.5)) world.spawn(this.#custody.setPool());
+    if (world.rng.chance(world.profile.sealing.told)) this.#custody.setPools();
   }
 
   /** The store has it: which name and size it has by now, and which snapshots. */
@@ -129,7 +129,7 @@ export class Workload {
       if (this.#operators.room && (wish === 'create' || world.inFlight === 0)) world.spawn(this.#operators.create());
     } else if (wish === 'import') {
       if (this.#operators.room) world.spawn(this.#importers.import());
-    } else if (wish === 'setPool') world.spawn(this.#custody.setPool());
+    } else if (wish === 'setPool') this.#custody.setPools();
     else if (wish === 'rot') world.spawn(this.#custody.rot());
     else if (wish === 'flushAll') world.spawn(this.#operators.flushAll());
     else this.#use(world.rng.pick(volumes), wish);
