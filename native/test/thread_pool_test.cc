@@ -137,10 +137,11 @@ void a_hanging_lane_leaves_a_thread() {
 }
 
 void lanes_take_turns() {
-  // One lane has queued a thousand tasks before the other queues one: it must not wait for all of them.
+  // Two lanes, enough for all threads, have queued a thousand tasks each before a third queues one: it must not
+  // wait for all of them, so theirs wait for it half-way. No scheduler's whim changes that.
   ThreadPool pool(4);
-  Gate gate;
-  Count started, before;
+  Gate gate, turn;
+  Count started, ran, waited_for;
   for (int i = 0; i < 4; i++) {
     pool.post(IoClass::kIo, reinterpret_cast<const void*>(static_cast<uintptr_t>(i + 100)), [&] {
       started.up();
@@ -148,17 +149,18 @@ void lanes_take_turns() {
     });
   }
   REQUIRE(started.reaches(4));  // all threads are busy while the queues fill
-  for (int i = 0; i < 1000; i++) pool.post(IoClass::kIo, &kLaneA, [&] { before.up(); });
-  Count turn;
-  std::atomic<int> had_run{-1};
-  pool.post(IoClass::kIo, &kLaneB, [&] {
-    had_run = before.value();
-    turn.up();
-  });
+  for (int i = 0; i < 1000; i++) {
+    for (const int* lane : {&kLaneA, &kLaneC}) {
+      pool.post(IoClass::kIo, lane, [&, i] {
+        if (i >= 500 && !turn.pass()) waited_for.up();
+        ran.up();
+      });
+    }
+  }
+  pool.post(IoClass::kIo, &kLaneB, [&] { turn.open(); });
   gate.open();
-  REQUIRE(turn.reaches(1));
-  CHECK(had_run < 500);
-  CHECK(before.reaches(1000));
+  CHECK(ran.reaches(2000));
+  CHECK_EQ(waited_for.value(), 0);
 }
 
 void more_lanes_than_places_still_run() {
