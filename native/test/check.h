@@ -34,6 +34,15 @@ template <typename A, typename B>
   return holds;
 }
 
+/// For what a busy machine may spoil, and a mistake always does: whether `holds` is true in one of several tries.
+template <typename Holds>
+bool in_some_try(const Holds& holds, int tries = 8) {
+  for (int i = 0; i < tries; i++) {
+    if (holds()) return true;
+  }
+  return false;
+}
+
 /// The last line of a test program, and its exit code.
 inline int check_summary() {
   std::printf("%d passed, %d failed\n", checks_passed.load(), checks_failed.load());

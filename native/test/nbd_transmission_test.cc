@@ -214,9 +214,8 @@ void lent_data_that_goes_away() {
     constexpr uint32_t kReads = 64;  // much more than the socket takes
     const uint32_t pieces = static_cast<uint32_t>(plan.size / kPieceBytes);
     for (uint32_t i = 0; i < kReads; ++i) CHECK(client.request(kCmdRead, i, i % pieces * kPieceBytes, kPieceBytes));
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    CHECK(fixture.soon([&] { return fixture.sink().lent_bytes >= 2 * kPieceBytes; }));
     fixture.on_reactor([&] {
-      CHECK(fixture.sink().lent_bytes >= 2 * kPieceBytes);
       CHECK_EQ(fixture.sink().submitted, 0u);
       cached = false;
       fixture.sink().fail = [error](const Request&) { return error; };

@@ -133,7 +133,7 @@ void test_events_and_removal() {
     a.kick();
     b.kick();
   });
-  for (int i = 0; i < 100 && a.calls + b.calls == 0; i++) std::this_thread::sleep_for(milliseconds(1));
+  for (int i = 0; i < 5000 && a.calls + b.calls == 0; i++) std::this_thread::sleep_for(milliseconds(1));
   bench.on(0, [] {});
   CHECK_EQ(a.calls + b.calls, 1);
   // modify(): interest off and on again.
@@ -285,18 +285,23 @@ void test_polls_while_it_pays_and_sleeps_when_idle() {
     std::this_thread::sleep_for(milliseconds(2));
     CHECK(ping());
   }
-  const ReactorStats before = bench.reactor().stats();
-  for (int i = 0; i < 20; i++) {
-    std::this_thread::sleep_for(milliseconds(2));
-    CHECK(ping());
-  }
-  CHECK(bench.reactor().stats().spins - before.spins < 10);
+  const bool polled_little = in_some_try([&] {
+    const ReactorStats before = bench.reactor().stats();
+    for (int i = 0; i < 20; i++) {
+      std::this_thread::sleep_for(milliseconds(2));
+      CHECK(ping());
+    }
+    return bench.reactor().stats().spins - before.spins < 10;
+  });
+  CHECK(polled_little);
   // And nothing at all costs nothing: under 1 % of a core (the test mapper's own waiting included).
-  const uint64_t loops = bench.reactor().stats().loops;
-  const double cpu = cpu_seconds();
-  std::this_thread::sleep_for(milliseconds(1000));
-  CHECK(cpu_seconds() - cpu < 0.01);
-  CHECK(bench.reactor().stats().loops - loops < 5);
+  const bool costs_nothing = in_some_try([&] {
+    const uint64_t loops = bench.reactor().stats().loops;
+    const double cpu = cpu_seconds();
+    std::this_thread::sleep_for(milliseconds(1000));
+    return cpu_seconds() - cpu < 0.01 && bench.reactor().stats().loops - loops < 5;
+  });
+  CHECK(costs_nothing);
   bench.on(0, [&] {
     bench.reactor().remove(sockets[0], &echo);
     bench.reactor().remove(idle.fd, &idle);
@@ -314,7 +319,7 @@ void test_ends_with_io_on_its_way() {
     Bench bench;
     FaultSpec delay;
     delay.kind = FaultSpec::Kind::kDelay;
-    delay.delay_ms = 50;
+    delay.delay_ms = 800;
     bench.mapper->open_volume(1, 64 << 20, 16, bench.memory_pool({delay}));
     CHECK_EQ(bench.write(1, 0, pattern(64 * 4096, 1)), 0);
     bench.on(0, [&] {
