@@ -11,6 +11,7 @@ import { prepareStore } from './first-start.ts';
 import { type Home, openHome } from './home.ts';
 import { IngestStream } from './ingest/ingest.ts';
 import { INGESTS_MAX, type IngestBegun } from './ingest/job.ts';
+import { PieceMemory } from './ingest/piece-memory.ts';
 import { Jobs } from './jobs.ts';
 import { FRAME_BYTES } from './layout.gen.ts';
 import { CRITICAL_PERCENT_DEFAULT, WARN_PERCENT_DEFAULT } from './mapper/fullness.ts';
@@ -91,6 +92,7 @@ class EngineImpl implements Engine {
   readonly #hashing: Jobs;
   readonly #ingesting: Jobs;
   #ingests = new Set<IngestStream>();
+  readonly #pieceMemory = new PieceMemory();
   #ingestsBeginning = 0;
 
   constructor(
@@ -409,7 +411,11 @@ class EngineImpl implements Engine {
         storePath: this.home.storePath,
         call: (op, ...args) => this.call(op, ...args),
         run: (name, job) => this.#ingesting.run(name, job),
-        ended: () => void this.#ingests.delete(stream),
+        memory: this.#pieceMemory,
+        ended: () => {
+          this.#ingests.delete(stream);
+          if (this.#ingests.size === 0) this.#pieceMemory.trim();
+        },
       });
       this.#ingests.add(stream);
       return stream;

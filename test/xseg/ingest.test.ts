@@ -5,7 +5,7 @@ import path from 'node:path';
 import Database from 'better-sqlite3';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { accountErrors, storeRows } from '../../src/xseg/accounts.ts';
-import { INGESTS_MAX, PIECE_BYTES, PIECES_MAX } from '../../src/xseg/ingest/job.ts';
+import { INGESTS_MAX, PIECES_ALL_MAX, PIECES_MAX, pieceBytes } from '../../src/xseg/ingest/job.ts';
 import { loadNative } from '../../src/xseg/native.ts';
 import type { Engine, Ingest, SnapshotInfo } from '../../src/xseg/types.ts';
 import { closed, Home } from './engine.ts';
@@ -14,6 +14,7 @@ import { random } from './model.ts';
 
 const MIB = 1024 * 1024;
 const BLOCK = 4096;
+const PIECE_BYTES = pieceBytes(BLOCK);
 
 describe('ingest', () => {
   let home: Home;
@@ -371,6 +372,23 @@ describe('ingest', () => {
     for (let i = 0; i < INGESTS_MAX; i++) expect((await readAll(`v${i}@s`)).equals(bytes)).toBe(true);
     await clean();
     await (await e.ingest({ volume: 'w', snapshot: 's', pool: 'p' })).abort();
+  });
+
+  it('goes on while others hold memory that their senders do not fill', async () => {
+    const idle: Ingest[] = [];
+    for (let i = 1; i < INGESTS_MAX; i++) {
+      const stream = await e.ingest({ volume: `idle${i}`, snapshot: 's', pool: 'p' });
+      await stream.write(Buffer.alloc(1, 1));
+      idle.push(stream);
+    }
+    const bytes = content(PIECES_ALL_MAX * PIECE_BYTES, 12);
+    expect((await ingest('v', bytes)).hash).toBe(expectedHash(bytes, BLOCK));
+    for (const [i, stream] of idle.entries()) {
+      if (i % 2 === 0) await stream.abort();
+      else await stream.finish();
+    }
+    expect((await ingest('w', bytes)).hash).toBe(expectedHash(bytes, BLOCK));
+    await clean();
   });
 
   it('names slots that are being freed only when they are not', async () => {

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { blake3 } from '@napi-rs/blake-hash';
 import Database from 'better-sqlite3';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { PIECE_BYTES, PIECES_MAX } from '../../src/xseg/ingest/job.ts';
+import { PIECES_MAX, pieceBytes } from '../../src/xseg/ingest/job.ts';
 import type { Engine } from '../../src/xseg/types.ts';
 import { closed, Home } from './engine.ts';
 import { expectedHash } from './expected-hash.ts';
@@ -12,6 +12,7 @@ import { random } from './model.ts';
 
 const MIB = 1024 * 1024;
 const BLOCK = 4096;
+const PIECE_BYTES = pieceBytes(BLOCK);
 
 describe('the vectors of docs/format.md', () => {
   const text = fs.readFileSync(new URL('../../docs/format.md', import.meta.url), 'utf8');

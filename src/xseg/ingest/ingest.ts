@@ -7,12 +7,13 @@ import {
   type Decided,
   type FileRead,
   type IngestBegun,
-  PIECE_BYTES,
   PIECES_MAX,
   type Piece,
   type PieceHashes,
   type PieceJob,
+  pieceBytes,
 } from './job.ts';
+import type { PieceMemory } from './piece-memory.ts';
 
 /** Largest resource: 1 PiB. */
 const SIZE_MAX = 2 ** 50;
@@ -22,6 +23,7 @@ const SECTOR_BYTES = 512;
 export interface IngestParts {
   core: number;
   storePath: string;
+  memory: PieceMemory;
   /** of the mapper */
   call<T>(op: string, ...args: unknown[]): Promise<T>;
   /** on the ingest threads */
@@ -33,9 +35,10 @@ export interface IngestParts {
 export class IngestStream implements Ingest {
   readonly blockSize: number;
   readonly pool: string;
+  readonly #pieceBytes: number;
   #position = 0;
-  #free: SharedArrayBuffer[] = [];
-  #made = 0;
+  /** pieces that it has */
+  #held = 0;
   #piece: Uint8Array | null = null;
   #filled = 0;
   /** what of the piece its thread will read */
@@ -55,6 +58,7 @@ export class IngestStream implements Ingest {
     readonly parts: IngestParts,
   ) {
     this.blockSize = begun.blockSize;
+    this.#pieceBytes = pieceBytes(begun.blockSize);
     this.pool = begun.poolName;
   }
 
@@ -67,12 +71,12 @@ export class IngestStream implements Ingest {
     this.#check(bytes.length);
     for (let at = 0; at < bytes.length; ) {
       const piece = this.#piece ?? (await this.#begin());
-      const count = Math.min(bytes.length - at, PIECE_BYTES - this.#filled);
+      const count = Math.min(bytes.length - at, this.#pieceBytes - this.#filled);
       piece.set(count === bytes.length ? bytes : bytes.subarray(at, at + count), this.#filled);
       this.#filled += count;
       this.#position += count;
       at += count;
-      if (this.#filled === PIECE_BYTES) this.#send();
+      if (this.#filled === this.#pieceBytes) this.#send();
     }
   }
 
@@ -81,12 +85,12 @@ export class IngestStream implements Ingest {
     this.#check(length);
     for (let done = 0; done < length; ) {
       if (this.#piece === null) await this.#begin();
-      const count = Math.min(length - done, PIECE_BYTES - this.#filled);
+      const count = Math.min(length - done, this.#pieceBytes - this.#filled);
       this.#reads.push({ file, position: position + done, at: this.#filled, length: count });
       this.#filled += count;
       this.#position += count;
       done += count;
-      if (this.#filled === PIECE_BYTES) this.#send();
+      if (this.#filled === this.#pieceBytes) this.#send();
     }
   }
 
@@ -101,7 +105,7 @@ export class IngestStream implements Ingest {
       this.#filled += count;
       this.#position += count;
       left -= count;
-      if (this.#filled === PIECE_BYTES) this.#send();
+      if (this.#filled === this.#pieceBytes) this.#send();
     }
     const blocks = Math.floor(left / this.blockSize);
     if (blocks > 0) {
@@ -125,17 +129,29 @@ export class IngestStream implements Ingest {
 
   /** A piece to fill, when there is one. */
   async #begin(): Promise<Uint8Array> {
-    while (this.#free.length === 0 && this.#made === PIECES_MAX)
-      await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    while (this.#held === PIECES_MAX) await new Promise<void>((resolve) => this.#waiting.push(resolve));
     if (this.#failed !== null) throw this.#failed;
-    let memory = this.#free.pop();
-    if (memory === undefined) {
-      memory = new SharedArrayBuffer(PIECE_BYTES);
-      this.#made++;
-    }
+    this.#held++;
+    const memory = await this.parts.memory.take();
     this.#filled = 0;
     this.#piece = new Uint8Array(memory);
-    return this.#piece;
+    if (this.#failed === null) return this.#piece;
+    this.#letGo();
+    throw this.#failed;
+  }
+
+  /** What nobody will fill any more. */
+  #letGo(): void {
+    if (this.#piece === null) return;
+    this.#give(this.#piece.buffer as SharedArrayBuffer);
+    this.#piece = null;
+    this.#filled = 0;
+    this.#reads = [];
+  }
+
+  #give(memory: SharedArrayBuffer): void {
+    this.#held--;
+    this.parts.memory.give(memory);
   }
 
   /** The piece goes its way: hashed beside others, decided in its turn, written beside others. */
@@ -172,7 +188,7 @@ export class IngestStream implements Ingest {
       .catch((error: Error) => this.#fail(error))
       .then(() => {
         this.#out--;
-        this.#free.push(job.bytes);
+        this.#give(job.bytes);
         this.#wake();
       });
   }
@@ -266,7 +282,7 @@ export class IngestStream implements Ingest {
   #close(): void {
     if (this.#over) return;
     this.#over = true;
-    this.#free = [];
+    this.#letGo();
     this.parts.ended();
   }
 }

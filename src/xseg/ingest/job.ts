@@ -1,11 +1,22 @@
 /** What the engine's face, the ingest threads and the mapper say to each other of an ingest. Plain data only: it crosses threads. */
 
-/** Bytes of one piece of the stream: what is hashed, decided and written at once. A whole number of blocks of any size. */
-export const PIECE_BYTES = 4 * 1024 * 1024;
-/** Pieces of one ingest in memory: one is filled while others are hashed and written. */
+/**
+ * What of a stream is hashed, decided and written at once. What it takes to tell threads of a piece is what as many blocks
+ * cost; all of a piece is decided in one turn of the mapper, which guests' faults wait for.
+ */
+export const PIECE_BYTES_MAX = 16 * 1024 * 1024;
+export const PIECE_BLOCKS_MAX = 1024;
+/** Pieces of one ingest in memory: some are filled while others are hashed and written. */
 export const PIECES_MAX = 4;
-/** At once; each holds PIECES_MAX pieces. */
+/** At once. */
 export const INGESTS_MAX = 8;
+/** Pieces of all ingests in memory; more than INGESTS_MAX, for each may hold one that its sender does not fill. */
+export const PIECES_ALL_MAX = 12;
+
+/** Bytes of a piece: a whole number of blocks. */
+export function pieceBytes(blockSize: number): number {
+  return Math.min(PIECE_BYTES_MAX, PIECE_BLOCKS_MAX * blockSize);
+}
 
 /** all zeroes: stays without a slot */
 export const BLOCK_ZERO = 0;

@@ -7,7 +7,10 @@ import { blockHash } from '../seal/tree-hash.ts';
 import { HASH_BYTES } from '../store/seal-batch.ts';
 import type { SealReader } from '../store/seal-reader.ts';
 import { Filling } from './filling.ts';
-import { BLOCK_HASHED, BLOCK_ZERO, PIECE_BYTES, type PieceHashes, type PieceJob } from './job.ts';
+import { BLOCK_HASHED, BLOCK_ZERO, type PieceHashes, type PieceJob } from './job.ts';
+
+/** Written at once, which guests' writes into the file wait for; and read at once to be compared, which the cache has then. */
+const STEP_BYTES = 256 * 1024;
 
 export class Pieces {
   #zeroes = new Map<number, Buffer>();
@@ -56,13 +59,14 @@ export class Pieces {
   /** Forgets slots that do not hold these bytes any more: on a disk that lost them the stream would be the last copy. */
   #compare(job: PieceJob, bytes: Buffer, same: Float64Array): void {
     const { blockSize, groupSlots } = job;
-    if (this.#other.length === 0) this.#other = Buffer.alloc(PIECE_BYTES);
+    const step = Math.max(STEP_BYTES, blockSize);
+    if (this.#other.length < step) this.#other = Buffer.alloc(step);
     for (let i = 0; i < job.blocks; ) {
       if (same[i] < 0) {
         i++;
         continue;
       }
-      const count = runAt(same, i, job.blocks, groupSlots);
+      const count = runAt(same, i, Math.min(job.blocks, i + step / blockSize), groupSlots);
       const held = this.#other.subarray(0, count * blockSize);
       if (!this.#holds(job, same[i], bytes.subarray(i * blockSize, (i + count) * blockSize), held)) {
         for (let k = i; k < i + count; k++) {
@@ -86,13 +90,14 @@ export class Pieces {
   /** @param slots per block, −1 not to be written. @throws the errno of what could not be written */
   write(job: PieceJob, slots: Float64Array): void {
     const { core, handle, blockSize, groupSlots, blocks } = job;
+    const step = Math.max(STEP_BYTES, blockSize);
     const bytes = Buffer.from(job.bytes);
     for (let i = 0; i < blocks; ) {
       if (slots[i] < 0) {
         i++;
         continue;
       }
-      const count = runAt(slots, i, blocks, groupSlots);
+      const count = runAt(slots, i, Math.min(blocks, i + step / blockSize), groupSlots);
       this.native.writeNow(core, handle, slots[i] * blockSize, bytes.subarray(i * blockSize, (i + count) * blockSize));
       i += count;
     }

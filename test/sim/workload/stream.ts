@@ -1,5 +1,4 @@
 /** A stream that is ingested, as its sender knows it: what comes, what of it went where, and whose turn it is. */
-import { PIECE_BYTES } from '../../../src/xseg/ingest/job.ts';
 import { SECTOR } from '../disk.ts';
 import type { Profile } from '../profiles.ts';
 import type { Rng } from '../rng.ts';
@@ -9,6 +8,8 @@ import { type Range, WHOLE_SECTORS_MAX } from './volume.ts';
 
 /** Streams have few pieces; some begin with enough blocks of zeroes for batches that are sent before their end. */
 const LONG_BLOCKS = 4096;
+/** What is sent at once: senders may send less than a piece has. */
+const PIECE_BYTES = 4 * 1024 * 1024;
 const PIECES_MAX = 6;
 const PIECE_BLOCKS_MAX = 40;
 
