@@ -330,6 +330,7 @@ export class Mapper implements ReportsHost, RequestsHost {
           const r = this.registry.get(id);
           return r === undefined || r.dead ? undefined : r;
         },
+        pendingFrom: () => this.registry.pendingFrom(),
         freeing: () => this.freeing.busy,
         ownerOf: (id, generation) => this.#ownerOf(id, generation),
         hasNewChildren: (page) => this.#newPages.hasChildren(page),

@@ -32,6 +32,13 @@ export class Registry {
     return this.#names.size > 0;
   }
 
+  /** Least resource that is named and may not be in the store yet; none when nothing is named. */
+  pendingFrom(): number {
+    let least = Number.POSITIVE_INFINITY;
+    for (const id of this.#names.values()) if (id > 0 && id < least) least = id;
+    return least;
+  }
+
   all(): IterableIterator<Resource> {
     return this.#byId.values();
   }

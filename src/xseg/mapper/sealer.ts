@@ -11,6 +11,7 @@ import { nodeHash, resourceHash, ZERO_HASH, zeroBlockHash } from '../seal/tree-h
 import type { StoreReader } from '../store/reader.ts';
 import { emptySeal, HASH_BYTES, type SealChanges, type SealPoolRow } from '../store/seal-batch.ts';
 import type { SealInfo } from '../types.ts';
+import { Backlog, type BacklogHost } from './backlog.ts';
 import type { Clock } from './clock.ts';
 import type { Commits } from './commits.ts';
 import { type Fold, Folding, type FoldingHost, type Move } from './folding.ts';
@@ -30,7 +31,7 @@ const RETRY_MS = 60_000;
 /** A row of `sealed` with its part of the index, about. */
 export const SEALED_ROW_BYTES = 70;
 
-export interface SealerHost extends FoldingHost {
+export interface SealerHost extends FoldingHost, Pick<BacklogHost, 'pendingFrom'> {
   /** damaged blocks of a pool */
   quarantined(pool: number): number;
   /** hashes slots on another thread; null when that failed */
@@ -92,8 +93,7 @@ export class Sealer {
   #lookAt = 0;
   /** monotonic ms before which nothing more is read */
   #paceAt = 0;
-  /** snapshots put off: id → monotonic ms */
-  #putOff = new Map<number, number>();
+  readonly #backlog: Backlog;
 
   constructor(
     readonly frames: Frames,
@@ -106,6 +106,10 @@ export class Sealer {
     readonly groupSlots = GROUP_SLOTS_MAX,
   ) {
     this.folding = new Folding(frames, tree, reader, commits, native, host);
+    this.#backlog = new Backlog(reader.seal, {
+      pendingFrom: host.pendingFrom,
+      there: (id) => host.resource(id) !== undefined,
+    });
   }
 
   // ---- what others ask
@@ -172,7 +176,7 @@ export class Sealer {
   info(pool: SlotPool): SealInfo {
     const row = this.reader.seal.pool(pool.id);
     const size = pool.blockSize;
-    const waiting = row.seal === 0 ? [] : this.reader.seal.unsealed().filter((r) => r.pool === pool.id);
+    const backlog = row.seal === 0 ? { snapshots: 0, mapped: 0 } : this.#backlog.size(pool.id);
     return {
       on: row.seal !== 0,
       paused: row.paused !== 0,
@@ -184,8 +188,8 @@ export class Sealer {
       hashedBytes: row.hashed * size,
       foldedBytes: row.folded * size,
       dedupRatio: row.hashed === 0 ? 1 : row.hashed / Math.max(1, row.hashed - row.folded),
-      backlogSnapshots: waiting.length,
-      backlogBytes: waiting.reduce((sum, { mapped }) => sum + mapped * size, 0),
+      backlogSnapshots: backlog.snapshots,
+      backlogBytes: backlog.mapped * size,
       quarantined: this.host.quarantined(pool.id),
       scrubbedAt: row.scrubbed_at === 0 ? null : new Date(row.scrubbed_at).toISOString(),
     };
@@ -220,19 +224,13 @@ export class Sealer {
     if (!this.#poked || now < this.#lookAt) return;
     this.#lookAt = now + LOOK_MS;
     this.#poked = false;
-    if (!this.#on) return;
-    for (const { id, pool: poolId } of this.reader.seal.unsealed()) {
-      const pool = this.host.pool(poolId);
-      if (pool === undefined || !this.#wanted(poolId)) continue;
-      if ((this.#putOff.get(id) ?? 0) > now) {
-        this.#poked = true;
-        continue;
-      }
-      const resource = this.host.resource(id);
-      if (resource === undefined) continue;
-      this.#begin(resource, pool);
-      return;
-    }
+    const pools = [...this.#settings.keys()].filter((id) => this.#wanted(id) && this.host.pool(id) !== undefined);
+    if (pools.length === 0) return;
+    const next = this.reader.look(() => this.#backlog.next(pools, now));
+    if (next === 'more') this.#lookAt = now;
+    if (next === 'more' || (next === null && this.#backlog.waits)) this.#poked = true;
+    if (next === 'more' || next === null) return;
+    this.#begin(this.host.resource(next.id) as Resource, this.host.pool(next.pool) as SlotPool);
   }
 
   #begin(resource: Resource, pool: SlotPool): void {
@@ -261,13 +259,14 @@ export class Sealer {
   #stop(run: Run, putOff: boolean): void {
     run.phase = 'end';
     run.putOff = putOff;
+    if (!putOff) this.#backlog.again(run.pool.id);
     run.group = null;
     this.#held.clear();
   }
 
   /** Ends with this snapshot, when nothing of it is under way; whatever was hashed of it stays known. */
   #end(now: number): void {
-    if (this.#run?.putOff) this.#putOff.set(this.#run.id, now + RETRY_MS);
+    if (this.#run?.putOff) this.#backlog.putOff(this.#run.id, this.#run.pool.id, now + RETRY_MS);
     this.#run = null;
     this.#held.clear();
     this.#poked = true;

@@ -1,4 +1,5 @@
 /** What a reading connection knows of sealing: the index, hashes of pages and resources, settings. */
+import { KIND_SNAPSHOT } from './batch.ts';
 import type { StoreDatabase } from './schema.ts';
 import { defaultSealPool, HASH_BYTES, type SealPoolRow } from './seal-batch.ts';
 
@@ -32,8 +33,13 @@ export class SealReader {
       bad: p('SELECT slot FROM sealed INDEXED BY sealed_bad WHERE pool = ? AND bad IS NOT NULL ORDER BY slot').pluck(),
       page: p('SELECT hash FROM page_hash WHERE id = ?').pluck(),
       resource: p('SELECT hash FROM resource_hash WHERE id = ?').pluck(),
-      unsealed: p(`SELECT r.id, r.pool, r.mapped FROM resource r LEFT JOIN resource_hash h ON h.id = r.id
-        WHERE r.kind = 2 AND h.id IS NULL ORDER BY r.id`),
+      firstUnsealed: p(`SELECT r.id FROM resource r LEFT JOIN resource_hash h ON h.id = r.id
+        WHERE r.id > ? AND r.id <= ? AND r.kind = ${KIND_SNAPSHOT} AND r.pool = ? AND h.id IS NULL ORDER BY r.id LIMIT 1`).pluck(),
+      unsealedSize:
+        p(`SELECT count(*) AS snapshots, coalesce(sum(r.mapped), 0) AS mapped FROM resource r LEFT JOIN resource_hash h ON h.id = r.id
+        WHERE r.id > ? AND r.kind = ${KIND_SNAPSHOT} AND r.pool = ? AND h.id IS NULL`),
+      lastResource: p('SELECT max(id) FROM resource').pluck(),
+      mapped: p('SELECT mapped FROM resource WHERE id = ?').pluck(),
       pool: p('SELECT * FROM seal_pool WHERE pool = ?'),
     };
   }
@@ -87,9 +93,21 @@ export class SealReader {
   resource(id: number): Buffer | undefined {
     return this.#statements.resource.get(id) as Buffer | undefined;
   }
-  /** snapshots that have no hash yet, the oldest first */
-  unsealed(): { id: number; pool: number; mapped: number }[] {
-    return this.#statements.unsealed.all() as { id: number; pool: number; mapped: number }[];
+  /** the least snapshot of a pool that has no hash, of those with `from` < id ≤ `to` */
+  firstUnsealed(pool: number, from: number, to: number): number | undefined {
+    return this.#statements.firstUnsealed.get(from, to, pool) as number | undefined;
+  }
+  /** how many snapshots of a pool with a greater id than `from` have no hash, and the blocks that they map */
+  unsealedSize(pool: number, from: number): { snapshots: number; mapped: number } {
+    return this.#statements.unsealedSize.get(from, pool) as { snapshots: number; mapped: number };
+  }
+  /** the greatest id; 0 when there is none */
+  lastResource(): number {
+    return (this.#statements.lastResource.get() as number | null) ?? 0;
+  }
+  /** blocks that a resource maps */
+  mapped(id: number): number {
+    return (this.#statements.mapped.get(id) as number | undefined) ?? 0;
   }
   pool(id: number): SealPoolRow {
     return (this.#statements.pool.get(id) as SealPoolRow | undefined) ?? defaultSealPool(id);

@@ -46,7 +46,6 @@ export class Ending {
   /** With nobody at work every snapshot becomes sealed, and new equal blocks end in one slot. False: it died meanwhile. */
   sealAll(stepsMax: number): boolean {
     const { world, ledger } = this;
-    const { reader } = world.store;
     const until = (done: () => boolean, what: string): boolean =>
       this.#until(done, stepsMax, () => `${what}, which does not end`);
     if (!until(() => !ledger.anyBusy && world.inFlight === 0, 'what was asked is waited for')) return false;
@@ -56,7 +55,7 @@ export class Ending {
     if (!until(() => world.mapper.sealer.folding.done, 'what folds is folded')) return false;
     const before = this.#twice();
     this.custody.sealAll();
-    if (!until(() => world.inFlight === 0 && reader.seal.unsealed().length === 0, 'snapshots are sealed')) return false;
+    if (!until(() => world.inFlight === 0 && this.#unsealed() === 0, 'snapshots are sealed')) return false;
     for (const hash of this.#twice())
       if (!before.has(hash) && !world.rotten) world.fail(`two slots of the index have the hash ${hash}`);
     for (const volume of ledger.volumes)
@@ -125,6 +124,12 @@ export class Ending {
       last = now;
     }
     done();
+  }
+
+  #unsealed(): number {
+    const { store } = this.world;
+    const sql = 'SELECT count(*) FROM resource WHERE kind = 2 AND id NOT IN (SELECT id FROM resource_hash)';
+    return store.db.prepare(sql).pluck().get() as number;
   }
 
   #count(table: string): number {
