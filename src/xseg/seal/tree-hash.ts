@@ -1,5 +1,10 @@
-/** The hashes of docs/format.md, "Resource hash": of blocks, of nodes (map pages), of whole resources. */
-import { Blake3Hasher, blake3 } from '@napi-rs/blake-hash';
+/**
+ * The hashes of docs/format.md, "Resource hash": of blocks, of nodes (map pages), of whole resources.
+ *
+ * The library's Buffers and hashers are given back by its thread's event loop, which those that hash never come to: the
+ * mapper has none, and threads with job after job do not return to theirs. So hashers are kept, and hashes come as text.
+ */
+import { Blake3Hasher, blake3UrlSafeBase64 } from '@napi-rs/blake-hash';
 import { PAGE_ENTRIES } from '../layout.gen.ts';
 import { HASH_BYTES } from '../store/seal-batch.ts';
 
@@ -11,9 +16,19 @@ export const NODE_BYTES = PAGE_ENTRIES * HASH_BYTES;
 export const ZERO_HASH = Buffer.alloc(HASH_BYTES);
 const NO_CHILDREN = Buffer.alloc(NODE_BYTES);
 
+const nodes = Blake3Hasher.newDeriveKey(CONTEXT_NODE);
+const resources = Blake3Hasher.newDeriveKey(CONTEXT_RESOURCE);
+
+function derived(hasher: Blake3Hasher, head: Buffer, rest: Buffer): Buffer {
+  hasher.reset();
+  hasher.update(head);
+  hasher.update(rest);
+  return Buffer.from(hasher.digest('base64'), 'base64');
+}
+
 /** Plain BLAKE3-256 of a block's bytes. */
 export function blockHash(block: Buffer): Buffer {
-  return blake3(block);
+  return Buffer.from(blake3UrlSafeBase64(block), 'base64url');
 }
 
 const zeroBlocks = new Map<number, Buffer>();
@@ -22,7 +37,7 @@ const zeroBlocks = new Map<number, Buffer>();
 export function zeroBlockHash(blockSize: number): Buffer {
   let hash = zeroBlocks.get(blockSize);
   if (hash === undefined) {
-    hash = blake3(Buffer.alloc(blockSize));
+    hash = blockHash(Buffer.alloc(blockSize));
     zeroBlocks.set(blockSize, hash);
   }
   return hash;
@@ -34,10 +49,7 @@ export function zeroBlockHash(blockSize: number): Buffer {
  */
 export function nodeHash(level: number, children: Buffer): Buffer {
   if (children.equals(NO_CHILDREN)) return ZERO_HASH;
-  const hasher = Blake3Hasher.newDeriveKey(CONTEXT_NODE);
-  hasher.update(Buffer.from([level]));
-  hasher.update(children);
-  return hasher.digestBuffer();
+  return derived(nodes, Buffer.from([level]), children);
 }
 
 /**
@@ -50,8 +62,5 @@ export function resourceHash(size: number, blockShift: number, height: number, n
   head.writeBigUInt64LE(BigInt(size), 0);
   head.writeUInt32LE(blockShift, 8);
   head.writeUInt32LE(height, 12);
-  const hasher = Blake3Hasher.newDeriveKey(CONTEXT_RESOURCE);
-  hasher.update(head);
-  hasher.update(node);
-  return hasher.digestBuffer();
+  return derived(resources, head, node);
 }
