@@ -108,7 +108,7 @@ async function sample(daemon: Daemon, load: Load, seconds: number, windowSeconds
 /** One panel per curve, over minutes. */
 function curves(samples: readonly Sample[], warmUpSeconds: number): string {
   const panels: [string, (keyof Sample)[]][] = [
-    ['descriptors', ['descriptors', 'sockets']],
+    ['descriptors', ['descriptors', 'sockets', 'poolFiles']],
     ['memory, MiB', ['rssMiB', 'anonMiB', 'sharedMiB']],
     ['latency, us', ['readP99Us', 'readP50Us', 'writeP99Us']],
     ['snapshot p99, ms', ['snapshotP99Ms']],
