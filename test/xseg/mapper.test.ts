@@ -119,4 +119,18 @@ describe('a page cache whose reactors are held up', () => {
     reactors.safe = reactors.epoch;
     expect(frames.allocate(page)).not.toBe(0);
   });
+
+  it('with room for all takes frames that were used, and others only for those that reactors may still see', () => {
+    const { frames, reactors } = cache();
+    const used = new Set<number>();
+    const live: number[] = [];
+    for (let page = 1; page <= 20 * COUNT; page++) {
+      const frame = frames.allocate(page);
+      used.add(frame);
+      live.push(frame);
+      if (live.length > 10) frames.discard(live.shift() as number);
+      reactors.safe = Math.max(0, reactors.epoch - 5);
+    }
+    expect(used.size).toBeLessThan(20);
+  });
 });

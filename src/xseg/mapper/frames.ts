@@ -160,6 +160,8 @@ export class Frames {
 
   /** Frames that reactors may have found come back when all have passed this moment. */
   #retire(frames: number[]): void {
+    // Where none is short, what was used is used again: frames take memory once they are touched.
+    if (this.#free.length >= EVICT_BATCH) this.#collect();
     this.#limbo.push({ epoch: this.native.epochAdvance(this.core), frames });
     this.#limboFrames += frames.length;
   }
