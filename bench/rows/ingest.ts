@@ -40,13 +40,13 @@ export const ingest: Row = {
       const file = bench.file('ingested');
       fill(file, bytes);
       const own = async () => {
-        const { first, again } = await ingestTwice(bench, file);
+        const { first, again } = await ingestTwice(bench, file, bytes);
         add(ATOLL, first);
         add(AGAIN, again);
       };
       const contenders = [
         { name: ATOLL, run: own },
-        { name: CP, run: async () => add(CP, await copy(bench, file)) },
+        { name: CP, run: async () => add(CP, await copy(bench, file, bytes)) },
         ...KEEPERS.map((one) => ({
           name: one.name,
           run: async () => {
@@ -55,9 +55,7 @@ export const ingest: Row = {
           },
         })),
       ].filter(({ name }) => bench.wants(name));
-      for (const { run } of rotate(contenders, round)) {
-        await run();
-      }
+      for (const { run } of rotate(contenders, round)) await run();
       bench.remove(file);
       const last = [...samples].map(([name, list]) => `${name} ${list[list.length - 1]!.value.toPrecision(4)}`);
       bench.say(`  round ${round + 1}/${bench.options.rounds}  ${last.join('  ')}`);
@@ -88,7 +86,7 @@ function fill(file: string, bytes: number): void {
   fs.closeSync(out);
 }
 
-async function ingestTwice(bench: Bench, file: string): Promise<{ first: number; again: number }> {
+async function ingestTwice(bench: Bench, file: string, bytes: number): Promise<{ first: number; again: number }> {
   const { daemon, end } = await bench.ownDaemon();
   try {
     // threads and connections are there then
@@ -97,7 +95,7 @@ async function ingestTwice(bench: Bench, file: string): Promise<{ first: number;
     await daemon.cli('import', small, 'warm@s', '--format', 'raw');
     bench.remove(small);
     const timed = async (name: string) => {
-      await warm(bench, fs.statSync(file).size);
+      await warm(bench, bytes);
       const began = performance.now();
       await daemon.cli('import', file, name, '--format', 'raw');
       return (performance.now() - began) / 1000;
@@ -108,9 +106,9 @@ async function ingestTwice(bench: Bench, file: string): Promise<{ first: number;
   }
 }
 
-async function copy(bench: Bench, file: string): Promise<number> {
+async function copy(bench: Bench, file: string, bytes: number): Promise<number> {
   const to = bench.file('copy');
-  await warm(bench, fs.statSync(file).size);
+  await warm(bench, bytes);
   const began = performance.now();
   await bench.children.run('cp', ['--reflink=never', file, to]);
   await bench.children.run('sync', [to]);

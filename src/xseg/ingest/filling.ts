@@ -3,10 +3,7 @@
  * while the processor's cache has it.
  */
 import { readSync } from 'node:fs';
-import type { FileRead } from './job.ts';
-
-/** Read at once: a fraction of a core's second-level cache. */
-const STEP_BYTES = 256 * 1024;
+import { type FileRead, STEP_BYTES } from './job.ts';
 
 export class Filling {
   #next = 0;

@@ -1,8 +1,8 @@
 /** What the engine's face, the ingest threads and the mapper say to each other of an ingest. Plain data only: it crosses threads. */
 
 /**
- * What of a stream is hashed, decided and written at once. What it takes to tell threads of a piece is what as many blocks
- * cost; all of a piece is decided in one turn of the mapper, which guests' faults wait for.
+ * What of a stream is hashed, decided and written at once. Large, since telling threads of a piece costs as much as dozens of
+ * its blocks; and of few blocks, since all of them are decided in one turn of the mapper, which guests' faults wait for.
  */
 export const PIECE_BYTES_MAX = 16 * 1024 * 1024;
 export const PIECE_BLOCKS_MAX = 1024;
@@ -12,6 +12,12 @@ export const PIECES_MAX = 4;
 export const INGESTS_MAX = 8;
 /** Pieces of all ingests in memory; more than INGESTS_MAX, for each may hold one that its sender does not fill. */
 export const PIECES_ALL_MAX = 12;
+
+/**
+ * Read, compared or written at once: a fraction of a core's second-level cache, so that what comes after finds the bytes there.
+ * Guests' writes into a file of the pool wait for no longer write.
+ */
+export const STEP_BYTES = 256 * 1024;
 
 /** Bytes of a piece: a whole number of blocks. */
 export function pieceBytes(blockSize: number): number {

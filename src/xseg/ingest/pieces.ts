@@ -7,10 +7,7 @@ import { blockHash } from '../seal/tree-hash.ts';
 import { HASH_BYTES } from '../store/seal-batch.ts';
 import type { SealReader } from '../store/seal-reader.ts';
 import { Filling } from './filling.ts';
-import { BLOCK_HASHED, BLOCK_ZERO, type PieceHashes, type PieceJob } from './job.ts';
-
-/** Written at once, which guests' writes into the file wait for; and read at once to be compared, which the cache has then. */
-const STEP_BYTES = 256 * 1024;
+import { BLOCK_HASHED, BLOCK_ZERO, type PieceHashes, type PieceJob, STEP_BYTES } from './job.ts';
 
 export class Pieces {
   #zeroes = new Map<number, Buffer>();
