@@ -38,6 +38,8 @@ const PACKAGES_TEST = [
   'postgresql',
   // Copying disks through a mount.
   'rsync',
+  // What the npm package fuse-native needs, which the benchmark measures beside a mount.
+  'libfuse2',
   // Power loss: qemu-storage-daemon, losetup.
   ...['qemu-system-common', 'mount'],
   ...['clang', 'libclang-rt-14-dev', 'clang-format'],

@@ -49,7 +49,7 @@ export function nbdfuse(children: Children, uri: string, dir: string): Promise<F
 }
 
 /**
- * Installs fuse-native below `dir`; no script of it runs, for it brings what it needs built.
+ * Installs fuse-native below `dir`; no script of it runs, for it brings what it needs built, but for libfuse.so.2 (Debian: libfuse2).
  * @returns its folder, or why there is none
  */
 export async function installFuseNative(
@@ -63,7 +63,8 @@ export async function installFuseNative(
     await children.run(process.execPath, ['-e', "require('fuse-native')"], { cwd: to });
     return { dir: to };
   } catch (error) {
-    return { missing: (error as Error).message.split('\n')[0] };
+    const { message } = error as Error;
+    return { missing: /^\w*Error: (.*)$/m.exec(message)?.[1] ?? message.split('\n')[0] };
   }
 }
 

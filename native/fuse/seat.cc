@@ -243,7 +243,7 @@ void Seat::begin(Call* call, Call::Kind kind, fuse_req_t req, OpenFile* file) {
   calls_out_++;
   call->kind = kind;
   call->libfuse = req;
-  call->asked = false;
+  call->asks = 0;
   call->node = file->node;
   call->node->in_flight.fetch_add(1, std::memory_order_relaxed);
   const bool changes = kind == Call::Kind::kWrite || kind == Call::Kind::kZero;
@@ -266,9 +266,9 @@ void Seat::drive(Call* call) {
   const bool grows =
       (call->kind == Call::Kind::kWrite && !call->cached) || (call->kind == Call::Kind::kZero && call->grows);
   if (grows && end > size && call->length != 0) {
-    // Asked once: who makes it shorter meanwhile is right too.
-    if (call->asked) return fail(call, ENOSPC);
-    call->asked = true;
+    // Again where somebody makes it shorter meanwhile: two programs that write and truncate a file both succeed.
+    if (call->asks == Call::kAsksMax) return fail(call, ENOSPC);
+    call->asks++;
     mount_.ask({.ask = Ask::kGrow, .ino = node.ino, .a = (end + kSectorBytes - 1) / kSectorBytes * kSectorBytes}, call);
     return;
   }
@@ -323,6 +323,12 @@ void Seat::done(Request* request) {
   if (request->error != 0) {
     // It became shorter meanwhile.
     if (call->kind == Call::Kind::kRead && request->error == EINVAL) return seat.finish(call, nullptr, 0);
+    const bool changes = call->kind == Call::Kind::kWrite || call->kind == Call::Kind::kZero;
+    const bool shorter = request->offset + request->length > seat.size_of(request->volume);
+    if (changes && shorter && request->error == ENOSPC && call->asks < Call::kAsksMax) {
+      call->asks++;
+      return seat.drive(call);
+    }
     return seat.fail(call, request->error == ESHUTDOWN ? EIO : request->error);
   }
   if (call->kind == Call::Kind::kSeek && !seat.sought(call)) return;

@@ -39,6 +39,8 @@ struct Call {
   static constexpr uint32_t kHeadBytes = 4096;
   // Extents of one look for data or a hole.
   static constexpr uint32_t kExtentsMax = 128;
+  // Whoever makes the file shorter at the same time may be faster so often; then there is no room.
+  static constexpr uint8_t kAsksMax = 16;
 
   enum class Kind : uint8_t { kRead, kWrite, kSync, kZero, kSeek };
 
@@ -53,7 +55,7 @@ struct Call {
   fuse_req_t libfuse = nullptr;    // the others
   Kind kind = Kind::kRead;
   bool cached = false;  // a write of the page cache: it does not make the file longer
-  bool asked = false;   // for the size that it needs
+  uint8_t asks = 0;     // for the size that it needs, and writes that found it gone again
   bool grows = false;   // zeroing makes the file longer
   int whence = 0;       // seek
   uint64_t offset = 0;

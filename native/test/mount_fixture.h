@@ -156,8 +156,10 @@ class FakeKernel {
     in.size = size;
     return call(FUSE_READ, node, in);
   }
-  uint64_t send_write(uint64_t node, uint64_t fh, uint64_t offset, const std::vector<uint8_t>& bytes) {
+  uint64_t send_write(uint64_t node, uint64_t fh, uint64_t offset, const std::vector<uint8_t>& bytes,
+                      uint32_t write_flags = 0) {
     fuse_write_in in = {};
+    in.write_flags = write_flags;
     in.fh = fh;
     in.offset = offset;
     in.size = static_cast<uint32_t>(bytes.size());

@@ -77,7 +77,7 @@ void large_requests_are_shared_and_right() {
   }
 }
 
-void a_write_beyond_the_end_asks_once_for_room() {
+void a_write_beyond_the_end_asks_for_room() {
   MountFixture f;
   const uint64_t fh = f.kernel->open(kNode);
   // refused
@@ -90,15 +90,69 @@ void a_write_beyond_the_end_asks_once_for_room() {
   answer.error = ENOSPC;
   f.mount->answer(question.token, answer);
   CHECK_EQ(f.kernel->reply(unique).error, ENOSPC);
-  // said to be there, and not: somebody made it shorter
+  // said to be there, and not: somebody made it shorter, once too often and as often as may be
   unique = f.kernel->send_write(kNode, fh, kSize, pattern(1000, 3));
-  f.mount->answer(f.names.next().token, {});
+  for (int asked = 0; asked < Call::kAsksMax; asked++) f.mount->answer(f.names.next().token, {});
   CHECK_EQ(f.kernel->reply(unique).error, ENOSPC);
-  CHECK_EQ(f.names.count(Ask::kGrow), 2u);
+  CHECK_EQ(f.names.count(Ask::kGrow), 1u + Call::kAsksMax);
+  const std::vector<uint8_t> bytes = pattern(512, 4);
+  unique = f.kernel->send_write(kNode, fh, kSize, bytes);
+  for (int asked = 1; asked < Call::kAsksMax; asked++) f.mount->answer(f.names.next().token, {});
+  question = f.names.next();
+  f.bench.mapper->resize(MountFixture::kHandle, kSize + 512);
+  f.mount->answer(question.token, {});
+  CHECK_EQ(f.kernel->reply(unique).error, 0);
+  CHECK(f.kernel->read(kNode, fh, kSize, 512).body == bytes);
   // an answer that comes twice, or to nobody
   f.mount->answer(question.token, {});
   f.mount->answer(4'000'000, {});
   CHECK(f.kernel->silent());
+}
+
+/// A write inside the file waits for the mapper, and the file ends before it when its turn comes.
+void a_write_goes_on_when_the_file_is_made_shorter() {
+  MountFixture f;
+  const uint64_t fh = f.kernel->open(kNode);
+  const auto overtaken = [&f, fh](const std::vector<uint8_t>& bytes, uint32_t write_flags, uint64_t offset) {
+    std::atomic<bool> held{false}, shorter{false};
+    std::thread mapper([&] {
+      f.bench.mapper->control([&] {
+        held.store(true);
+        while (!shorter.load()) std::this_thread::yield();
+      });
+    });
+    while (!held.load()) std::this_thread::yield();
+    const uint64_t before = f.bench.reactor().stats().requests;
+    const uint64_t unique = f.kernel->send_write(kNode, fh, offset, bytes, write_flags);
+    while (f.bench.reactor().stats().requests == before) std::this_thread::yield();
+    f.bench.mapper->slots_max.store(0);
+    f.bench.mapper->resize(MountFixture::kHandle, 65536);
+    shorter.store(true);
+    mapper.join();
+    return unique;
+  };
+  const std::vector<uint8_t> bytes = pattern(4096, 7);
+  uint64_t unique = overtaken(bytes, 0, 65536);
+  const Question grow = f.names.next();
+  CHECK(grow.ask == Ask::kGrow);
+  CHECK_EQ(grow.a, 65536u + 4096);
+  f.bench.mapper->slots_max.store(UINT64_MAX);
+  f.bench.mapper->resize(MountFixture::kHandle, kSize);
+  f.mount->answer(grow.token, {});
+  CHECK_EQ(f.kernel->reply(unique).error, 0);
+  CHECK(f.kernel->read(kNode, fh, 65536, 4096).body == bytes);
+  // What the page cache has is not worth a longer file.
+  unique = overtaken(bytes, FUSE_WRITE_CACHE, 3 * 65536);
+  CHECK_EQ(f.kernel->reply(unique).error, 0);
+  CHECK_EQ(f.names.count(Ask::kGrow), 1u);
+}
+
+void a_full_pool_is_not_a_shorter_file() {
+  MountFixture f;
+  const uint64_t fh = f.kernel->open(kNode);
+  f.bench.mapper->slots_max.store(0);
+  CHECK_EQ(f.kernel->write(kNode, fh, 0, pattern(4096, 1)).error, ENOSPC);
+  CHECK_EQ(f.names.count(Ask::kGrow), 0u);
 }
 
 void numbers_that_no_file_has_are_refused() {
@@ -321,7 +375,9 @@ int main() {
   what_is_written_is_read();
   many_requests_are_each_answered();
   large_requests_are_shared_and_right();
-  a_write_beyond_the_end_asks_once_for_room();
+  a_write_beyond_the_end_asks_for_room();
+  a_write_goes_on_when_the_file_is_made_shorter();
+  a_full_pool_is_not_a_shorter_file();
   numbers_that_no_file_has_are_refused();
   holes_are_found();
   what_is_interrupted_or_forgotten_has_no_answer();

@@ -74,6 +74,9 @@ class TestMapper {
     control([=, this] { make_record(handle, size, shift, pool, read_only); });
   }
 
+  /// As the mapper does it: what is on its way beyond the new size finds out by itself.
+  void resize(uint32_t handle, uint64_t size) { store_relaxed(core_.segment().volume(handle).size, size); }
+
   /// Snapshot of `volume` as the open, read-only volume `target`. Returns when it is complete.
   void snapshot(uint32_t volume, uint32_t target) {
     std::mutex mutex;

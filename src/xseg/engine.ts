@@ -66,8 +66,8 @@ export const COPY_INTERVAL_MS_MAX = 24 * 3600_000;
 const INGEST_THREADS = 2;
 /** How long a forced delete waits for its connections to end. */
 const FORCE_WAIT_MS = 5000;
-/** How long the end of the copier may be that of another thread. */
-const COPIER_END_MS = 500;
+/** How long the end of the committer or the copier may be that of the mapper, which they follow. */
+const FOLLOWER_END_MS = 500;
 /** Nobody waits for the copier: its thread starts when the daemon has. */
 const COPIER_START_MS = 1000;
 
@@ -157,9 +157,9 @@ class EngineImpl implements Engine {
     const thread = new Worker(moduleUrl(import.meta.url, file), { workerData: data, transferList: transfer });
     thread.on('error', (error) => this.#died(`${name} failed: ${error.stack ?? error.message}`));
     thread.on('exit', () => {
-      // The copier ends when the mapper has, whose end is the one to tell of.
-      if (name === 'copier') setTimeout(() => this.#died(`${name} ended`), COPIER_END_MS);
-      else this.#died(`${name} ended`);
+      // The others end when the mapper has, whose end is the one to tell of.
+      if (name === 'mapper') this.#died(`${name} ended`);
+      else setTimeout(() => this.#died(`${name} ended`), FOLLOWER_END_MS);
     });
     return thread;
   }

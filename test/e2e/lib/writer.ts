@@ -2,6 +2,7 @@
  * A load that knows what it did: random writes, zeroes, discards and flushes over several connections to one volume,
  * each entered in a model when it is sent and when it is answered.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { CMD_FLAG, NbdClient } from '../../../bench/nbd.ts';
 import { type Change, DiskModel, fillSector, SECTOR_BYTES, type Sequence } from './model.ts';
 
@@ -9,6 +10,9 @@ import { type Change, DiskModel, fillSector, SECTOR_BYTES, type Sequence } from 
 const SECTORS_MAX = 160;
 const LANES_PER_CONNECTION = 8;
 const VERIFY_BYTES = 1 << 20;
+const POLL_MS = 10;
+/** A server that is not that far by then does not answer any more. */
+const WAIT_MS_MAX = 60_000;
 
 export interface Counts {
   writes: number;
@@ -54,6 +58,17 @@ export class Writer {
       Array.from({ length: LANES_PER_CONNECTION }, () => this.lane(client)),
     );
     this.lanes = Promise.allSettled(lanes);
+  }
+
+  /** Waits until that much was answered since the writer was made, however busy the machine is. @throws after a minute */
+  async until(least: Partial<Counts>): Promise<void> {
+    const deadline = Date.now() + WAIT_MS_MAX;
+    const wanted = Object.entries(least) as [keyof Counts, number][];
+    while (wanted.some(([what, count]) => this.counts[what] < count)) {
+      if (this.failure !== null) throw this.failure;
+      if (Date.now() > deadline) throw new Error(`waited ${WAIT_MS_MAX} ms; answered: ${JSON.stringify(this.counts)}`);
+      await sleep(POLL_MS);
+    }
   }
 
   /** Ends in order: what was sent is answered. */
