@@ -167,6 +167,7 @@ Napi::Value mount(const Napi::CallbackInfo& info) {
   options.gid = given.Get("gid").ToNumber().Uint32Value();
   options.name_seconds = given.Get("nameSeconds").ToNumber().DoubleValue();
   options.attribute_seconds = given.Get("attributeSeconds").ToNumber().DoubleValue();
+  options.folder_seconds = given.Get("folderSeconds").ToNumber().DoubleValue();
   std::vector<fuse::Mount::Place> places;
   // Mounts have their hosts on different reactors.
   for (uint32_t i = 0; i < core->reactor_count(); i++) {

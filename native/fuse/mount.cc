@@ -256,7 +256,7 @@ void Mount::reply(const Asked& asked, Answer& answer) {
     case Ask::kGetattr:
     case Ask::kSetattr: {
       const struct stat facts = stat_of(*this, answer.node);
-      fuse_reply_attr(asked.req, &facts, options_.attribute_seconds);
+      fuse_reply_attr(asked.req, &facts, S_ISDIR(facts.st_mode) ? options_.folder_seconds : options_.attribute_seconds);
       break;
     }
     case Ask::kOpen:

@@ -27,6 +27,7 @@ struct MountOptions {
   uint32_t gid = 0;
   double name_seconds = 1;       // the kernel asks again for a name after this
   double attribute_seconds = 1;  // and for attributes
+  double folder_seconds = 10;    // and for both of a folder
 };
 
 class Mount {

@@ -251,8 +251,10 @@ fuse_entry_param entry_of(const Mount& mount, const Node& node, double age_secon
   entry.ino = node.ino;
   entry.generation = 1;
   entry.attr = stat_of(mount, node);
-  entry.attr_timeout = std::max(0.0, mount.options().attribute_seconds - age_seconds);
-  entry.entry_timeout = std::max(0.0, mount.options().name_seconds - age_seconds);
+  const MountOptions& options = mount.options();
+  const bool folder = S_ISDIR(node.mode);
+  entry.attr_timeout = std::max(0.0, (folder ? options.folder_seconds : options.attribute_seconds) - age_seconds);
+  entry.entry_timeout = std::max(0.0, (folder ? options.folder_seconds : options.name_seconds) - age_seconds);
   return entry;
 }
 

@@ -228,6 +228,25 @@ void names_that_are_no_text_are_nobodys() {
   CHECK(f.names.next().name == "\xc3\xbc\xf0\x9f\x92\xbe");
 }
 
+/// What a folder is called changes only in ways that the kernel is told of; whose bytes change is asked again soon.
+void folders_are_believed_for_longer() {
+  MountFixture f;
+  f.names.rule = [](const Question& question) {
+    Answer answer;
+    answer.node.ino = question.ask == Ask::kLookup ? 100 : question.ino;
+    answer.node.mode = question.name == "file" || question.ino == kNode ? S_IFREG | 0600 : S_IFDIR | 0700;
+    return std::optional(std::move(answer));
+  };
+  const auto entry = f.kernel->call(FUSE_LOOKUP, 1, std::string("folder")).as<fuse_entry_out>();
+  CHECK_EQ(entry.entry_valid, 10u);
+  CHECK_EQ(entry.attr_valid, 10u);
+  const auto file = f.kernel->call(FUSE_LOOKUP, 1, std::string("file")).as<fuse_entry_out>();
+  CHECK_EQ(file.entry_valid, 1u);
+  CHECK_EQ(file.attr_valid, 1u);
+  CHECK_EQ(f.kernel->call(FUSE_GETATTR, 12, fuse_getattr_in{}).as<fuse_attr_out>().attr_valid, 10u);
+  CHECK_EQ(f.kernel->call(FUSE_GETATTR, kNode, fuse_getattr_in{}).as<fuse_attr_out>().attr_valid, 1u);
+}
+
 void what_nobody_knows_is_refused() {
   MountFixture f;
   CHECK_EQ(f.kernel->reply(f.kernel->send(4242, 1, "", 0)).error, ENOSYS);
@@ -382,6 +401,7 @@ int main() {
   holes_are_found();
   what_is_interrupted_or_forgotten_has_no_answer();
   names_that_are_no_text_are_nobodys();
+  folders_are_believed_for_longer();
   what_nobody_knows_is_refused();
   a_node_that_was_taken_away_answers_errors();
   stopping_waits_for_nobody();

@@ -17,6 +17,8 @@ import type {
 /** The kernel asks again after this; changes it is told of at once (docs/fuse.md, "Caches"). */
 export const NAME_SECONDS = 1;
 export const ATTRIBUTE_SECONDS = 1;
+/** Names and attributes of folders, which change only in ways that it is told of: who walks through many comes back to them late. */
+export const FOLDER_SECONDS = 10;
 
 export class FilePort implements Files {
   readonly #hearers = new Set<(change: NodeChange) => void>();
@@ -80,6 +82,7 @@ export class FilePort implements Files {
       ...settings,
       nameSeconds: NAME_SECONDS,
       attributeSeconds: ATTRIBUTE_SECONDS,
+      folderSeconds: FOLDER_SECONDS,
     });
     this.#mounts.add(mount);
     return mount;

@@ -252,7 +252,7 @@ export interface Native {
   fuseMount(
     core: number,
     events: MountEvents,
-    settings: MountSettings & { nameSeconds: number; attributeSeconds: number },
+    settings: MountSettings & { nameSeconds: number; attributeSeconds: number; folderSeconds: number },
   ): number;
   /** Detaches the tree; what is on its way is answered first (bounded wait, blocks). */
   fuseUnmount(core: number, mount: number): void;

@@ -26,20 +26,56 @@ export class Attributes {
   ) {}
 
   folder(ino: number): Float64Array {
-    const mode = S_IFDIR | (this.allowOther ? 0o770 : 0o700);
-    const links = ino === ROOT ? 2 + [VOLUMES, SNAPSHOTS].length : 2;
-    return Float64Array.of(ino, mode, links, 0, 0, IO_BYTES, this.#started, this.#started);
+    const list = new Float64Array(NODE_NUMBERS);
+    this.putFolder(list, 0, ino);
+    return list;
+  }
+
+  /** To `list` from `at` on. */
+  putFolder(list: Float64Array, at: number, ino: number): void {
+    list[at] = ino;
+    list[at + 1] = S_IFDIR | (this.allowOther ? 0o770 : 0o700);
+    list[at + 2] = ino === ROOT ? 2 + [VOLUMES, SNAPSHOTS].length : 2;
+    list[at + 3] = 0;
+    list[at + 4] = 0;
+    list[at + 5] = IO_BYTES;
+    list[at + 6] = this.#started;
+    list[at + 7] = this.#started;
   }
 
   file(node: Shown): Float64Array {
-    const write = node.kind === 'volume' && !node.attached ? 0o220 : 0;
-    const mode = S_IFREG | ((0o440 | write) & (this.allowOther ? 0o660 : 0o600));
-    const ino = node.kind === 'volume' ? volumeIno(node.id) : snapshotIno(node.id);
-    const time = this.#time(ino, node);
-    const size = this.sizeOf(ino) ?? node.size;
+    const { id, kind, size, mappedBytes, createdMs, changes, attached } = node;
+    const list = new Float64Array(NODE_NUMBERS);
+    this.putFile(list, 0, id, kind === 'volume', size, mappedBytes, createdMs, changes, attached);
+    return list;
+  }
+
+  /** To `list` from `at` on: a hundred thousand of them are listed at once, and make no objects. */
+  putFile(
+    list: Float64Array,
+    at: number,
+    id: number,
+    isVolume: boolean,
+    sizeNow: number,
+    mappedBytes: number,
+    createdMs: number,
+    changes: number,
+    attached: boolean,
+  ): void {
+    const write = isVolume && !attached ? 0o220 : 0;
+    const ino = isVolume ? volumeIno(id) : snapshotIno(id);
+    const time = this.#time(ino, changes, createdMs);
+    const size = this.sizeOf(ino) ?? sizeNow;
     // a snapshot seems to have no holes: from files with holes `cp` reads, and asks for no clone (docs/fuse.md, "Clones")
-    const blocks = (node.kind === 'snapshot' ? size : Math.min(node.mappedBytes, size)) / SECTOR;
-    return Float64Array.of(ino, mode, 1, size, Math.ceil(blocks), IO_BYTES, time, time);
+    const blocks = (isVolume ? Math.min(mappedBytes, size) : size) / SECTOR;
+    list[at] = ino;
+    list[at + 1] = S_IFREG | ((0o440 | write) & (this.allowOther ? 0o660 : 0o600));
+    list[at + 2] = 1;
+    list[at + 3] = size;
+    list[at + 4] = Math.ceil(blocks);
+    list[at + 5] = IO_BYTES;
+    list[at + 6] = time;
+    list[at + 7] = time;
   }
 
   /** It is as old as somebody says, until it changes. */
@@ -48,13 +84,13 @@ export class Attributes {
   }
 
   /** Times of volumes are not stored: since it was made, or since something here saw that it changed. */
-  #time(ino: number, node: Shown): number {
+  #time(ino: number, changes: number, createdMs: number): number {
     const known = this.#times.get(ino);
-    if (node.changes !== 0 && node.changes !== known?.changes) {
+    if (changes !== 0 && changes !== known?.changes) {
       const ms = Date.now();
-      this.#times.set(ino, { ms, changes: node.changes });
+      this.#times.set(ino, { ms, changes });
       return ms;
     }
-    return known?.ms ?? node.createdMs;
+    return known?.ms ?? createdMs;
   }
 }

@@ -62,24 +62,31 @@ export class Listing {
       { name: 'snapshots', ino: SNAPSHOTS },
     ].filter((one) => one.ino > afterIno);
     const list = new Float64Array(all.length * NODE_NUMBERS);
-    for (const [i, { ino }] of all.entries()) list.set(this.attributes.folder(ino), i * NODE_NUMBERS);
+    for (const [i, { ino }] of all.entries()) this.attributes.putFolder(list, i * NODE_NUMBERS, ino);
     return { list, names: all.map(({ name }) => `${name}\0`).join(''), end: true };
   }
 
   #owners({ numbers }: NodePage): Float64Array {
     const list = new Float64Array((numbers.length / PAGE_NUMBERS) * NODE_NUMBERS);
     for (let at = 0, to = 0; at < numbers.length; at += PAGE_NUMBERS, to += NODE_NUMBERS)
-      list.set(this.attributes.folder(ownerIno(numbers[at])), to);
+      this.attributes.putFolder(list, to, ownerIno(numbers[at]));
     return list;
   }
 
   #nodes({ numbers }: NodePage): Float64Array {
     const list = new Float64Array((numbers.length / PAGE_NUMBERS) * NODE_NUMBERS);
-    for (let at = 0, to = 0; at < numbers.length; at += PAGE_NUMBERS, to += NODE_NUMBERS) {
-      const [id, kind, size, mappedBytes, createdMs, changes, attached] = numbers.subarray(at, at + PAGE_NUMBERS);
-      const facts = { id, size, mappedBytes, createdMs, changes, attached: attached !== 0 };
-      list.set(this.attributes.file({ ...facts, kind: kind === 1 ? 'volume' : 'snapshot' }), to);
-    }
+    for (let at = 0, to = 0; at < numbers.length; at += PAGE_NUMBERS, to += NODE_NUMBERS)
+      this.attributes.putFile(
+        list,
+        to,
+        numbers[at],
+        numbers[at + 1] === 1,
+        numbers[at + 2],
+        numbers[at + 3],
+        numbers[at + 4],
+        numbers[at + 5],
+        numbers[at + 6] !== 0,
+      );
     return list;
   }
 }

@@ -71,6 +71,14 @@ describe.skipIf(missing !== null)('a mount', () => {
     expect((await walk()).match(/\/(s1|s2|c|d)$/gm)).toHaveLength(4);
     await m.daemon.cli('volume', 'rename', 'beside', 'renamed');
     expect(await walk()).not.toContain('beside');
+    // folders are believed for longer than names, and these are asked for by name
+    const stat = (name: string) => m.run('stat', '-c', '%F', m.at(`snapshots/${name}`));
+    await expect(stat('beside')).rejects.toThrow(/No such file/);
+    await m.run('mv', m.at('volumes/renamed'), m.at('volumes/moved'));
+    await expect(stat('renamed')).rejects.toThrow(/No such file/);
+    expect(await stat('moved')).toContain('directory');
+    await m.run('mv', m.at('volumes/moved'), m.at('volumes/renamed'));
+    expect(await stat('renamed')).toContain('directory');
     // bytes that are in the page cache, and are not the volume's any more
     await m.run('sh', '-c', 'printf other | dd of="$1" conv=notrunc,fsync', 'sh', volume);
     expect(await m.run('head', '-c', '5', volume)).toBe('other');
@@ -78,7 +86,10 @@ describe.skipIf(missing !== null)('a mount', () => {
     await m.daemon.cli('rollback', 'told@s1');
     expect(await m.run('head', '-c', '5', volume)).toBe('first');
     await m.daemon.deleteVolume('renamed');
-    await m.daemon.deleteVolume('told');
+    await expect(stat('renamed')).rejects.toThrow(/No such file/);
+    expect(await stat('told')).toContain('directory');
+    await m.run('rm', m.at('snapshots/told/s1'), m.at('snapshots/told/s2'), m.at('volumes/told'));
+    await expect(stat('told')).rejects.toThrow(/No such file/);
     await m.until('they are gone', async () => (await m.names('volumes')).length === 0);
   });
 
