@@ -40,6 +40,7 @@ struct BlockIo {
       uint32_t moved;  // bytes of `length` that are done
       uint32_t rw_flags;
       int fd;
+      bool cached;  // a write into the page cache
     } fd_op;
     struct {
       int (*work)(BlockIo*);

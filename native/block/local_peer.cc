@@ -120,7 +120,7 @@ int LocalPeer::write_now(uint64_t address, const uint8_t* buffer, uint32_t lengt
   SlowGate& gate = files_->gate(file);
   const uint64_t start = monotonic_ns();
   if (!gate.open(start)) return -EAGAIN;
-  const int result = write_full(fd, buffer, length, files_->offset_of(address));
+  const int result = write_cached(fd, buffer, length, files_->offset_of(address));
   gate.report(start, monotonic_ns(), length);
   return latch_.after_write(result);
 }
@@ -275,7 +275,7 @@ int LocalPeer::copy(uint64_t target, uint64_t source, uint64_t length) {
       if (result == 0) result = direct_->write_blocking(to, write_at, buffer.data(), piece, 0);
     } else {
       result = read_full(from, buffer.data(), piece, read_at);
-      if (result == 0) result = latch_.after_write(write_full(to, buffer.data(), piece, write_at));
+      if (result == 0) result = latch_.after_write(write_whole(to, buffer.data(), piece, write_at));
     }
     if (result < 0) return result;
     read_at += piece;
@@ -283,6 +283,11 @@ int LocalPeer::copy(uint64_t target, uint64_t source, uint64_t length) {
     length -= piece;
   }
   return 0;
+}
+
+/// What may be written as it is, whichever way the pool writes.
+int LocalPeer::write_whole(int fd, const uint8_t* buffer, uint64_t length, uint64_t offset) const {
+  return direct_ == nullptr ? write_cached(fd, buffer, length, offset) : write_full(fd, buffer, length, offset);
 }
 
 int LocalPeer::zero_now(uint64_t address, uint64_t length) {
@@ -321,7 +326,7 @@ int LocalPeer::write_zeroes(int fd, uint64_t offset, uint64_t length) {
     // Pieces after the first begin on a piece's border, so that in a direct pool only the edges are part of a sector.
     const uint64_t piece = std::min(length, kPieceBytes - offset % kPieceBytes);
     const bool aligned = ((offset | piece) & (files_->offset_alignment() - 1)) == 0;
-    const int result = aligned ? latch_.after_write(write_full(fd, zeroes(), piece, offset))
+    const int result = aligned ? latch_.after_write(write_whole(fd, zeroes(), piece, offset))
                                : direct_->write_blocking(fd, offset, zeroes(), piece, 0);
     if (result < 0) return result;
     offset += piece;

@@ -39,6 +39,7 @@ class LocalPeer final : public BlockPeer {
   void start_transfer(int fd, BlockIo* io, AsyncIo& async);
   void submit_changed(BlockIo* io, AsyncIo& async);
   int copy(uint64_t target, uint64_t source, uint64_t length);
+  int write_whole(int fd, const uint8_t* buffer, uint64_t length, uint64_t offset) const;
   int zero_locked(uint64_t address, uint64_t length);
   int zero_range(int fd, uint64_t offset, uint64_t length);
   int write_zeroes(int fd, uint64_t offset, uint64_t length);

@@ -77,7 +77,8 @@ void AsyncIo::start_range(const void* lane, Kind kind, const Range& range, uint3
   begin(lane, kind, io, step);
   io->io_class = static_cast<uint8_t>(IoClass::kIo);
   io->on_thread = on_thread || ring_ == nullptr;
-  io->state.fd_op = {range.buffer, range.offset, range.length, 0, rw_flags, range.fd};
+  const bool cached = on_thread && rw_flags == 0;
+  io->state.fd_op = {range.buffer, range.offset, range.length, 0, rw_flags, range.fd, cached};
   dispatch(io);
 }
 
@@ -229,8 +230,14 @@ void AsyncIo::run_task(PoolTask* task) {
     const auto& op = io->state.fd_op;
     const uint64_t offset = op.offset + op.moved;
     const uint32_t length = op.length - op.moved;
-    result = io->kind == kRead ? read_full(op.fd, op.buffer + op.moved, length, offset)
-                               : write_full(op.fd, op.buffer + op.moved, length, offset, op.rw_flags);
+    uint8_t* const buffer = op.buffer + op.moved;
+    if (io->kind == kRead) {
+      result = read_full(op.fd, buffer, length, offset);
+    } else if (op.cached) {
+      result = write_cached(op.fd, buffer, length, offset);
+    } else {
+      result = write_full(op.fd, buffer, length, offset, op.rw_flags);
+    }
   }
   io->error = -result;
   if (async->background_) {

@@ -13,13 +13,11 @@ export const INGESTS_MAX = 8;
 /** Pieces of all ingests in memory; more than INGESTS_MAX, for each may hold one that its sender does not fill. */
 export const PIECES_ALL_MAX = 12;
 
-/** Read or compared at once: a fraction of a core's second-level cache, so that what comes after finds the bytes there. */
-export const STEP_BYTES = 256 * 1024;
 /**
- * Written at once. The page cache takes pages as large as a write for it, and large ones that are free are those that a
- * hypervisor has taken back (docs/benchmarks.md, "ingest"); guests' writes into the file wait for each.
+ * Read, compared or written at once: a fraction of a core's second-level cache, so that what comes after finds the bytes there.
+ * Guests' writes into a file of the pool wait for no longer write.
  */
-export const WRITE_BYTES = 64 * 1024;
+export const STEP_BYTES = 256 * 1024;
 
 /** Bytes of a piece: a whole number of blocks. */
 export function pieceBytes(blockSize: number): number {

@@ -7,7 +7,7 @@ import { blockHash } from '../seal/tree-hash.ts';
 import { HASH_BYTES } from '../store/seal-batch.ts';
 import type { SealReader } from '../store/seal-reader.ts';
 import { Filling } from './filling.ts';
-import { BLOCK_HASHED, BLOCK_ZERO, type PieceHashes, type PieceJob, STEP_BYTES, WRITE_BYTES } from './job.ts';
+import { BLOCK_HASHED, BLOCK_ZERO, type PieceHashes, type PieceJob, STEP_BYTES } from './job.ts';
 
 export class Pieces {
   #zeroes = new Map<number, Buffer>();
@@ -87,7 +87,7 @@ export class Pieces {
   /** @param slots per block, −1 not to be written. @throws the errno of what could not be written */
   write(job: PieceJob, slots: Float64Array): void {
     const { core, handle, blockSize, groupSlots, blocks } = job;
-    const step = Math.max(WRITE_BYTES, blockSize);
+    const step = Math.max(STEP_BYTES, blockSize);
     const bytes = Buffer.from(job.bytes);
     for (let i = 0; i < blocks; ) {
       if (slots[i] < 0) {
