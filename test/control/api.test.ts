@@ -487,7 +487,7 @@ describe('transfers', () => {
   const idOf = (first: Record<string, unknown>) => (first.transfer as { id: string }).id;
 
   async function until(holds: () => boolean): Promise<void> {
-    for (let tries = 0; tries < 200 && !holds(); tries++) await sleep(10);
+    for (let tries = 0; tries < 3000 && !holds(); tries++) await sleep(10);
     expect(holds()).toBe(true);
   }
 

@@ -1,6 +1,6 @@
 /** The NBD client against other people's servers, and against a server that breaks the rules. */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -10,6 +10,7 @@ import { ControlError } from '../../src/control/errors.ts';
 import { allocated } from '../../src/control/nbd/allocated.ts';
 import { NbdClient } from '../../src/control/nbd/client.ts';
 import * as proto from '../../src/control/nbd/protocol.ts';
+import { untilListening } from './listening.ts';
 
 const MIB = 1 << 20;
 
@@ -27,12 +28,12 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 const has = (tool: string) => spawnSync(tool, ['--version']).error === undefined;
 
-/** Starts a server in the foreground and waits for its socket. */
+/** Starts a server in the foreground and waits until it accepts. */
 async function serve(command: string, args: (socket: string) => string[]): Promise<string> {
   const socket = path.join(folder, `s${sockets++}`);
   const child = spawn(command, args(socket), { stdio: 'ignore' });
   children.push(child);
-  for (let tries = 0; tries < 200 && !existsSync(socket); tries++) await sleep(25);
+  await untilListening(socket);
   return socket;
 }
 

@@ -32,6 +32,7 @@ import { ServiceManager } from '../../src/control/serve/notify.ts';
 import { clearSocketPath, groupId } from '../../src/control/serve/sockets.ts';
 import { EngineError } from '../../src/xseg/types.ts';
 import { FakeEngine } from './fake-engine.ts';
+import { untilListening } from './listening.ts';
 
 let folder: string;
 const started: Daemon[] = [];
@@ -145,7 +146,7 @@ describe('Daemon', () => {
       mkdirSync(at('home'), { recursive: true });
       const child = spawn(process.execPath, ['-e', script, at(socket)]);
       children.push(child);
-      for (let tries = 0; tries < 200 && !existsSync(at(socket)); tries++) await sleep(10);
+      await untilListening(at(socket));
       expect(await code(() => start()), socket).toBe('HELD');
       const gone = new Promise((resolve) => child.once('exit', resolve));
       child.kill('SIGKILL');
@@ -181,7 +182,7 @@ describe('Daemon', () => {
     const engine = new ListeningEngine();
     await engine.createVolume({ name: '.atoll-0123456789abcdef', size: 512 });
     await start({ openEngine: async () => engine });
-    for (let tries = 0; tries < 200 && engine.volumes.size > 0; tries++) await sleep(10);
+    for (let tries = 0; tries < 3000 && engine.volumes.size > 0; tries++) await sleep(10);
     expect(engine.volumes.size).toBe(0);
   });
 });
@@ -309,9 +310,9 @@ describe('ServiceManager', () => {
     const manager = new ServiceManager(env, () => undefined);
     manager.ready('serving');
     const said = () => (existsSync(at('said')) ? readFileSync(at('said'), 'utf8') : '');
-    for (let tries = 0; tries < 300 && !said().includes('WATCHDOG=1'); tries++) await sleep(20);
+    for (let tries = 0; tries < 3000 && !said().includes('WATCHDOG=1'); tries++) await sleep(20);
     manager.stopping();
-    for (let tries = 0; tries < 300 && !said().includes('STOPPING=1'); tries++) await sleep(20);
+    for (let tries = 0; tries < 3000 && !said().includes('STOPPING=1'); tries++) await sleep(20);
     expect(said()).toMatch(new RegExp(`^READY=1 STATUS=serving MAINPID=${process.pid}$`, 'm'));
     expect(said()).toMatch(/^WATCHDOG=1$/m);
     expect(said()).toMatch(/^STOPPING=1$/m);
@@ -324,7 +325,7 @@ describe('ServiceManager', () => {
       events.push(event),
     );
     missing.ready('x');
-    for (let tries = 0; tries < 300 && events.length === 0; tries++) await sleep(10);
+    for (let tries = 0; tries < 3000 && events.length === 0; tries++) await sleep(10);
     expect(events).toEqual(['notify.failed']);
   });
 });

@@ -220,7 +220,7 @@ describe('commands', () => {
       await nbd.zero(0, 65536);
     });
     // The client is gone; the daemon needs a moment to know.
-    for (let tries = 0; tries < 100 && json('volume', 'show', 'roll').openCount !== 0; tries++) await sleep(20);
+    for (let tries = 0; tries < 1000 && json('volume', 'show', 'roll').openCount !== 0; tries++) await sleep(20);
     const diff = json<{ extents: unknown[]; changedBytes: number }>('diff', 'roll@a', 'roll');
     expect(diff.extents).toEqual([{ offset: 131072, length: 65536, data: true }]);
     json('rollback', 'roll@a');

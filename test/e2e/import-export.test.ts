@@ -292,7 +292,7 @@ describe('images', () => {
       stdio: 'ignore',
     });
     const gone = new Promise<number | null>((resolve) => child.once('exit', (code) => resolve(code)));
-    for (let tries = 0; tries < 500 && (await names(daemon)).length === before.length; tries++) await sleep(5);
+    for (let tries = 0; tries < 3000 && (await names(daemon)).length === before.length; tries++) await sleep(5);
     child.kill(signal);
     const exit = await gone;
     // It may have been done a moment before: then it is whole, and only then.
@@ -321,7 +321,7 @@ describe('images', () => {
         stdio: 'ignore',
       });
       const gone = new Promise((resolve) => child.once('exit', resolve));
-      for (let tries = 0; tries < 1000 && leftovers().length === 0; tries++) await sleep(5);
+      for (let tries = 0; tries < 3000 && leftovers().length === 0; tries++) await sleep(5);
       child.kill('SIGINT');
       if ((await gone) === 0) fs.rmSync(world.file('wide.out'));
       expect(fs.existsSync(world.file('wide.out'))).toBe(false);

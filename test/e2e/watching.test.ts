@@ -181,7 +181,7 @@ describe('the log', () => {
         .filter((line) => line.startsWith('{'))
         .map((line) => JSON.parse(line) as { request?: string })
         .find(({ request }) => request === id);
-    for (let tries = 0; tries < 500 && !lineOf(); tries++) await new Promise((resolve) => setTimeout(resolve, 10));
+    for (let tries = 0; tries < 3000 && !lineOf(); tries++) await new Promise((resolve) => setTimeout(resolve, 10));
     expect(lineOf()).toMatchObject({ msg: 'request', method: 'GET', path: '/metrics', status: 200 });
   });
 });
