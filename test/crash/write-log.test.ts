@@ -145,6 +145,15 @@ describe('a log of writes', () => {
     expect(replayed(history, 1, 'tail', [0, 0.9, 0.4])).toBe('acde');
   });
 
+  it('tears anything but the superblock of ext4', () => {
+    const entries: Entry[] = [
+      { sector: 1, data: 'abc' },
+      { sector: 0, flags: FLAG.flush },
+    ];
+    const torn = (share: number) => replayed(entries, 0, 'some', [0.5, 0, 0.1, 0.05, share]);
+    expect([0.2, 0.5, 0.9].map(torn)).toEqual(['.a..', '.abc', '.abc']);
+  });
+
   it('never loses what was written with FUA, which flushes nothing else', () => {
     const forced: Entry[] = [
       { sector: 0, data: 'a' },

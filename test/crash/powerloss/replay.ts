@@ -9,6 +9,11 @@ import { FLAG, type LogEntry } from './write-log.ts';
 
 /** The smallest piece that a disk writes whole or not at all. */
 const ATOM_BYTES = 512;
+/**
+ * ext4's superblock, two sectors with one checksum, which it writes in its place: of a torn one it says so and mounts
+ * nothing before somebody has run e2fsck. That is between it and its disk.
+ */
+const SUPERBLOCK = { begin: 1024, end: 2048 };
 /** Writes that a lossy cut tears, of those it keeps. */
 const TORN_SHARE = 0.1;
 
@@ -39,6 +44,12 @@ export function cutsOf(entries: readonly LogEntry[]): Cut[] {
   });
   cuts.push({ end: entries.length, position: Number.POSITIVE_INFINITY });
   return cuts;
+}
+
+/** @returns how many bytes of a write of which `length` were drawn reach the disk */
+export function tornAt({ offset }: LogEntry, length: number): number {
+  const end = offset + length;
+  return end > SUPERBLOCK.begin && end < SUPERBLOCK.end ? SUPERBLOCK.end - offset : length;
 }
 
 /** Makes images of the device at cuts, which are asked for in the order of the log. */
@@ -93,7 +104,7 @@ export class Replay {
         else if (!certain && loss === 'some') share = random() < chance ? (random() < TORN_SHARE ? random() : 1) : 0;
         if (share === 0) return;
         kept += 1;
-        this.apply(fd, entry, Math.ceil((entry.length * share) / ATOM_BYTES) * ATOM_BYTES);
+        this.apply(fd, entry, tornAt(entry, Math.ceil((entry.length * share) / ATOM_BYTES) * ATOM_BYTES));
       });
     } finally {
       fs.closeSync(fd);
