@@ -38,6 +38,20 @@ export function proportionalBytes(pid: number): number {
   return Number(/^Pss:\s+(\d+) kB/m.exec(text)?.[1] ?? 0) * 1024;
 }
 
+export interface MachineTime {
+  /** seconds of all processors since the start, idle ones included */
+  total: number;
+  /** of them: those in which the host ran something else though this machine had work (proc(5), `steal`) */
+  stolen: number;
+}
+
+export function machineTime(): MachineTime {
+  const [, ...fields] = fs.readFileSync('/proc/stat', 'utf8').split('\n', 1)[0]!.split(/ +/);
+  // user nice system idle iowait irq softirq steal; guest time is part of user's
+  const ticks = fields.slice(0, 8).map(Number);
+  return { total: ticks.reduce((sum, n) => sum + n, 0) / TICKS_PER_SECOND, stolen: ticks[7]! / TICKS_PER_SECOND };
+}
+
 /** Facts about the machine that a reader of the report needs. */
 export function machine(dir: string): Record<string, string> {
   const cpuinfo = fs.readFileSync('/proc/cpuinfo', 'utf8');

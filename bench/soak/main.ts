@@ -9,8 +9,9 @@ import { parseArgs } from 'node:util';
 import { Children } from '../children.ts';
 import { CHECKOUT, Daemon } from '../daemon.ts';
 import { draw } from '../plot.ts';
-import { machine } from '../proc.ts';
+import { type MachineTime, machine, machineTime } from '../proc.ts';
 import { MIB } from '../size.ts';
+import { Beside } from './beside.ts';
 import { Load } from './load.ts';
 import { judge, percentile, type Sample, type SoakReport, takeFacts, type Verdict } from './samples.ts';
 
@@ -78,9 +79,28 @@ function parseOptions(argv: string[]): Options {
   };
 }
 
-async function sample(daemon: Daemon, load: Load, seconds: number, windowSeconds: number): Promise<Sample> {
+/** The moment at which a window began. */
+interface WindowStart {
+  at: number;
+  machine: MachineTime;
+}
+
+const windowStart = (): WindowStart => ({ at: Date.now(), machine: machineTime() });
+
+/** @param seconds since the load began */
+async function sample(
+  daemon: Daemon,
+  load: Load,
+  beside: Beside | null,
+  seconds: number,
+  from: WindowStart,
+): Promise<Sample> {
+  const until = windowStart();
+  const windowSeconds = (until.at - from.at) / 1000;
   const { reads, writes, snapshotTimes, requests, snapshotsTaken } = load;
   [load.reads, load.writes, load.snapshotTimes, load.requests, load.snapshotsTaken] = [[], [], [], 0, 0];
+  const besideReads = beside?.reads.splice(0) ?? [];
+  const besideWrites = beside?.writes.splice(0) ?? [];
   const { background } = await daemon.status();
   const { pools } = await daemon.http<{ pools: PoolFacts[] }>('GET', '/v1/pools');
   const facts = await load.still(() => takeFacts(daemon.pid));
@@ -94,6 +114,9 @@ async function sample(daemon: Daemon, load: Load, seconds: number, windowSeconds
     readP99Us: percentile(reads, 0.99),
     writeP99Us: percentile(writes, 0.99),
     snapshotP99Ms: percentile(snapshotTimes, 0.99),
+    besideReadP99Us: percentile(besideReads, 0.99),
+    besideWriteP99Us: percentile(besideWrites, 0.99),
+    stolenShare: (until.machine.stolen - from.machine.stolen) / (until.machine.total - from.machine.total),
     requestsPerSecond: requests / windowSeconds,
     snapshotsPerSecond: snapshotsTaken / windowSeconds,
     snapshots: load.snapshots.length,
@@ -111,11 +134,13 @@ function curves(samples: readonly Sample[], warmUpSeconds: number): string {
     ['descriptors', ['descriptors', 'sockets', 'poolFiles']],
     ['memory, MiB', ['rssMiB', 'anonMiB', 'sharedMiB']],
     ['latency, us', ['readP99Us', 'readP50Us', 'writeP99Us']],
+    ['nbdkit beside, us', ['besideReadP99Us', 'besideWriteP99Us']],
+    ['taken by the host', ['stolenShare']],
     ['snapshot p99, ms', ['snapshotP99Ms']],
     ['requests a second', ['requestsPerSecond']],
     ['space, MiB', ['usedMiB', 'physicalMiB', 'storeMiB']],
   ];
-  const lines = ['set multiplot layout 2,3', 'set grid lc rgb "#dddddd"', 'set yrange [0:*]', 'set key bottom left'];
+  const lines = ['set multiplot layout 2,4', 'set grid lc rgb "#dddddd"', 'set yrange [0:*]', 'set key bottom left'];
   lines.push(
     'set xlabel "minutes"',
     `set arrow from ${warmUpSeconds / 60},graph 0 to ${warmUpSeconds / 60},graph 1 nohead dt 2`,
@@ -131,8 +156,9 @@ function curves(samples: readonly Sample[], warmUpSeconds: number): string {
   return lines.join('\n');
 }
 
-async function soak(options: Options, children: Children, home: string): Promise<SoakReport> {
+async function soak(options: Options, children: Children, dir: string): Promise<SoakReport> {
   const { numbers } = options;
+  const home = path.join(dir, 'home');
   const daemon = await Daemon.start(children, { home, args: ['--copy-every', COPY_EVERY] });
   await daemon.cli('pool', 'set', 'local', '--seal', 'on', '--scrub-rate', SCRUB);
   const load = new Load(daemon, {
@@ -156,23 +182,28 @@ async function soak(options: Options, children: Children, home: string): Promise
   };
   const write = (): void =>
     fs.writeFileSync(path.join(options.out, 'soak.json'), `${JSON.stringify(report, null, 1)}\n`);
+  const beside = await Beside.start(children, dir);
   load.start();
   const started = Date.now();
-  let last = started;
+  let from = windowStart();
   while (Date.now() - started < numbers.minutes * 60_000) {
     await sleep(windowMs);
     if (!daemon.running) throw new Error(`the daemon ended: ${daemon.crashed}`);
-    const now = Date.now();
-    const one = await sample(daemon, load, (now - started) / 1000, (now - last) / 1000);
-    last = now;
+    const now = windowStart();
+    const one = await sample(daemon, load, beside, (now.at - started) / 1000, from);
+    from = now;
     report.samples.push(one);
     write();
     const told = `${(one.seconds / 60).toFixed(1)} min  ${one.descriptors} descriptors  ${one.rssMiB.toFixed(1)} MiB  `;
     const p99 = `p99 ${one.readP99Us?.toFixed(0)} µs read, ${one.writeP99Us?.toFixed(0)} µs write, ${one.snapshotP99Ms?.toFixed(0)} ms snapshot`;
-    process.stderr.write(`${told}${p99}  ${one.requestsPerSecond.toFixed(0)} requests/s  queue ${one.dropQueue}\n`);
+    const machineTold = `nbdkit ${one.besideReadP99Us?.toFixed(0)} µs, host took ${(one.stolenShare * 100).toFixed(0)} %`;
+    process.stderr.write(
+      `${told}${p99}  ${one.requestsPerSecond.toFixed(0)} requests/s  queue ${one.dropQueue}  ${machineTold}\n`,
+    );
   }
   report.verdicts = judge(report.samples, warmUpSeconds);
   await load.stop();
+  await beside?.stop();
   const check = await daemon.cli<{ ok: boolean; problems: { message: string }[] }>('check');
   if (!check.ok) load.errors.push(...check.problems.map(({ message }) => message));
   await daemon.stop();
@@ -206,7 +237,7 @@ async function main(): Promise<number> {
       process.exit(1);
     });
   try {
-    const report = await soak(options, children, path.join(dir, 'home'));
+    const report = await soak(options, children, dir);
     for (const error of report.errors) process.stdout.write(`ERROR ${error}\n`);
     process.stdout.write(report.verdicts.map(line).join(''));
     try {

@@ -25,6 +25,11 @@ export interface Sample extends Facts {
   readP99Us: number | null;
   writeP99Us: number | null;
   snapshotP99Ms: number | null;
+  /** the same of nbdkit's memory plugin in that window; null without one */
+  besideReadP99Us: number | null;
+  besideWriteP99Us: number | null;
+  /** of the processors' time, what the host took from this machine in that window, 0..1 */
+  stolenShare: number;
   requestsPerSecond: number;
   snapshotsPerSecond: number;
   snapshots: number;
@@ -136,14 +141,25 @@ export function judge(samples: readonly Sample[], warmUpSeconds: number): Verdic
     atMost('threads rise', threads.last - threads.first, 1, ''),
     atMost('resident memory rises', rss, RSS_PERCENT_PER_HOUR_MAX, '% an hour'),
   ];
-  for (const [what, key] of [
-    ['reads', 'readP99Us'],
-    ['writes', 'writeP99Us'],
+  for (const [what, key, besideKey] of [
+    ['reads', 'readP99Us', 'besideReadP99Us'],
+    ['writes', 'writeP99Us', 'besideWriteP99Us'],
   ] as const) {
-    const values = after.flatMap((one) => one[key] ?? []);
-    if (values.length === 0) continue;
-    const { first, last } = ends(values);
-    verdicts.push(atMost(`p99 of ${what} rises`, (last / first - 1) * 100, P99_PERCENT_MAX, '%'));
+    const rises = (text: string, values: readonly number[]): void => {
+      if (values.length === 0) return;
+      const { first, last } = ends(values);
+      verdicts.push(atMost(text, (last / first - 1) * 100, P99_PERCENT_MAX, '%'));
+    };
+    rises(
+      `p99 of ${what} rises`,
+      after.flatMap((one) => one[key] ?? []),
+    );
+    // of one window both: what the host takes from the machine cancels out
+    const ratios = after.flatMap((one) => {
+      const [own, beside] = [one[key], one[besideKey]];
+      return own === null || beside === null ? [] : [own / beside];
+    });
+    rises(`p99 of ${what} in that of nbdkit beside rises`, ratios);
   }
   return verdicts;
 }

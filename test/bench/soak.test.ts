@@ -1,9 +1,11 @@
 import { describe, expect, it } from 'vitest';
+import { machineTime } from '../../bench/proc.ts';
 import { ends, judge, percentile, type Sample, slope, takeFacts } from '../../bench/soak/samples.ts';
 
 const STILL: Sample = {
   ...{ seconds: 0, descriptors: 100, sockets: 64, poolFiles: 8, threads: 9, rssMiB: 300 },
   ...{ anonMiB: 100, sharedMiB: 200 },
+  ...{ besideReadP99Us: null, besideWriteP99Us: null, stolenShare: 0 },
   ...{ readP50Us: 50, readP99Us: 100, writeP99Us: 200, snapshotP99Ms: 5, requestsPerSecond: 1, snapshotsPerSecond: 1 },
   ...{ snapshots: 1, connections: 64, dropQueue: 0, usedMiB: 1, physicalMiB: 1, storeMiB: 1 },
 };
@@ -49,6 +51,16 @@ describe('the verdict of a soak', () => {
     expect(run(() => ({ readP99Us: null }))).not.toHaveProperty('p99 of reads rises');
   });
 
+  it('takes latencies of another server beside it for the machine: what both feel is no rise', () => {
+    const slower = (from: number, by: number) => (m: number) => (m > from ? by : 1);
+    const text = 'p99 of reads in that of nbdkit beside rises';
+    const both = run((m) => ({ readP99Us: 100 * slower(40, 2)(m), besideReadP99Us: 80 * slower(40, 2)(m) }));
+    expect(both).toMatchObject({ [text]: true, 'p99 of reads rises': false });
+    expect(run((m) => ({ readP99Us: 100 * slower(40, 1.25)(m), besideReadP99Us: 80 }))[text]).toBe(false);
+    expect(run((m) => ({ readP99Us: 100, besideReadP99Us: 80 * slower(40, 0.5)(m) }))[text]).toBe(false);
+    expect(run(() => ({ readP99Us: 100 }))).not.toHaveProperty(text);
+  });
+
   it('needs two samples after the warm-up', () => {
     expect(() => judge([STILL, { ...STILL, seconds: 600 }], 600)).toThrow(RangeError);
   });
@@ -62,6 +74,13 @@ describe('what it is made of', () => {
     expect(ends([7])).toEqual({ first: 7, last: 7 });
     expect(percentile([], 0.5)).toBeNull();
     expect(percentile([3, 1, 2], 1)).toBe(3);
+  });
+
+  it('what the kernel says of the machine', () => {
+    const { total, stolen } = machineTime();
+    expect(total).toBeGreaterThan(1);
+    expect(stolen).toBeGreaterThanOrEqual(0);
+    expect(stolen).toBeLessThan(total);
   });
 
   it('what the kernel says of a process', () => {
