@@ -4,15 +4,19 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <ctime>
 #include <limits>
 #include <semaphore>
+#include <thread>
 #include <utility>
 
 #include "block/block.h"
 #include "block/factory.h"
+#include "block/zero_pace.h"
 #include "io/async_io.h"
 #include "io/clock.h"
 #include "io/thread_pool.h"
@@ -32,6 +36,29 @@ void relax() {
 #elif defined(__aarch64__)
   asm volatile("yield");
 #endif
+}
+
+/// 0 or errno. Writers into the files get their turn between the pieces.
+uint32_t zero_in_pieces(BlockPeer& peer, const std::vector<ByteRun>& runs) {
+  ZeroPace pace;
+  ZeroWait wait;
+  for (const ByteRun& run : runs) {
+    for (uint64_t at = 0; at < run.length;) {
+      uint64_t start = monotonic_ns();
+      while (wait.wants(peer.syncing_ns())) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        const uint64_t now = monotonic_ns();
+        wait.waited(now - start);
+        start = now;
+      }
+      const uint64_t piece = std::min(pace.bytes(), run.length - at);
+      const int result = peer.zero_now(run.address + at, piece);
+      if (result != 0) return static_cast<uint32_t>(-result);
+      pace.took(monotonic_ns() - start);
+      at += piece;
+    }
+  }
+  return 0;
 }
 
 /// 0, -errno, or -EAGAIN: it is to be submitted.
@@ -354,13 +381,7 @@ void Core::zero_runs(uint32_t pool, std::vector<ByteRun> runs, uint32_t ticket) 
   std::shared_ptr<BlockPeer> peer = shared_pool(pool);
   if (peer == nullptr) return done(kOpZeroDone, ticket, EBADF);
   const bool posted = threads_->post(IoClass::kZero, peer.get(), [this, peer, runs = std::move(runs), ticket] {
-    int error = 0;
-    for (size_t i = 0; i < runs.size() && error == 0; i++) {
-      for (uint64_t at = 0; at < runs[i].length && error == 0; at += kZeroPieceBytes) {
-        error = -peer->zero_now(runs[i].address + at, std::min(kZeroPieceBytes, runs[i].length - at));
-      }
-    }
-    done(kOpZeroDone, ticket, error);
+    done(kOpZeroDone, ticket, zero_in_pieces(*peer, runs));
   });
   if (!posted) done(kOpZeroDone, ticket, EAGAIN);
 }

@@ -56,9 +56,6 @@ class Core {
   /// How long reply() waits for a reactor to drain a full ring. Reactors always drain; one that does not for so long
   /// has died, and the daemon with it.
   static constexpr uint64_t kReplyWaitNsMax = 5'000'000'000;
-  /// Most bytes zeroed by one call: a file system holds the file's lock while it punches a hole (and, mounted with
-  /// discard and without a journal, while the disk discards it), and writers into the file wait for that.
-  static constexpr uint64_t kZeroPieceBytes = 1 << 20;
 
   /// Null on failure, with `*message` and `*error` (errno). Reactors run when it returns.
   static std::shared_ptr<Core> create(const Options& options, std::string* message, int* error);

@@ -90,6 +90,9 @@ class BlockPeer {
   /// (ENOSPC) are only returned. It covers what writes and zero_now() did before it was called, also before the daemon
   /// started.
   virtual int sync_now(uint32_t file) = 0;
+  /// For how long there has always been a sync under way, nanoseconds; 0 when there is none. Long ones fill the disk's
+  /// queue.
+  virtual uint64_t syncing_ns() const { return 0; }
   virtual bool failed() const = 0;
   /// Makes file `file` exist and span file_span(); blocks. 0 or -errno.
   virtual int ensure_file(uint32_t file) = 0;

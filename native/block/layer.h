@@ -22,6 +22,7 @@ class Layer : public BlockPeer {
   }
   void submit(BlockIo* io, AsyncIo& async) override { below_->submit(io, async); }
   int sync_now(uint32_t file) override { return below_->sync_now(file); }
+  uint64_t syncing_ns() const override { return below_->syncing_ns(); }
   bool failed() const override { return below_->failed(); }
   int ensure_file(uint32_t file) override { return below_->ensure_file(file); }
   int zero_now(uint64_t address, uint64_t length) override { return below_->zero_now(address, length); }

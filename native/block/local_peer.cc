@@ -243,11 +243,14 @@ int LocalPeer::sync_now(uint32_t file) {
   const int fd = files_->descriptor(file);
   // Not being able to say that a file is durable is a failed sync, whatever the cause.
   if (fd < 0) return latch_.after_sync(fd);
-  return syncs_.of(file).run(latch_, [fd] {
-    while (fdatasync(fd) != 0) {
-      if (errno != EINTR) return -errno;
+  return syncs_.of(file).run(latch_, [this, fd] {
+    sync_clock_.began(monotonic_ns());
+    int result = 0;
+    while (result == 0 && fdatasync(fd) != 0) {
+      if (errno != EINTR) result = -errno;
     }
-    return 0;
+    sync_clock_.ended();
+    return result;
   });
 }
 

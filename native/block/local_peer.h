@@ -10,6 +10,7 @@
 #include "block/failure.h"
 #include "block/file_sync.h"
 #include "block/pool_files.h"
+#include "block/zero_pace.h"
 
 namespace atoll_native {
 
@@ -28,6 +29,7 @@ class LocalPeer final : public BlockPeer {
   int write_now(uint64_t address, const uint8_t* buffer, uint32_t length) override;
   void submit(BlockIo* io, AsyncIo& async) override;
   int sync_now(uint32_t file) override;
+  uint64_t syncing_ns() const override { return sync_clock_.running_ns(monotonic_ns()); }
   bool failed() const override { return latch_.failed(); }
   int ensure_file(uint32_t file) override;
   int zero_now(uint64_t address, uint64_t length) override;
@@ -51,6 +53,7 @@ class LocalPeer final : public BlockPeer {
   std::unique_ptr<PoolFiles> files_;
   FailureLatch latch_;
   FileSyncs syncs_;
+  SyncClock sync_clock_;
   std::unique_ptr<DirectIo> direct_;  // direct pools
   // RWF_NOWAIT is not known to every file system; where it is not, all reads go the asynchronous way.
   std::atomic<bool> nowait_works_{true};

@@ -1,7 +1,7 @@
 /** A pool's slots against a store, a core and a committer that do what the test says, when it says so. */
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { FILES_MAX } from '../../src/xseg/layout.gen.ts';
-import { type PoolHost, SlotPool } from '../../src/xseg/mapper/slots.ts';
+import { type PoolHost, ROOMY_GROUPS_MAX, SlotPool } from '../../src/xseg/mapper/slots.ts';
 import { COLLECT_BUSY_MS_MAX, COLLECT_MS_MAX, COLLECT_QUIET_MS, ZERO_RETRY_MS } from '../../src/xseg/mapper/zeroing.ts';
 import type { Native } from '../../src/xseg/native.ts';
 import { GROUP_ACTIVE, GROUP_SEALED, type GroupChange, type PoolRow } from '../../src/xseg/store/batch.ts';
@@ -327,6 +327,43 @@ describe('groups that are being zeroed', () => {
     expect(t.activations).toHaveLength(0);
     t.jobs[0].done(0);
     expect(t.allocate()).toEqual({ slot: 0, count: 1 });
+  });
+});
+
+describe('volumes that write at the same time', () => {
+  /** The groups that so many have; none is ever left. */
+  function groupsOf(volumes: number, count = 1) {
+    const t = new Bench({});
+    const groups = new Set<number>();
+    const slots = new Set<number>();
+    let prepared = 0;
+    for (let id = 1; id <= volumes; id++) {
+      const owner = { id, group: null };
+      let run = t.pool.allocate(owner, count);
+      for (; run === 'wait'; run = t.pool.allocate(owner, count)) {
+        prepared += t.activations.length;
+        t.activated();
+      }
+      if (typeof run === 'string') throw new Error(run);
+      groups.add(Math.floor(run.slot / GROUP_SLOTS));
+      for (let i = 0; i < run.count; i++) slots.add(run.slot + i);
+      prepared += t.activations.length;
+      t.activated();
+    }
+    expect(slots.size).toBe(volumes * count);
+    return { groups: groups.size, prepared };
+  }
+
+  it('have a group each, until there are enough with room; then they share', () => {
+    expect(groupsOf(ROOMY_GROUPS_MAX - 1)).toEqual({ groups: ROOMY_GROUPS_MAX - 1, prepared: ROOMY_GROUPS_MAX });
+    expect(groupsOf(ROOMY_GROUPS_MAX)).toEqual({ groups: ROOMY_GROUPS_MAX, prepared: ROOMY_GROUPS_MAX });
+    expect(groupsOf(ROOMY_GROUPS_MAX * 3)).toEqual({ groups: ROOMY_GROUPS_MAX, prepared: ROOMY_GROUPS_MAX });
+  });
+
+  it('get more groups when those have no room any more', () => {
+    const most = (GROUP_SLOTS * 3) / 4;
+    expect(groupsOf(ROOMY_GROUPS_MAX, most).prepared).toBe(ROOMY_GROUPS_MAX);
+    expect(groupsOf(ROOMY_GROUPS_MAX, most + 1).prepared).toBeGreaterThan(ROOMY_GROUPS_MAX);
   });
 });
 

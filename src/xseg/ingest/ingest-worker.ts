@@ -1,7 +1,7 @@
 /** A thread of the ingest pool. No state but open connections: a job that was lost with its thread can be run again. */
 import { loadNative } from '../native.ts';
 import { IndexSnapshot } from '../seal/index-snapshot.ts';
-import type { PieceHashes, PieceJob, WriteError } from './job.ts';
+import type { PieceHashes, PieceJob, PieceWrite, WriteError } from './job.ts';
 import { Pieces } from './pieces.ts';
 
 const pieces = new Pieces(loadNative());
@@ -17,10 +17,10 @@ export function hashPiece(job: PieceJob): PieceHashes {
   return index.look((reader) => pieces.hash(job, reader));
 }
 
-/** Piscina's entry. @param slots per block, −1 not to be written. @returns what went wrong; errors lose their codes between threads */
-export function writePiece({ job, slots }: { job: PieceJob; slots: Float64Array }): WriteError | null {
+/** Piscina's entry. @returns what went wrong; errors lose their codes between threads */
+export function writePiece(work: PieceWrite): WriteError | null {
   try {
-    pieces.write(job, slots);
+    pieces.write(work);
     return null;
   } catch (error) {
     const { code = 'EIO', message } = error as { code?: string; message: string };

@@ -11,6 +11,7 @@ import {
   type Piece,
   type PieceHashes,
   type PieceJob,
+  type PieceWrite,
   pieceBytes,
 } from './job.ts';
 import type { PieceMemory } from './piece-memory.ts';
@@ -174,10 +175,11 @@ export class IngestStream implements Ingest {
     this.#out++;
     let writing: Promise<void> = Promise.resolve();
     this.#tell(async () => {
-      const told: Piece = { ...(await hashed), ingest: this.begun.id, blocks, seen };
+      const { places, ...found } = await hashed;
+      const told: Piece = { ...found, ingest: this.begun.id, blocks, seen };
       const decided = await this.parts.call<Decided & { piece: number }>('ingestDecide', told);
       this.#durable = decided.durable;
-      writing = this.#write(job, decided);
+      writing = this.#write({ job, hashed: { hashes: found.hashes, places }, slots: decided.slots }, decided.piece);
       writing.catch(() => undefined);
     });
     const told = this.#line;
@@ -202,10 +204,10 @@ export class IngestStream implements Ingest {
     }
   }
 
-  async #write(job: PieceJob, { slots, piece }: Decided & { piece: number }): Promise<void> {
+  async #write(work: PieceWrite, piece: number): Promise<void> {
     let error: { code: string; message: string } | null = null;
     try {
-      if (slots.some((slot) => slot >= 0)) error = await this.parts.run('writePiece', { job, slots });
+      if (work.slots.some((slot) => slot >= 0)) error = await this.parts.run('writePiece', work);
     } catch (cause) {
       error = { code: 'EIO', message: (cause as Error).message };
     }

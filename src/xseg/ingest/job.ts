@@ -19,6 +19,12 @@ export const PIECES_ALL_MAX = 12;
  */
 export const STEP_BYTES = 256 * 1024;
 
+/**
+ * Looked up in the index and compared together: few enough that comparing finds the bytes in the second-level cache, and enough
+ * that a statement of the store is not what it costs.
+ */
+export const LOOK_BYTES = 512 * 1024;
+
 /** Bytes of a piece: a whole number of blocks. */
 export function pieceBytes(blockSize: number): number {
   return Math.min(PIECE_BYTES_MAX, PIECE_BLOCKS_MAX * blockSize);
@@ -76,14 +82,27 @@ export interface PieceHashes {
   hashes: Uint8Array;
   /** a slot of the index that holds the same bytes now; −1 none */
   same: Float64Array;
+  /**
+   * Where a block's bytes lie, as a block of `bytes`; −1 nowhere: the pool has them, and others were read to their place, which
+   * the processor's cache still had. Should they be wanted all the same, the file has them.
+   */
+  places: Int32Array;
 }
 
 /** Blocks of a piece, as the mapper is told of them. */
-export interface Piece extends PieceHashes {
+export interface Piece extends Omit<PieceHashes, 'places'> {
   ingest: number;
   blocks: number;
   /** batches of this ingest that were durable when the piece began to be hashed */
   seen: number;
+}
+
+/** What of a piece is to be written. */
+export interface PieceWrite {
+  job: PieceJob;
+  hashed: Pick<PieceHashes, 'hashes' | 'places'>;
+  /** per block: the slot to write it to, −1 nothing to write */
+  slots: Float64Array;
 }
 
 /** `code`: the errno's name */

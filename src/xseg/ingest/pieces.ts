@@ -6,8 +6,16 @@ import type { Native } from '../native.ts';
 import { blockHash } from '../seal/tree-hash.ts';
 import { HASH_BYTES } from '../store/seal-batch.ts';
 import type { SealReader } from '../store/seal-reader.ts';
-import { Filling } from './filling.ts';
-import { BLOCK_HASHED, BLOCK_ZERO, type PieceHashes, type PieceJob, STEP_BYTES } from './job.ts';
+import { Filling, readAgain } from './filling.ts';
+import {
+  BLOCK_HASHED,
+  BLOCK_ZERO,
+  LOOK_BYTES,
+  type PieceHashes,
+  type PieceJob,
+  type PieceWrite,
+  STEP_BYTES,
+} from './job.ts';
 
 export class Pieces {
   #zeroes = new Map<number, Buffer>();
@@ -27,49 +35,70 @@ export class Pieces {
 
   /** @throws when what the thread is to read cannot be read */
   hash(job: PieceJob, index: SealReader): PieceHashes {
-    const { blocks, blockSize, pool } = job;
-    const zero = this.#zeroOf(blockSize);
+    const { blocks, blockSize } = job;
     const bytes = Buffer.from(job.bytes);
-    const states = new Uint8Array(blocks);
-    const hashes = new Uint8Array(blocks * HASH_BYTES);
-    const same = new Float64Array(blocks).fill(-1);
+    const hashed: PieceHashes = {
+      states: new Uint8Array(blocks),
+      hashes: new Uint8Array(blocks * HASH_BYTES),
+      same: new Float64Array(blocks).fill(-1),
+      places: new Int32Array(blocks),
+    };
     const filling = new Filling(job.reads, bytes);
-    for (let i = 0; i < blocks; i++) {
-      filling.until((i + 1) * blockSize);
-      const block = bytes.subarray(i * blockSize, (i + 1) * blockSize);
-      if (block.equals(zero)) {
-        states[i] = BLOCK_ZERO;
-        continue;
+    const looks = index.any();
+    const again = looks && filling.covers(blocks * blockSize);
+    const step = Math.max(1, LOOK_BYTES / blockSize);
+    /** blocks before this one that nobody needs: what is read goes so much before its place */
+    let back = 0;
+    for (let from = 0; from < blocks; from += step) {
+      const to = Math.min(blocks, from + step);
+      for (let i = from; i < to; i++) {
+        filling.until((i + 1) * blockSize, to * blockSize, back * blockSize);
+        hashed.places[i] = i - back;
+        this.#hash(job, hashed, i, bytes);
       }
-      const hash = blockHash(block);
-      states[i] = BLOCK_HASHED;
-      hashes.set(hash, i * HASH_BYTES);
+      if (!looks) continue;
+      this.#look(job, index, hashed, bytes, from, to);
+      if (!again || !hashed.same.subarray(from, to).every((slot, k) => slot >= 0 || isZero(hashed, from + k))) continue;
+      hashed.places.fill(-1, from, to);
+      back += to - from;
     }
-    if (index.any()) {
-      const found = index.slotsOf(pool, hashes);
-      for (let i = 0; i < blocks; i++) if (states[i] === BLOCK_HASHED) same[i] = found[i];
-      this.#compare(job, bytes, same);
+    return hashed;
+  }
+
+  #hash({ blockSize }: PieceJob, { states, hashes, places }: PieceHashes, i: number, bytes: Buffer): void {
+    const block = bytes.subarray(places[i] * blockSize, (places[i] + 1) * blockSize);
+    if (block.equals(this.#zeroOf(blockSize))) {
+      states[i] = BLOCK_ZERO;
+      return;
     }
-    return { states, hashes, same };
+    states[i] = BLOCK_HASHED;
+    hashes.set(blockHash(block), i * HASH_BYTES);
+  }
+
+  /** Which slots hold the same bytes as these blocks. */
+  #look(job: PieceJob, index: SealReader, hashed: PieceHashes, bytes: Buffer, from: number, to: number): void {
+    const found = index.slotsOf(job.pool, hashed.hashes.subarray(from * HASH_BYTES, to * HASH_BYTES));
+    for (let i = from; i < to; i++) if (!isZero(hashed, i)) hashed.same[i] = found[i - from];
+    this.#compare(job, bytes, hashed, from, to);
   }
 
   /** Forgets slots that do not hold these bytes any more: on a disk that lost them the stream would be the last copy. */
-  #compare(job: PieceJob, bytes: Buffer, same: Float64Array): void {
+  #compare(job: PieceJob, bytes: Buffer, { same, places }: PieceHashes, from: number, to: number): void {
     const { blockSize, groupSlots } = job;
     const step = Math.max(STEP_BYTES, blockSize);
     if (this.#other.length < step) this.#other = Buffer.alloc(step);
-    for (let i = 0; i < job.blocks; ) {
+    const blocksAt = (i: number, count: number): Buffer =>
+      bytes.subarray(places[i] * blockSize, (places[i] + count) * blockSize);
+    for (let i = from; i < to; ) {
       if (same[i] < 0) {
         i++;
         continue;
       }
-      const count = runAt(same, i, Math.min(job.blocks, i + step / blockSize), groupSlots);
+      const count = runAt(same, i, Math.min(to, i + step / blockSize), groupSlots);
       const held = this.#other.subarray(0, count * blockSize);
-      if (!this.#holds(job, same[i], bytes.subarray(i * blockSize, (i + count) * blockSize), held)) {
-        for (let k = i; k < i + count; k++) {
-          const block = bytes.subarray(k * blockSize, (k + 1) * blockSize);
-          if (count === 1 || !this.#holds(job, same[k], block, held.subarray(0, blockSize))) same[k] = -1;
-        }
+      if (!this.#holds(job, same[i], blocksAt(i, count), held)) {
+        for (let k = i; k < i + count; k++)
+          if (count === 1 || !this.#holds(job, same[k], blocksAt(k, 1), held.subarray(0, blockSize))) same[k] = -1;
       }
       i += count;
     }
@@ -84,9 +113,10 @@ export class Pieces {
     return held.equals(bytes);
   }
 
-  /** @param slots per block, −1 not to be written. @throws the errno of what could not be written */
-  write(job: PieceJob, slots: Float64Array): void {
+  /** @throws the errno of what could not be written, or an error without a code when the file has changed */
+  write({ job, hashed, slots }: PieceWrite): void {
     const { core, handle, blockSize, groupSlots, blocks } = job;
+    const { places } = hashed;
     const step = Math.max(STEP_BYTES, blockSize);
     const bytes = Buffer.from(job.bytes);
     for (let i = 0; i < blocks; ) {
@@ -94,12 +124,31 @@ export class Pieces {
         i++;
         continue;
       }
-      const count = runAt(slots, i, Math.min(blocks, i + step / blockSize), groupSlots);
-      this.native.writeNow(core, handle, slots[i] * blockSize, bytes.subarray(i * blockSize, (i + count) * blockSize));
+      if (places[i] < 0) {
+        this.native.writeNow(core, handle, slots[i] * blockSize, this.#readAgain(job, hashed, i));
+        i++;
+        continue;
+      }
+      let count = runAt(slots, i, Math.min(blocks, i + step / blockSize), groupSlots);
+      for (let k = 1; k < count; k++) if (places[i + k] !== places[i] + k) count = k;
+      const from = places[i] * blockSize;
+      this.native.writeNow(core, handle, slots[i] * blockSize, bytes.subarray(from, from + count * blockSize));
       i += count;
     }
   }
+
+  /** A block that the pool had when the piece was hashed, and has not any more. */
+  #readAgain({ reads, blockSize }: PieceJob, { hashes }: PieceWrite['hashed'], i: number): Buffer {
+    if (this.#other.length < blockSize) this.#other = Buffer.alloc(blockSize);
+    const block = this.#other.subarray(0, blockSize);
+    readAgain(reads[0].file, block, reads[0].position + i * blockSize);
+    if (!blockHash(block).equals(hashes.subarray(i * HASH_BYTES, (i + 1) * HASH_BYTES)))
+      throw new Error('the file changed while it was read');
+    return block;
+  }
 }
+
+const isZero = ({ states }: PieceHashes, i: number): boolean => states[i] === BLOCK_ZERO;
 
 /** How many slots from `i` on lie one behind the other, in one group. */
 function runAt(slots: Float64Array, i: number, end: number, groupSlots: number): number {

@@ -20,6 +20,11 @@ import { Zeroing, type ZeroingHost } from './zeroing.ts';
 const SPARE_GROUPS = 2;
 /** A volume whose group has fewer free slots than this share of it makes the pool prepare one more. */
 const LOW_SHARE = 0.25;
+/**
+ * Loaded groups with at least that share free, beyond which none is prepared: volumes that come then share them, and a pool of
+ * many small volumes has no file for each.
+ */
+export const ROOMY_GROUPS_MAX = 48;
 /** Thin pools answer NO_SPACE while the file system has less than this, so that metadata can always free something. */
 export const THIN_RESERVE_BYTES = 64 * 1024 * 1024;
 /** No group is prepared for so long after one could not be; whatever failed it may fail them all. */
@@ -318,7 +323,15 @@ export class SlotPool {
   }
 
   #canPrepare(): boolean {
-    return this.#preparing > 0 || this.#next() >= 0;
+    return this.#preparing > 0 || (!this.#roomy() && this.#next() >= 0);
+  }
+
+  /** Groups with room are as many as there should be, whoever has them. */
+  #roomy(): boolean {
+    const many = this.groupSlots * LOW_SHARE;
+    let roomy = this.#preparing;
+    for (const group of this.#groups.values()) if (group.ready && group.available >= many) roomy++;
+    return roomy >= ROOMY_GROUPS_MAX;
   }
 
   #newGroupFits(): boolean {
@@ -342,6 +355,7 @@ export class SlotPool {
 
   /** Makes sure spare groups are ready or on their way; false when there is nothing to prepare. */
   #prepare(): boolean {
+    if (this.#roomy()) return this.#preparing > 0;
     const many = this.groupSlots * LOW_SHARE;
     let spare = this.#preparing;
     let coming = 0;

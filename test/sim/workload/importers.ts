@@ -2,7 +2,14 @@
  * Who ingests: streams come in pieces, which are hashed beside each other, told to the mapper in their order, and written
  * beside each other (src/xseg/ingest/ingest.ts, whose place this takes). Some are given up.
  */
-import type { Decided, IngestBegun, PieceHashes, PieceJob, WriteError } from '../../../src/xseg/ingest/job.ts';
+import type {
+  Decided,
+  IngestBegun,
+  PieceHashes,
+  PieceJob,
+  PieceWrite,
+  WriteError,
+} from '../../../src/xseg/ingest/job.ts';
 import { PIECES_MAX } from '../../../src/xseg/ingest/job.ts';
 import type { ControlReply } from '../../../src/xseg/mapper/mapper.ts';
 import type { SnapshotInfo } from '../../../src/xseg/types.ts';
@@ -96,13 +103,14 @@ export class Importers {
     yield* stream.turn(at);
     let decided: (Decided & { piece: number }) | null = null;
     if (stream.failed === null) {
-      const told = { ...hashed, ingest: ingest.id, blocks: part.blocks, seen };
+      const { places: _, ...found } = hashed;
+      const told = { ...found, ingest: ingest.id, blocks: part.blocks, seen };
       const reply = (yield world.call('ingestDecide', told)) as ControlReply;
       if (this.#judge(stream, reply)) decided = reply.value as Decided & { piece: number };
     }
     if (decided !== null) stream.durable = decided.durable;
     stream.passed();
-    if (decided !== null) yield* this.#write(ingest, stream, job, decided);
+    if (decided !== null) yield* this.#write(ingest, stream, { job, hashed, slots: decided.slots }, decided.piece);
     stream.out--;
     stream.changed();
   }
@@ -114,18 +122,13 @@ export class Importers {
     return { ...ingest.target, core: 0, storePath: '', bytes: shared, reads: [], blocks };
   }
 
-  *#write(
-    ingest: IngestBegun,
-    stream: Stream,
-    job: PieceJob,
-    { slots, piece }: Decided & { piece: number },
-  ): Generator<Wait, void, never> {
+  *#write(ingest: IngestBegun, stream: Stream, work: PieceWrite, piece: number): Generator<Wait, void, never> {
     const { world } = this;
     let error: WriteError | null = null;
-    if (slots.some((slot) => slot >= 0))
+    if (work.slots.some((slot) => slot >= 0))
       error = (yield world.threads.run(() => {
         try {
-          world.pieces.write(job, slots);
+          world.pieces.write(work);
           return null;
         } catch (cause) {
           return { code: (cause as { code: string }).code, message: (cause as Error).message };

@@ -1,0 +1,73 @@
+// How much of a pool is zeroed by one call, and whether now. A file system holds the file's lock while it punches a
+// hole, and writers into the file wait for that. How long depends on what is below: with `discard` and without a
+// journal ext4 waits for the disk inside (half a millisecond an extent, and a hundred times that behind a sync that
+// fills the disk's queue); elsewhere a mebibyte takes microseconds, and small pieces would only cost calls.
+#pragma once
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+
+#include "io/clock.h"
+
+namespace atoll_native {
+
+/// The size of a call, from how long the last ones took. Of one job, one thread.
+class ZeroPace {
+ public:
+  /// No block is smaller than a page; a piece smaller than most blocks would only make more extents.
+  static constexpr uint64_t kBytesMin = 64 << 10;
+  static constexpr uint64_t kBytesMax = 16 << 20;
+  static constexpr uint64_t kBytesFirst = 1 << 20;
+  /// A call that took longer is followed by one of half its size, one that took less than a quarter of it by twice it.
+  static constexpr uint64_t kLongNs = 1'000'000;
+
+  uint64_t bytes() const { return bytes_; }
+  void took(uint64_t ns) {
+    if (ns > kLongNs) {
+      bytes_ = std::max(kBytesMin, bytes_ / 2);
+    } else if (ns < kLongNs / 4) {
+      bytes_ = std::min(kBytesMax, bytes_ * 2);
+    }
+  }
+
+ private:
+  uint64_t bytes_ = kBytesFirst;
+};
+
+/// Since when there was always a sync under way. Any thread.
+class SyncClock {
+ public:
+  void began(uint64_t now_ns) {
+    // Two that begin at once may leave the later one's time: a microsecond more or less does not matter.
+    if (running_.fetch_add(1, std::memory_order_relaxed) == 0) since_ns_.store(now_ns, std::memory_order_relaxed);
+  }
+  void ended() { running_.fetch_sub(1, std::memory_order_relaxed); }
+  /// Nanoseconds; 0 when there is none.
+  uint64_t running_ns(uint64_t now_ns) const {
+    if (running_.load(std::memory_order_relaxed) == 0) return 0;
+    const uint64_t since = since_ns_.load(std::memory_order_relaxed);
+    return now_ns > since ? now_ns - since : 0;
+  }
+
+ private:
+  std::atomic<uint32_t> running_{0};
+  std::atomic<uint64_t> since_ns_{0};
+};
+
+/// Puts a piece off while a long sync is under way, up to a limit: syncs may follow each other for ever. Of one job.
+class ZeroWait {
+ public:
+  /// Shorter syncs do not fill a disk's queue.
+  static constexpr uint64_t kSyncNsMin = 5'000'000;
+  /// Of a job in all.
+  static constexpr uint64_t kWaitNsMax = 500'000'000;
+
+  /// @param sync_ns how long a sync has been under way
+  bool wants(uint64_t sync_ns) const { return sync_ns >= kSyncNsMin && waited_ns_ < kWaitNsMax; }
+  void waited(uint64_t ns) { waited_ns_ += ns; }
+
+ private:
+  uint64_t waited_ns_ = 0;
+};
+
+}  // namespace atoll_native

@@ -1,0 +1,195 @@
+/** Pieces of an ingest: what of a file is read where, compared in the cache, and written, and read again when it is missed. */
+import { randomBytes } from 'node:crypto';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import {
+  BLOCK_HASHED,
+  BLOCK_ZERO,
+  LOOK_BYTES,
+  type PieceHashes,
+  type PieceJob,
+  STEP_BYTES,
+} from '../../src/xseg/ingest/job.ts';
+import { Pieces } from '../../src/xseg/ingest/pieces.ts';
+import { blockHash } from '../../src/xseg/seal/tree-hash.ts';
+import { HASH_BYTES } from '../../src/xseg/store/seal-batch.ts';
+import type { SealReader } from '../../src/xseg/store/seal-reader.ts';
+
+const BLOCK = 65_536;
+const LOOKED = LOOK_BYTES / BLOCK;
+/** Of the pool's file, where the known blocks lie; runs are within a group. */
+const GROUP_SLOTS = 64;
+const KNOWN_FROM = 100;
+const NEW_FROM = 1000;
+
+/** A pool, and an index of what it has. */
+class Pool {
+  readonly slots = new Map<number, Buffer>();
+  readonly index = new Map<string, number>();
+  readonly pieces = new Pieces({
+    readNow: (_core: number, _handle: number, address: number, into: Uint8Array) => {
+      for (let at = 0; at < into.length; at += BLOCK) {
+        const slot = this.slots.get((address + at) / BLOCK);
+        if (slot === undefined) throw new Error('no such slot');
+        into.set(slot, at);
+      }
+    },
+    writeNow: (_core: number, _handle: number, address: number, bytes: Uint8Array) => {
+      expect(bytes.length).toBeLessThanOrEqual(Math.max(STEP_BYTES, BLOCK));
+      for (let at = 0; at < bytes.length; at += BLOCK)
+        this.slots.set((address + at) / BLOCK, Buffer.from(bytes.subarray(at, at + BLOCK)));
+    },
+  });
+
+  know(slot: number, block: Buffer): void {
+    this.slots.set(slot, block);
+    this.index.set(blockHash(block).toString('hex'), slot);
+  }
+
+  reader(): SealReader {
+    const slotsOf = (_pool: number, hashes: Uint8Array): Float64Array =>
+      Float64Array.from({ length: hashes.length / HASH_BYTES }, (_, i) => {
+        const hash = Buffer.from(hashes.subarray(i * HASH_BYTES, (i + 1) * HASH_BYTES)).toString('hex');
+        return this.index.get(hash) ?? -1;
+      });
+    return { any: () => this.index.size > 0, slotsOf } as unknown as SealReader;
+  }
+}
+
+describe('a piece', () => {
+  let dir: string;
+  let file: number;
+  let pool: Pool;
+  beforeEach(() => {
+    dir = fs.mkdtempSync(path.join(os.tmpdir(), 'atoll-pieces-'));
+    file = fs.openSync(path.join(dir, 'file'), 'w+');
+    pool = new Pool();
+  });
+  afterEach(() => {
+    fs.closeSync(file);
+    fs.rmSync(dir, { recursive: true });
+  });
+
+  /** Blocks as letters say: n new, k known, z zeroes, r known by a hash though the pool's slot has rotted. */
+  function content(letters: string): Buffer[] {
+    return [...letters].map((letter, i) => {
+      if (letter === 'z') return Buffer.alloc(BLOCK);
+      const block = randomBytes(BLOCK);
+      if (letter === 'k') pool.know(KNOWN_FROM + i, block);
+      if (letter === 'r') {
+        pool.know(KNOWN_FROM + i, block);
+        pool.slots.set(KNOWN_FROM + i, randomBytes(BLOCK));
+      }
+      return block;
+    });
+  }
+  function fromFile(blocks: Buffer[]): PieceJob {
+    fs.writeSync(file, Buffer.concat(blocks), 0, blocks.length * BLOCK, 4096);
+    const length = blocks.length * BLOCK;
+    return { ...sent(blocks, false), reads: [{ file, position: 4096, at: 0, length }] };
+  }
+  function sent(blocks: Buffer[], there = true): PieceJob {
+    const bytes = new SharedArrayBuffer(blocks.length * BLOCK);
+    if (there) new Uint8Array(bytes).set(Buffer.concat(blocks));
+    return {
+      ...{ core: 0, storePath: '', bytes, reads: [], blocks: blocks.length },
+      ...{ pool: 1, handle: 0, blockSize: BLOCK, groupSlots: GROUP_SLOTS },
+    };
+  }
+  /** What is known of every block is true. */
+  function expectTrue(blocks: Buffer[], hashed: PieceHashes, letters: string): void {
+    for (const [i, letter] of [...letters].entries()) {
+      expect(hashed.states[i]).toBe(letter === 'z' ? BLOCK_ZERO : BLOCK_HASHED);
+      expect(hashed.same[i]).toBe(letter === 'k' ? KNOWN_FROM + i : -1);
+      if (letter === 'z') continue;
+      const hash = hashed.hashes.subarray(i * HASH_BYTES, (i + 1) * HASH_BYTES);
+      expect(blockHash(blocks[i]).equals(hash)).toBe(true);
+    }
+  }
+  /** Writes the blocks that are wanted, and looks whether their slots have them. */
+  function expectWritten(job: PieceJob, blocks: Buffer[], hashed: PieceHashes, wanted: (i: number) => boolean): void {
+    const slots = Float64Array.from(blocks, (_, i) => (wanted(i) ? NEW_FROM + i : -1));
+    pool.pieces.write({ job, hashed, slots });
+    for (let i = 0; i < blocks.length; i++)
+      if (wanted(i)) expect(pool.slots.get(NEW_FROM + i)?.equals(blocks[i])).toBe(true);
+      else expect(pool.slots.has(NEW_FROM + i)).toBe(false);
+  }
+
+  const step = (letter: string) => letter.repeat(LOOKED);
+  const CASES: [string, string][] = [
+    ['is new', step('n') + step('n')],
+    ['is known', step('k') + step('k') + step('k')],
+    ['is known between new ones', step('n') + step('k') + step('n') + step('k') + step('k') + step('n')],
+    ['is known but for one block', `${step('k')}${'k'.repeat(LOOKED - 1)}n${step('k')}`],
+    ['is zeroes and known', `${'zk'.repeat(LOOKED)}n${'z'.repeat(LOOKED * 2)}kn`],
+    ['was known, and has rotted', `${step('k')}kkr${'k'.repeat(LOOKED)}`],
+    ['ends in the middle of a step', `${step('k')}kkk`],
+  ];
+
+  for (const [what, letters] of CASES) {
+    it(`of a file ${what}: hashed, compared and written`, () => {
+      const blocks = content(letters);
+      const job = fromFile(blocks);
+      const hashed = pool.pieces.hash(job, pool.reader());
+      expectTrue(blocks, hashed, letters);
+      expectWritten(job, blocks, hashed, (i) => letters[i] === 'n' || letters[i] === 'r');
+    });
+
+    it(`that was sent ${what}: stays where it is`, () => {
+      const blocks = content(letters);
+      const job = sent(blocks);
+      const hashed = pool.pieces.hash(job, pool.reader());
+      expectTrue(blocks, hashed, letters);
+      expect([...hashed.places]).toEqual(blocks.map((_, i) => i));
+      expectWritten(job, blocks, hashed, () => true);
+    });
+  }
+
+  it('of known blocks takes the memory of one step', () => {
+    const blocks = content(step('k').repeat(4));
+    const job = fromFile(blocks);
+    const hashed = pool.pieces.hash(job, pool.reader());
+    expect([...hashed.places]).toEqual(blocks.map(() => -1));
+    expect(new Uint8Array(job.bytes).subarray(LOOK_BYTES).every((byte) => byte === 0)).toBe(true);
+  });
+
+  it('that is wanted after all is read again from the file', () => {
+    const letters = `${step('k')}${step('n')}${step('k')}`;
+    const blocks = content(letters);
+    const job = fromFile(blocks);
+    const hashed = pool.pieces.hash(job, pool.reader());
+    expect(hashed.places[0]).toBe(-1);
+    expectWritten(job, blocks, hashed, (i) => i % 3 !== 1);
+  });
+
+  it('that is wanted after all, of a file that has changed, or ends before it, is refused', () => {
+    const blocks = content(step('k'));
+    const job = fromFile(blocks);
+    const hashed = pool.pieces.hash(job, pool.reader());
+    const slots = new Float64Array(LOOKED).fill(-1);
+    slots[2] = NEW_FROM;
+    fs.writeSync(file, 'x', 4096 + 3 * BLOCK - 1);
+    expect(() => pool.pieces.write({ job, hashed, slots })).toThrow('changed');
+    fs.ftruncateSync(file, 4096 + 2 * BLOCK + 1);
+    expect(() => pool.pieces.write({ job, hashed, slots })).toThrow('ended');
+    expect(pool.slots.has(NEW_FROM)).toBe(false);
+  });
+
+  it('that is a file in part stays where it is', () => {
+    const blocks = content(step('k') + step('k'));
+    const job = fromFile(blocks);
+    new Uint8Array(job.bytes).set(blocks[LOOKED * 2 - 1], (LOOKED * 2 - 1) * BLOCK);
+    job.reads[0].length -= BLOCK;
+    const hashed = pool.pieces.hash(job, pool.reader());
+    expectTrue(blocks, hashed, step('k') + step('k'));
+    expect([...hashed.places]).toEqual(blocks.map((_, i) => i));
+  });
+
+  it('of a file that ends early is an error', () => {
+    const job = fromFile(content(step('n')));
+    fs.ftruncateSync(file, BLOCK);
+    expect(() => pool.pieces.hash(job, pool.reader())).toThrow('ended');
+  });
+});
