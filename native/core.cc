@@ -54,7 +54,7 @@ uint32_t zero_in_pieces(BlockPeer& peer, const std::vector<ByteRun>& runs) {
       const uint64_t piece = std::min(pace.bytes(), run.length - at);
       const int result = peer.zero_now(run.address + at, piece);
       if (result != 0) return static_cast<uint32_t>(-result);
-      pace.took(monotonic_ns() - start);
+      if (piece == pace.bytes()) pace.took(monotonic_ns() - start);
       at += piece;
     }
   }

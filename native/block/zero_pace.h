@@ -20,18 +20,28 @@ class ZeroPace {
   static constexpr uint64_t kBytesFirst = 1 << 20;
   /// A call that took longer is followed by one of half its size, one that took less than a quarter of it by twice it.
   static constexpr uint64_t kLongNs = 1'000'000;
+  /// Half the size has to take less than this share of the time, in percent: a disk that needs milliseconds for
+  /// whatever it discards would only do it more often.
+  static constexpr uint64_t kWorthPercent = 75;
 
   uint64_t bytes() const { return bytes_; }
+  /// @param ns of a call with so many bytes
   void took(uint64_t ns) {
     if (ns > kLongNs) {
-      bytes_ = std::max(kBytesMin, bytes_ / 2);
+      if (larger_ns_ != 0 && ns * 100 >= larger_ns_ * kWorthPercent) least_ = bytes_ * 2;
+      const uint64_t next = std::max(least_, bytes_ / 2);
+      larger_ns_ = next < bytes_ ? ns : 0;
+      bytes_ = next;
     } else if (ns < kLongNs / 4) {
+      larger_ns_ = 0;
       bytes_ = std::min(kBytesMax, bytes_ * 2);
     }
   }
 
  private:
   uint64_t bytes_ = kBytesFirst;
+  uint64_t least_ = kBytesMin;  // smaller ones were not worth it
+  uint64_t larger_ns_ = 0;      // what twice the size took; 0: the last call was not of that size
 };
 
 /// Since when there was always a sync under way. Any thread.

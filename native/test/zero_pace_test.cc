@@ -6,21 +6,52 @@
 namespace atoll_native {
 namespace {
 
+constexpr uint64_t kLong = ZeroPace::kLongNs;
+constexpr uint64_t kFirst = ZeroPace::kBytesFirst;
+
 void slow_calls_become_small_and_fast_ones_large() {
   ZeroPace pace;
-  CHECK_EQ(pace.bytes(), ZeroPace::kBytesFirst);
-  pace.took(ZeroPace::kLongNs);
-  CHECK_EQ(pace.bytes(), ZeroPace::kBytesFirst);
-  pace.took(ZeroPace::kLongNs + 1);
-  CHECK_EQ(pace.bytes(), ZeroPace::kBytesFirst / 2);
-  pace.took(ZeroPace::kLongNs / 4);
-  CHECK_EQ(pace.bytes(), ZeroPace::kBytesFirst / 2);
-  pace.took(ZeroPace::kLongNs / 4 - 1);
-  CHECK_EQ(pace.bytes(), ZeroPace::kBytesFirst);
-  for (int i = 0; i < 20; i++) pace.took(ZeroPace::kLongNs + 1);
-  CHECK_EQ(pace.bytes(), ZeroPace::kBytesMin);
+  CHECK_EQ(pace.bytes(), kFirst);
+  pace.took(kLong);
+  CHECK_EQ(pace.bytes(), kFirst);
+  pace.took(kLong + 1);
+  CHECK_EQ(pace.bytes(), kFirst / 2);
+  pace.took(kLong / 4);
+  CHECK_EQ(pace.bytes(), kFirst / 2);
+  pace.took(kLong / 4 - 1);
+  CHECK_EQ(pace.bytes(), kFirst);
   for (int i = 0; i < 20; i++) pace.took(0);
   CHECK_EQ(pace.bytes(), ZeroPace::kBytesMax);
+}
+
+/// Sizes of the next calls on a disk that needs `fixed` for each and `per_mib` for a mebibyte, nanoseconds.
+uint64_t settled(uint64_t fixed, uint64_t per_mib) {
+  ZeroPace pace;
+  for (int i = 0; i < 100; i++) pace.took(fixed + (pace.bytes() * per_mib >> 20));
+  return pace.bytes();
+}
+
+void it_settles_where_a_call_takes_a_millisecond() {
+  CHECK_EQ(settled(0, 4 * kLong), 256u << 10);
+  CHECK_EQ(settled(0, kLong / 16), 4u << 20);
+  CHECK_EQ(settled(0, 1000 * kLong), ZeroPace::kBytesMin);
+  CHECK_EQ(settled(0, 10), ZeroPace::kBytesMax);
+}
+
+void smaller_calls_that_take_as_long_are_not_made() {
+  // 75 % of the time for half the bytes is the border
+  CHECK_EQ(settled(3 * kLong, 0), kFirst);
+  ZeroPace not_worth;
+  not_worth.took(4 * kLong);
+  CHECK_EQ(not_worth.bytes(), kFirst / 2);
+  not_worth.took(3 * kLong);
+  CHECK_EQ(not_worth.bytes(), kFirst);
+  not_worth.took(4 * kLong);
+  CHECK_EQ(not_worth.bytes(), kFirst);
+  ZeroPace worth;
+  worth.took(4 * kLong);
+  worth.took(3 * kLong - 1'000);
+  CHECK_EQ(worth.bytes(), kFirst / 4);
 }
 
 void a_sync_runs_from_the_first_that_began() {
@@ -54,6 +85,8 @@ void it_waits_for_long_syncs_and_not_for_ever() {
 
 int main() {
   atoll_native::slow_calls_become_small_and_fast_ones_large();
+  atoll_native::it_settles_where_a_call_takes_a_millisecond();
+  atoll_native::smaller_calls_that_take_as_long_are_not_made();
   atoll_native::a_sync_runs_from_the_first_that_began();
   atoll_native::it_waits_for_long_syncs_and_not_for_ever();
   return atoll_native::check_summary();
