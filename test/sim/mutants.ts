@@ -407,8 +407,8 @@ export const MUTANTS: Mutant[] = [
     name: 'a thread writes the first block of each run only',
     invariant: 2,
     file: 'ingest/pieces.ts',
-    find: 'bytes.subarray(i * blockSize, (i + count) * blockSize));\n      i += count;\n    }\n  }\n}',
-    replace: 'bytes.subarray(i * blockSize, (i + 1) * blockSize));\n      i += count;\n    }\n  }\n}',
+    find: 'bytes.subarray(from, from + count * blockSize)',
+    replace: 'bytes.subarray(from, from + blockSize)',
   },
   {
     name: 'slots are zeroed an epoch early',
