@@ -27,17 +27,17 @@ export class Beside {
     private readonly client: NbdClient,
   ) {}
 
-  /** null where there is no nbdkit. @param dir for its socket */
+  /** null where there is no nbdkit. It may end in the middle; the soak goes on without it. @param dir for its socket */
   static async start(children: Children, dir: string): Promise<Beside | null> {
-    let server: PeerServer;
     try {
-      server = await nbdkitMemory(children, dir, BYTES);
-    } catch {
+      const server = await nbdkitMemory(children, dir, BYTES);
+      const beside = new Beside(server, await NbdClient.connect(server.socket, ''));
+      beside.running = beside.ask().catch(tellOfNone);
+      return beside;
+    } catch (error) {
+      tellOfNone(error);
       return null;
     }
-    const beside = new Beside(server, await NbdClient.connect(server.socket, ''));
-    beside.running = beside.ask();
-    return beside;
   }
 
   async stop(): Promise<void> {
@@ -59,4 +59,8 @@ export class Beside {
       await sleep((-Math.log(1 - next()) * 1000) / REQUESTS_PER_SECOND);
     }
   }
+}
+
+function tellOfNone(error: unknown): void {
+  process.stderr.write(`no nbdkit beside: ${(error as Error).message}\n`);
 }

@@ -79,23 +79,28 @@ function parseOptions(argv: string[]): Options {
   };
 }
 
-/** The moment at which a window began. */
-interface WindowStart {
+/** Where one window ends and the next begins. */
+interface Moment {
+  /** Unix ms */
   at: number;
   machine: MachineTime;
 }
 
-const windowStart = (): WindowStart => ({ at: Date.now(), machine: machineTime() });
+const moment = (): Moment => ({ at: Date.now(), machine: machineTime() });
 
-/** @param seconds since the load began */
+interface Window {
+  from: Moment;
+  until: Moment;
+  /** at its end, since the load began */
+  seconds: number;
+}
+
 async function sample(
   daemon: Daemon,
   load: Load,
   beside: Beside | null,
-  seconds: number,
-  from: WindowStart,
+  { from, until, seconds }: Window,
 ): Promise<Sample> {
-  const until = windowStart();
   const windowSeconds = (until.at - from.at) / 1000;
   const { reads, writes, snapshotTimes, requests, snapshotsTaken } = load;
   [load.reads, load.writes, load.snapshotTimes, load.requests, load.snapshotsTaken] = [[], [], [], 0, 0];
@@ -185,13 +190,13 @@ async function soak(options: Options, children: Children, dir: string): Promise<
   const beside = await Beside.start(children, dir);
   load.start();
   const started = Date.now();
-  let from = windowStart();
+  let from = moment();
   while (Date.now() - started < numbers.minutes * 60_000) {
     await sleep(windowMs);
     if (!daemon.running) throw new Error(`the daemon ended: ${daemon.crashed}`);
-    const now = windowStart();
-    const one = await sample(daemon, load, beside, (now.at - started) / 1000, from);
-    from = now;
+    const until = moment();
+    const one = await sample(daemon, load, beside, { from, until, seconds: (until.at - started) / 1000 });
+    from = until;
     report.samples.push(one);
     write();
     const told = `${(one.seconds / 60).toFixed(1)} min  ${one.descriptors} descriptors  ${one.rssMiB.toFixed(1)} MiB  `;

@@ -145,23 +145,23 @@ export function judge(samples: readonly Sample[], warmUpSeconds: number): Verdic
     ['reads', 'readP99Us', 'besideReadP99Us'],
     ['writes', 'writeP99Us', 'besideWriteP99Us'],
   ] as const) {
-    const rises = (text: string, values: readonly number[]): void => {
-      if (values.length === 0) return;
-      const { first, last } = ends(values);
-      verdicts.push(atMost(text, (last / first - 1) * 100, P99_PERCENT_MAX, '%'));
-    };
-    rises(
-      `p99 of ${what} rises`,
-      after.flatMap((one) => one[key] ?? []),
-    );
+    const own = after.flatMap((one) => one[key] ?? []);
     // of one window both: what the host takes from the machine cancels out
     const ratios = after.flatMap((one) => {
-      const [own, beside] = [one[key], one[besideKey]];
-      return own === null || beside === null ? [] : [own / beside];
+      const [value, beside] = [one[key], one[besideKey]];
+      return value === null || beside === null ? [] : [value / beside];
     });
-    rises(`p99 of ${what} in that of nbdkit beside rises`, ratios);
+    verdicts.push(...p99Rise(`p99 of ${what} rises`, own));
+    verdicts.push(...p99Rise(`p99 of ${what} in that of nbdkit beside rises`, ratios));
   }
   return verdicts;
+}
+
+/** None of no values. */
+function p99Rise(text: string, values: readonly number[]): Verdict[] {
+  if (values.length === 0) return [];
+  const { first, last } = ends(values);
+  return [atMost(text, (last / first - 1) * 100, P99_PERCENT_MAX, '%')];
 }
 
 function atMost(text: string, value: number, bound: number, unit: string): Verdict {

@@ -10,7 +10,8 @@
 #include "block/failure.h"
 #include "block/file_sync.h"
 #include "block/pool_files.h"
-#include "block/zero_pace.h"
+#include "block/sync_clock.h"
+#include "io/clock.h"
 
 namespace atoll_native {
 

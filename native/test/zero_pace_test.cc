@@ -1,6 +1,7 @@
 // How much is zeroed by one call, and what it waits for.
 #include "block/zero_pace.h"
 
+#include "block/sync_clock.h"
 #include "test/check.h"
 
 namespace atoll_native {

@@ -323,15 +323,15 @@ export class SlotPool {
   }
 
   #canPrepare(): boolean {
-    return this.#preparing > 0 || (!this.#roomy() && this.#next() >= 0);
+    return this.#preparing > 0 || (this.#roomyGroups() < ROOMY_GROUPS_MAX && this.#next() >= 0);
   }
 
-  /** Groups with room are as many as there should be, whoever has them. */
-  #roomy(): boolean {
-    const many = this.groupSlots * LOW_SHARE;
-    let roomy = this.#preparing;
-    for (const group of this.#groups.values()) if (group.ready && group.available >= many) roomy++;
-    return roomy >= ROOMY_GROUPS_MAX;
+  /** Whoever has them. */
+  #roomyGroups(): number {
+    let roomy = 0;
+    for (const group of this.#groups.values())
+      if (group.ready && group.available >= this.groupSlots * LOW_SHARE) roomy++;
+    return roomy;
   }
 
   #newGroupFits(): boolean {
@@ -355,16 +355,19 @@ export class SlotPool {
 
   /** Makes sure spare groups are ready or on their way; false when there is nothing to prepare. */
   #prepare(): boolean {
-    if (this.#roomy()) return this.#preparing > 0;
     const many = this.groupSlots * LOW_SHARE;
+    let roomy = this.#preparing;
     let spare = this.#preparing;
     let coming = 0;
     for (const group of this.#groups.values()) {
-      if (!group.ready || group.owner !== 0) continue;
-      if (group.available >= many) spare++;
+      if (!group.ready) continue;
+      const hasRoom = group.available >= many;
+      if (hasRoom) roomy++;
+      if (group.owner !== 0) continue;
+      if (hasRoom) spare++;
       else if ((this.#zeroing.pending(group.grp)?.count ?? 0) >= many) coming++;
     }
-    for (; spare < SPARE_GROUPS; spare++) {
+    for (; spare < SPARE_GROUPS && roomy < ROOMY_GROUPS_MAX; spare++, roomy++) {
       // Enough is being zeroed: only what is zero from the start is worth having before that.
       const grp = spare + coming < SPARE_GROUPS ? this.#next() : this.#fresh();
       if (grp < 0) break;
