@@ -201,7 +201,8 @@ async function soak(options: Options, children: Children, dir: string): Promise<
     write();
     const told = `${(one.seconds / 60).toFixed(1)} min  ${one.descriptors} descriptors  ${one.rssMiB.toFixed(1)} MiB  `;
     const p99 = `p99 ${one.readP99Us?.toFixed(0)} µs read, ${one.writeP99Us?.toFixed(0)} µs write, ${one.snapshotP99Ms?.toFixed(0)} ms snapshot`;
-    const machineTold = `nbdkit ${one.besideReadP99Us?.toFixed(0)} µs, host took ${(one.stolenShare * 100).toFixed(0)} %`;
+    const nbdkit = one.besideReadP99Us === null ? '' : `nbdkit ${one.besideReadP99Us.toFixed(0)} µs, `;
+    const machineTold = `${nbdkit}host took ${(one.stolenShare * 100).toFixed(0)} %`;
     process.stderr.write(
       `${told}${p99}  ${one.requestsPerSecond.toFixed(0)} requests/s  queue ${one.dropQueue}  ${machineTold}\n`,
     );
