@@ -305,6 +305,7 @@ uint32_t Core::take(void* out, uint32_t max, uint32_t timeout_ms) {
       if ((count = sweep(to, max)) != 0) return count;
       relax();
     }
+    sched_yield();  // whoever else wants this core may be who brings work
   }
   while (!stopped_.load(std::memory_order_acquire)) {
     mapper_doorbell_.arm();

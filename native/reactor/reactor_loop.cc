@@ -121,6 +121,7 @@ void ReactorLoop::find_events() {
   polled_ = polling_ && hot_count_ != 0 && polled_turns_ < kPolledTurnsMax;
   if (polled_) {
     polled_turns_++;
+    if (!go_on_) sched_yield();  // polling in vain: whoever else wants this core may be who brings work
     return;
   }
   polled_turns_ = 0;
