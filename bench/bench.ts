@@ -12,13 +12,15 @@ import type { Options } from './options.ts';
 import { ATOLL, type Export, flush, uriOf } from './peers/server.ts';
 import { cpuSeconds } from './proc.ts';
 import type { RowResult, Sample } from './result.ts';
-import { GIB } from './size.ts';
+import { GIB, MIB } from './size.ts';
 import { rotate } from './stats.ts';
 
 const QUIET_MS_MAX = 120_000;
 const QUIET_POLL_MS = 50;
 /** The largest buffer that Node 20 makes is 4 GiB. */
 const WARM_BYTES_MAX = 3 * GIB;
+/** Of one read of what is to be in the page cache. */
+const READ_BYTES = 4 * MIB;
 
 /** Someone who takes part in a comparison. */
 export interface Contender {
@@ -119,6 +121,24 @@ export class Bench {
   async warmMemory(bytes: number): Promise<void> {
     const script = 'const bytes = Number(process.argv[1]); Buffer.alloc(bytes, 1)';
     await this.children.run(process.execPath, ['-e', script, String(Math.min(bytes, WARM_BYTES_MAX))]);
+  }
+
+  /**
+   * Reads a file, or all files of a folder: a row about data in the page cache has to see to it. A machine may drop what
+   * nobody has used for seconds, with memory to spare.
+   */
+  intoCache(place: string): void {
+    const buffer = Buffer.allocUnsafe(READ_BYTES);
+    const files = fs.statSync(place).isDirectory()
+      ? fs.readdirSync(place, { recursive: true, withFileTypes: true }).flatMap((entry) => {
+          return entry.isFile() ? [path.join(entry.parentPath, entry.name)] : [];
+        })
+      : [place];
+    for (const file of files) {
+      const from = fs.openSync(file, 'r');
+      while (fs.readSync(from, buffer) > 0);
+      fs.closeSync(from);
+    }
   }
 
   exportOf(daemon: Daemon, name: string): Export {

@@ -2,6 +2,7 @@
  * Sealing: a snapshot whose bytes are in the page cache, half of them twice, from the moment it may begin until its hash
  * is durable, with an index that has 16 million entries already. restic and borg keep the same bytes from a file, without compression, borg without encryption.
  */
+import { randomFillSync } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -31,16 +32,16 @@ const ENTRIES_SLOT = 2 ** 32;
 /** Sealed before the clock starts: threads and connections are there then. */
 const WARM_BYTES = 4 * MIB;
 
-/** `piece` of the content: every second 4 MiB says again what the one before it said. */
-function pieceOf(round: number, piece: number): Buffer {
-  const bytes = Buffer.alloc(PIECE);
-  let state = (round * 1_000_003 + (piece >> 1)) * 2_654_435_761 + 1;
-  for (let at = 0; at < PIECE; at += 8) {
-    state = Math.imul(state ^ (state >>> 15), 2_246_822_519) + at;
-    bytes.writeInt32LE(state | 0, at);
-    bytes.writeInt32LE((state ^ (piece >> 1)) | 0, at + 4);
+/** Every second 4 MiB says again what the one before it said; nothing else is twice there. */
+function writeContent(file: string, bytes: number): void {
+  const piece = Buffer.allocUnsafe(PIECE);
+  const out = fs.openSync(file, 'w');
+  for (let at = 0; at < bytes; at += PIECE) {
+    if ((at / PIECE) % 2 === 0) randomFillSync(piece);
+    fs.writeSync(out, piece);
   }
-  return bytes;
+  fs.fsyncSync(out);
+  fs.closeSync(out);
 }
 
 export const sealing: Row = {
@@ -60,17 +61,15 @@ export const sealing: Row = {
     const entries = bench.options.quick ? ENTRIES_QUICK : ENTRIES;
     const own = bench.wants(ATOLL) ? await sealingDaemon(bench, entries) : null;
     for (let round = 0; round < bench.options.rounds; round++) {
+      const file = bench.file('content');
+      writeContent(file, bytes);
       if (own !== null) {
-        const atoll = await sealOnce(own.daemon, bytes, round);
+        const atoll = await sealOnce(bench, own, file, `v${round}`);
         add(ATOLL, bytes / atoll.seconds / 1e9);
         perCore.push(bytes / atoll.cpu / 1e9);
       }
-      const file = bench.file('content');
-      const out = fs.openSync(file, 'w');
-      for (let piece = 0; piece < bytes / PIECE; piece++) fs.writeSync(out, pieceOf(round, piece));
-      fs.fsyncSync(out);
-      fs.closeSync(out);
       for (const peer of peers) {
+        bench.intoCache(file);
         const seconds = await keep(bench, peer, file);
         if (seconds !== null) add(peer.name, bytes / seconds / 1e9);
       }
@@ -105,8 +104,15 @@ function last([name, list]: [string, Sample[]]): string {
   return `${name} ${list[list.length - 1]!.value.toPrecision(4)}`;
 }
 
+interface Sealing {
+  daemon: Daemon;
+  /** folder of the pool `sealed` */
+  pool: string;
+  end(): Promise<void>;
+}
+
 /** A daemon whose pool `sealed` has an index of so many entries, and threads that have sealed something. */
-async function sealingDaemon(bench: Bench, entries: number): Promise<{ daemon: Daemon; end: () => Promise<void> }> {
+async function sealingDaemon(bench: Bench, entries: number): Promise<Sealing> {
   const { daemon, end } = await bench.ownDaemon();
   const pool = bench.file(bench.fresh('pool'));
   await daemon.cli('pool', 'create', 'sealed', '--path', `${pool}/`, '--block-size', `${BLOCK}`);
@@ -115,15 +121,16 @@ async function sealingDaemon(bench: Bench, entries: number): Promise<{ daemon: D
   bench.say(`  an index of ${entries} entries`);
   fillIndex(path.join(daemon.home, 'store.db'), entries);
   await daemon.restart();
-  const warm = await NbdClient.connect(daemon.nbdSocket, 'warm');
-  await warm.write(0, pieceOf(-1, 0));
-  await warm.flush();
-  await warm.close();
+  const file = bench.file('warm');
+  writeContent(file, WARM_BYTES);
+  await writeVolume(daemon, 'warm', file);
+  bench.remove(file);
   await daemon.snapshot('warm', 's');
   await daemon.http('POST', '/v1/pools/sealed/set', { seal: true });
   await hashed(daemon, 'warm');
   return {
     daemon,
+    pool,
     end: async () => {
       await end();
       bench.remove(pool);
@@ -150,20 +157,38 @@ function fillIndex(store: string, entries: number): void {
 }
 
 /** Until the hash is durable: elapsed, and processor time of the daemon. Both in seconds. */
-async function sealOnce(daemon: Daemon, bytes: number, round: number): Promise<{ seconds: number; cpu: number }> {
-  const volume = `v${round}`;
+async function sealOnce(
+  bench: Bench,
+  { daemon, pool }: Sealing,
+  file: string,
+  volume: string,
+): Promise<{ seconds: number; cpu: number }> {
   await daemon.http('POST', '/v1/pools/sealed/set', { sealPaused: true });
-  await daemon.cli('volume', 'create', volume, '--size', String(bytes), '--pool', 'sealed');
-  const client = await NbdClient.connect(daemon.nbdSocket, volume);
-  for (let piece = 0; piece < bytes / PIECE; piece++) await client.write(piece * PIECE, pieceOf(round, piece));
-  await client.flush();
-  await client.close();
+  await daemon.cli('volume', 'create', volume, '--size', String(fs.statSync(file).size), '--pool', 'sealed');
+  await writeVolume(daemon, volume, file);
   await daemon.snapshot(volume, 's');
+  bench.intoCache(path.join(daemon.home, 'store.db'));
+  bench.intoCache(pool);
   const cpu = cpuSeconds(daemon.pid);
   const began = performance.now();
   await daemon.http('POST', '/v1/pools/sealed/set', { sealPaused: false });
   await hashed(daemon, volume);
   return { seconds: (performance.now() - began) / 1000, cpu: cpuSeconds(daemon.pid) - cpu };
+}
+
+async function writeVolume(daemon: Daemon, volume: string, file: string): Promise<void> {
+  const client = await NbdClient.connect(daemon.nbdSocket, volume);
+  const piece = Buffer.allocUnsafe(PIECE);
+  const from = fs.openSync(file, 'r');
+  const bytes = fs.fstatSync(from).size;
+  for (let at = 0; at < bytes; ) {
+    const got = fs.readSync(from, piece);
+    await client.write(at, piece.subarray(0, got));
+    at += got;
+  }
+  fs.closeSync(from);
+  await client.flush();
+  await client.close();
 }
 
 async function hashed(daemon: Daemon, volume: string): Promise<void> {
