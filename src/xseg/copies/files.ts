@@ -43,13 +43,17 @@ function putSynced(path: string, bytes: Buffer, at: number): void {
 
 /** Exactly `length` bytes at `at`. @throws {EngineError} CORRUPT when the file is shorter */
 export function readAt(fd: number, at: number, length: number, path: string): Buffer {
-  const b = Buffer.allocUnsafe(length);
-  for (let done = 0; done < length; ) {
-    const n = readSync(fd, b, done, length - done, at + done);
+  return readInto(fd, at, Buffer.allocUnsafe(length), path);
+}
+
+/** Fills `into` from `at`, and returns it. @throws {EngineError} CORRUPT when the file is shorter */
+export function readInto(fd: number, at: number, into: Buffer, path: string): Buffer {
+  for (let done = 0; done < into.length; ) {
+    const n = readSync(fd, into, done, into.length - done, at + done);
     if (n === 0) throw new EngineError('CORRUPT', `${path} is cut off`);
     done += n;
   }
-  return b;
+  return into;
 }
 
 /** Where a generation lies, open for reading. */

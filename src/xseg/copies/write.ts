@@ -15,7 +15,7 @@ import type { Native } from '../native.ts';
 import { beginCopyFile, type CopyControl, copyStore, Pace } from '../store/copying.ts';
 import { FORMAT_VERSION } from '../store/upgrade.ts';
 import { EngineError } from '../types.ts';
-import { COPY_NEW, readAt, removeCopies, syncFolder, unmarkServing } from './files.ts';
+import { COPY_NEW, readAt, readInto, removeCopies, syncFolder, unmarkServing } from './files.ts';
 import { COPY_CHUNK_BYTES, encodeFooter, FOOTER_BYTES, tableBytes } from './footer.ts';
 import { areaAt, type CopyPlace } from './place.ts';
 import type { CopierRequest } from './requests.ts';
@@ -87,8 +87,9 @@ async function moveIntoArea(
     const start = areaAt(place, name);
     const end = bytes + tableBytes(bytes);
     const pace = new Pace(control);
+    const buffer = Buffer.allocUnsafe(COPY_CHUNK_BYTES);
     for (let at = 0, chunks = 1; at < end; at += COPY_CHUNK_BYTES, chunks++) {
-      const chunk = readAt(from, at, Math.min(COPY_CHUNK_BYTES, end - at), file);
+      const chunk = readInto(from, at, buffer.subarray(0, end - at), file);
       writeAll(to, chunk, start + at);
       if (chunks % SYNC_EVERY_CHUNKS === 0) fdatasyncSync(to);
       pace.took(chunk.length);
@@ -127,8 +128,10 @@ async function finishCopy(
     const bytes = fstatSync(fd).size;
     const table = Buffer.alloc(tableBytes(bytes));
     const pace = new Pace(control);
+    // one for all chunks: this thread makes too few objects for its garbage to be looked for soon
+    const buffer = Buffer.allocUnsafe(COPY_CHUNK_BYTES);
     for (let at = 0, i = 0; at < bytes; at += COPY_CHUNK_BYTES, i++) {
-      const chunk = readAt(fd, at, Math.min(COPY_CHUNK_BYTES, bytes - at), file);
+      const chunk = readInto(fd, at, buffer.subarray(0, bytes - at), file);
       table.writeUInt32LE(native.crc32c(chunk, 0), i * 4);
       pace.took(chunk.length);
       // somebody may have said that it is in a hurry, or that we are to stop
