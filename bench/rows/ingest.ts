@@ -4,10 +4,9 @@
  * pool has not, then the same file again.
  */
 
-import { randomFillSync } from 'node:crypto';
-import fs from 'node:fs';
 import path from 'node:path';
 import type { Bench } from '../bench.ts';
+import { writeContent } from '../content.ts';
 import { ATOLL } from '../peers/server.ts';
 import { newRow, type RowResult, ratioGoal, type Sample, valuesOf } from '../result.ts';
 import { GIB, MIB } from '../size.ts';
@@ -39,7 +38,7 @@ export const ingest: Row = {
     };
     for (let round = 0; round < bench.options.rounds; round++) {
       const file = bench.file('ingested');
-      fill(file, bytes);
+      writeContent(file, { bytes, piece: PIECE, times: 1 });
       const own = async () => {
         const { first, again } = await ingestTwice(bench, file, bytes);
         add(ATOLL, first);
@@ -83,21 +82,12 @@ async function warm(bench: Bench, bytes: number, ...places: string[]): Promise<v
   await bench.warmMemory(2 * bytes);
 }
 
-/** Bytes that no block has twice; on the disk, so that nobody's sync writes them, and in the page cache. */
-function fill(file: string, bytes: number): void {
-  const piece = Buffer.alloc(PIECE);
-  const out = fs.openSync(file, 'w');
-  for (let at = 0; at < bytes; at += PIECE) fs.writeSync(out, randomFillSync(piece));
-  fs.fsyncSync(out);
-  fs.closeSync(out);
-}
-
 async function ingestTwice(bench: Bench, file: string, bytes: number): Promise<{ first: number; again: number }> {
   const { daemon, end } = await bench.ownDaemon();
   try {
     // threads and connections are there then
     const small = bench.file('warm');
-    fill(small, PIECE);
+    writeContent(small, { bytes: PIECE, piece: PIECE, times: 1 });
     await daemon.cli('import', small, 'warm@s', '--format', 'raw');
     bench.remove(small);
     const timed = async (name: string) => {

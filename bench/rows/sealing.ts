@@ -2,12 +2,12 @@
  * Sealing: a snapshot whose bytes are in the page cache, half of them twice, from the moment it may begin until its hash
  * is durable, with an index that has 16 million entries already. restic and borg keep the same bytes from a file, without compression, borg without encryption.
  */
-import { randomFillSync } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import Database from 'better-sqlite3';
 import type { Bench } from '../bench.ts';
+import { writeContent } from '../content.ts';
 import type { Daemon } from '../daemon.ts';
 import { NbdClient } from '../nbd.ts';
 import { ATOLL } from '../peers/server.ts';
@@ -21,7 +21,9 @@ import type { Row } from './row.ts';
 const BYTES = 2 * GIB;
 const BYTES_QUICK = 256 * MIB;
 const BLOCK = 64 * KIB;
+/** Every second piece says again what the one before it said; nothing else is twice there. */
 const PIECE = 4 * MIB;
+const TIMES = 2;
 const GOAL = 1;
 const GOAL_PEER = 4;
 const POLL_MS = 50;
@@ -31,18 +33,6 @@ const ENTRIES_QUICK = 2 ** 16;
 const ENTRIES_SLOT = 2 ** 32;
 /** Sealed before the clock starts: threads and connections are there then. */
 const WARM_BYTES = 4 * MIB;
-
-/** Every second 4 MiB says again what the one before it said; nothing else is twice there. */
-function writeContent(file: string, bytes: number): void {
-  const piece = Buffer.allocUnsafe(PIECE);
-  const out = fs.openSync(file, 'w');
-  for (let at = 0; at < bytes; at += PIECE) {
-    if ((at / PIECE) % 2 === 0) randomFillSync(piece);
-    fs.writeSync(out, piece);
-  }
-  fs.fsyncSync(out);
-  fs.closeSync(out);
-}
 
 export const sealing: Row = {
   ids: ['sealing'],
@@ -62,7 +52,7 @@ export const sealing: Row = {
     const own = bench.wants(ATOLL) ? await sealingDaemon(bench, entries) : null;
     for (let round = 0; round < bench.options.rounds; round++) {
       const file = bench.file('content');
-      writeContent(file, bytes);
+      writeContent(file, { bytes, piece: PIECE, times: TIMES });
       if (own !== null) {
         const atoll = await sealOnce(bench, own, file, `v${round}`);
         add(ATOLL, bytes / atoll.seconds / 1e9);
@@ -122,7 +112,7 @@ async function sealingDaemon(bench: Bench, entries: number): Promise<Sealing> {
   fillIndex(path.join(daemon.home, 'store.db'), entries);
   await daemon.restart();
   const file = bench.file('warm');
-  writeContent(file, WARM_BYTES);
+  writeContent(file, { bytes: WARM_BYTES, piece: PIECE, times: TIMES });
   await writeVolume(daemon, 'warm', file);
   bench.remove(file);
   await daemon.snapshot('warm', 's');
