@@ -23,6 +23,9 @@ import type { CopierRequest } from './requests.ts';
 /** Left free beside a copy: what thin pools leave themselves, twice. */
 export const COPY_RESERVE_BYTES = 128 * 1024 * 1024;
 
+/** Chunks go through this: one for the thread's life, which makes too few objects for its garbage to be looked for soon. */
+const chunkBuffer = Buffer.allocUnsafeSlow(COPY_CHUNK_BYTES);
+
 /** Written back this often, so that no sync of a guest's finds all of it before it. */
 const SYNC_EVERY_CHUNKS = 8;
 
@@ -87,9 +90,8 @@ async function moveIntoArea(
     const start = areaAt(place, name);
     const end = bytes + tableBytes(bytes);
     const pace = new Pace(control);
-    const buffer = Buffer.allocUnsafe(COPY_CHUNK_BYTES);
     for (let at = 0, chunks = 1; at < end; at += COPY_CHUNK_BYTES, chunks++) {
-      const chunk = readInto(from, at, buffer.subarray(0, end - at), file);
+      const chunk = readInto(from, at, chunkBuffer.subarray(0, end - at), file);
       writeAll(to, chunk, start + at);
       if (chunks % SYNC_EVERY_CHUNKS === 0) fdatasyncSync(to);
       pace.took(chunk.length);
@@ -128,10 +130,8 @@ async function finishCopy(
     const bytes = fstatSync(fd).size;
     const table = Buffer.alloc(tableBytes(bytes));
     const pace = new Pace(control);
-    // one for all chunks: this thread makes too few objects for its garbage to be looked for soon
-    const buffer = Buffer.allocUnsafe(COPY_CHUNK_BYTES);
     for (let at = 0, i = 0; at < bytes; at += COPY_CHUNK_BYTES, i++) {
-      const chunk = readInto(fd, at, buffer.subarray(0, bytes - at), file);
+      const chunk = readInto(fd, at, chunkBuffer.subarray(0, bytes - at), file);
       table.writeUInt32LE(native.crc32c(chunk, 0), i * 4);
       pace.took(chunk.length);
       // somebody may have said that it is in a hurry, or that we are to stop
