@@ -101,10 +101,74 @@ describe('committer', () => {
     expect([...r.seal.slotsOf(2, hash(3))]).toEqual([4]);
     expect([...r.seal.slotsOf(1, Buffer.alloc(0))]).toEqual([]);
     expect(r.seal.slotOf(1, hash(1), 5)).toBe(8);
-    const rows = r.seal.rows(1, [8, 5, 4, 7, 8]);
-    expect([...rows.keys()].sort()).toEqual([5, 7, 8]);
-    expect(rows.get(7)).toEqual({ slot: 7, hash: like, bad: null });
     r.close();
+    c.close();
+  });
+
+  it('says which slots still are in the index with the bytes that somebody knows of them', () => {
+    const c = new Committer(file);
+    const hash = (n: number) => Buffer.alloc(32, n);
+    c.apply([
+      batch((b) => {
+        b.seal = emptySeal();
+        b.seal.sealed = [1, 5, 1, 6, 1, 7, 1, 9, 2, 8];
+        b.seal.hashes = Buffer.concat([5, 6, 7, 9, 8].map(hash));
+        b.seal.bad = [1, 6, 1];
+      }),
+    ]);
+    const r = new StoreReader(file);
+    // [slot, what it is thought to hold, held]
+    const asked: [number, number, number][] = [
+      ...([
+        [9, 9, 1] /* by itself */,
+        [5, 5, 1],
+        [6, 6, 0] /* quarantined */,
+        [7, 7, 1],
+      ] as [number, number, number][]),
+      ...([
+        [8, 8, 0] /* of another pool */,
+        [-1, 5, 0],
+        [7, 6, 0] /* other bytes */,
+      ] as [number, number, number][]),
+      ...([
+        [7, 7, 1],
+        [7, 7, 1],
+        [10, 9, 0] /* none */,
+        [5, 5, 1],
+      ] as [number, number, number][]),
+    ];
+    const hashes = Buffer.concat(asked.map(([, n]) => hash(n)));
+    const held = r.seal.hold(
+      1,
+      Float64Array.from(asked, ([slot]) => slot),
+      hashes,
+    );
+    expect([...held]).toEqual(asked.map(([, , one]) => one));
+    expect([...r.seal.hold(1, new Float64Array(0), Buffer.alloc(0))]).toEqual([]);
+    r.close();
+    c.close();
+  });
+
+  it('leaves no row of a slot whose references come to none, in whatever order they change', () => {
+    const c = new Committer(file);
+    const extras = () => {
+      const r = new StoreReader(file);
+      const found = [3, 4, 5, 6].map((slot) =>
+        r.db.prepare('SELECT extra FROM slot_ref WHERE slot = ?').pluck().get(slot),
+      );
+      r.close();
+      return found;
+    };
+    c.apply([batch((b) => b.slotRefs.push(1, 3, 2, 1, 4, 1))]);
+    c.apply([
+      batch((b) => b.slotRefs.push(1, 5, -1, 1, 4, -1, 1, 3, -1)),
+      batch((b) => b.slotRefs.push(1, 5, 1, 1, 6, 1, 1, 6, -1)),
+    ]);
+    expect(extras()).toEqual([1, undefined, undefined, undefined]);
+    c.apply([batch((b) => b.slotRefs.push(1, 3, 1))]);
+    expect(extras()).toEqual([2, undefined, undefined, undefined]);
+    c.apply([batch((b) => b.slotRefs.push(1, 3, -2))]);
+    expect(extras()).toEqual([undefined, undefined, undefined, undefined]);
     c.close();
   });
 

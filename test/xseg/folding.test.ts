@@ -41,7 +41,10 @@ function setUp(live: { failed: number; changes: Changes } | undefined) {
     childrenAfter: (id: number, after: number) => (id === PAGE && after < CHILD ? [CHILD] : []),
     seal: {
       row: (_pool: number, slot: number) => (there && slot === TO ? { slot, hash: HASH, bad: null } : undefined),
-      rows: () => new Map(there ? [[TO, { slot: TO, hash: HASH, bad: null }]] : []),
+      hold: (_pool: number, slots: Float64Array, hashes: Buffer) =>
+        Uint8Array.from(slots, (slot, i) =>
+          Number(there && slot === TO && hashes.subarray(i * 32, i * 32 + 32).equals(HASH)),
+        ),
     },
   } as unknown as StoreReader;
   const frames = new Frames(native, core);

@@ -59,7 +59,8 @@ describe('a fold', () => {
         (bases.get(id) ?? []).filter((child) => child > after).slice(0, max),
       seal: {
         row: (_pool: number, slot: number) => (slot === TO ? { slot, hash: HASH, bad: null } : undefined),
-        rows: () => new Map([[TO, { slot: TO, hash: HASH, bad: null }]]),
+        hold: (_pool: number, slots: Float64Array, hashes: Buffer) =>
+          Uint8Array.from(slots, (slot, i) => Number(slot === TO && hashes.subarray(i * 32, i * 32 + 32).equals(HASH))),
       },
     } as unknown as StoreReader;
     frames = new Frames(native, core);

@@ -3,7 +3,7 @@
  * memory: a job that was lost half done can be done again (slots that are written are the ingest's own). Of one thread.
  */
 import type { Native } from '../native.ts';
-import { blockHash } from '../seal/tree-hash.ts';
+import { blockHash, blockHashInto } from '../seal/tree-hash.ts';
 import { HASH_BYTES } from '../store/seal-batch.ts';
 import type { SealReader } from '../store/seal-reader.ts';
 import { Filling, readAgain } from './filling.ts';
@@ -43,6 +43,7 @@ export class Pieces {
       same: new Float64Array(blocks).fill(-1),
       places: new Int32Array(blocks),
     };
+    const hashes = Buffer.from(hashed.hashes.buffer);
     const filling = new Filling(job.reads, bytes);
     const looks = index.any();
     const again = looks && filling.covers(blocks * blockSize);
@@ -54,7 +55,7 @@ export class Pieces {
       for (let i = from; i < to; i++) {
         filling.until((i + 1) * blockSize, to * blockSize, back * blockSize);
         hashed.places[i] = i - back;
-        this.#hash(job, hashed, i, bytes);
+        this.#hash(job, hashed, hashes, i, bytes);
       }
       if (!looks) continue;
       this.#look(job, index, hashed, bytes, from, to);
@@ -65,14 +66,14 @@ export class Pieces {
     return hashed;
   }
 
-  #hash({ blockSize }: PieceJob, { states, hashes, places }: PieceHashes, i: number, bytes: Buffer): void {
+  #hash({ blockSize }: PieceJob, { states, places }: PieceHashes, hashes: Buffer, i: number, bytes: Buffer): void {
     const block = bytes.subarray(places[i] * blockSize, (places[i] + 1) * blockSize);
     if (block.equals(this.#zeroOf(blockSize))) {
       states[i] = BLOCK_ZERO;
       return;
     }
     states[i] = BLOCK_HASHED;
-    hashes.set(blockHash(block), i * HASH_BYTES);
+    blockHashInto(block, hashes, i * HASH_BYTES);
   }
 
   /** Which slots hold the same bytes as these blocks. */

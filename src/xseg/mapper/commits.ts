@@ -18,6 +18,8 @@ import type { Tree } from './tree.ts';
 export const PAGE_BLOB_MAX = 48 + 512 * 12;
 /** Samples kept for percentiles of commit times. */
 const SAMPLES = 512;
+/** Batches of at most so many pages are encoded in memory that is kept: pages take a fraction of what they may. */
+const SCRATCH_PAGES = 64;
 /** Pages of one batch: 1, 2, 4 … 2^14, and beyond. */
 const PAGE_BUCKETS = 16;
 /** Batches of one transaction: 1, 2, 4 … 64, and beyond. */
@@ -60,6 +62,7 @@ export class Commits {
   readonly transactionBatches = new Histogram(BATCH_BUCKETS);
   #seq = 1;
   #ms: number[] = [];
+  readonly #scratch = new Uint8Array(SCRATCH_PAGES * PAGE_BLOB_MAX);
   #waiting = new Map<number, (result: CommitResult) => void>();
 
   constructor(
@@ -187,7 +190,7 @@ export class Commits {
     const live: number[] = [];
     for (const frame of dirty) if (this.frames.dirty[frame]) live.push(frame);
     if (live.length === 0) return live;
-    const blob = new Uint8Array(live.length * PAGE_BLOB_MAX);
+    const blob = live.length > SCRATCH_PAGES ? new Uint8Array(live.length * PAGE_BLOB_MAX) : this.#scratch;
     let at = 0;
     for (const frame of live) {
       const length = this.encodeFrame(frame, blob, at);

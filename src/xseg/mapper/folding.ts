@@ -273,13 +273,10 @@ export class Folding {
     if (this.#judged === fold) return;
     this.#judged = fold;
     const moves = [...fold.moves.values()].filter(({ to }) => !this.#good.has(to));
-    const rows = this.reader.seal.rows(
-      this.#pool,
-      moves.map(({ to }) => to),
-    );
-    for (const { to, hash } of moves) {
-      const row = rows.get(to);
-      const good = row !== undefined && row.bad === null && row.hash.equals(hash) && !this.host.isBad(this.#pool, to); // not durable yet
+    const slots = Float64Array.from(moves, ({ to }) => to);
+    const held = this.reader.seal.hold(this.#pool, slots, Buffer.concat(moves.map(({ hash }) => hash)));
+    for (const [k, { to }] of moves.entries()) {
+      const good = held[k] === 1 && !this.host.isBad(this.#pool, to); // not durable yet
       if (!good) this.#gone.add(to);
       this.#good.set(to, good);
     }

@@ -20,7 +20,6 @@ import {
   type ResourceRow,
 } from '../store/batch.ts';
 import { emptySeal, HASH_BYTES, type SealChanges } from '../store/seal-batch.ts';
-import type { SealedRow } from '../store/seal-reader.ts';
 import { EngineError, type IngestSpec } from '../types.ts';
 import type { Commits } from './commits.ts';
 import { type BuiltPages, MapBuilder } from './map-builder.ts';
@@ -72,6 +71,8 @@ interface Batch {
   pins: number[];
   /** pieces decided and not written yet */
   unwritten: number;
+  /** of the data that it names */
+  sync: 'no' | 'out' | 'done';
   built: BuiltPages | null;
   /** closes it: nothing more comes in */
   cut: boolean;
@@ -96,8 +97,10 @@ interface Stream {
   fresh: { batch: number; slots: Map<string, number> }[];
   batches: number;
   durable: number;
-  /** a sync or commit of the queue's first is on its way */
+  /** a commit of the queue's first is on its way */
   busy: boolean;
+  /** batches whose syncs are out */
+  syncing: number;
   /** pieces and the end wait in line */
   waiting: (() => void)[];
   /** the record is in the store, or on its way there */
@@ -185,7 +188,7 @@ export class Ingests {
     this.#streams.set(id, {
       ...{ id, pool, row, owner: { id, group: null }, batch: newBatch(), queue: [], pieces: new Map() },
       builder: new MapBuilder(this.native, id, row.generation, () => this.host.nextPage()),
-      ...{ nextPiece: 1, fresh: [{ batch: 0, slots: new Map() }], batches: 0, durable: 0, busy: false },
+      ...{ nextPiece: 1, fresh: [{ batch: 0, slots: new Map() }], batches: 0, durable: 0, busy: false, syncing: 0 },
       ...{ waiting: [], stored: false, root: 0, mapped: 0, failed: null, aborted: null, ending: false },
     });
     const target = { pool: pool.id, handle: pool.handle, blockSize: pool.blockSize, groupSlots: pool.groupSlots };
@@ -222,12 +225,13 @@ export class Ingests {
       if (this.host.freeing()) return void this.#waiting.push(work);
       const result = this.registry.reader.look(() => {
         let outcome: EngineError | 'wait' | null = null;
-        const rows = this.registry.reader.seal.rows(
-          stream.pool.id,
-          piece.same.subarray(at).filter((slot) => slot >= 0),
-        );
+        const { seal } = this.registry.reader;
+        const from = at;
+        const held = seal.hold(stream.pool.id, piece.same.subarray(from), piece.hashes.subarray(from * HASH_BYTES));
+        const hashes = Buffer.from(piece.hashes.buffer, piece.hashes.byteOffset, piece.hashes.length);
         while (at < piece.blocks && outcome === null) {
-          outcome = this.#block(stream, piece, at, rows, slots);
+          const hash = hashes.subarray(at * HASH_BYTES, (at + 1) * HASH_BYTES);
+          outcome = this.#block(stream, piece, at, hash, held[at - from] === 1, slots);
           if (outcome === null) at++;
         }
         return outcome;
@@ -255,12 +259,13 @@ export class Ingests {
     return blocks >= BATCH_BLOCKS_MAX || blocks * stream.pool.blockSize >= BATCH_BYTES_MAX;
   }
 
-  /** Where one block goes. null when that is known. */
+  /** Where one block goes. null when that is known. @param held the slot that a thread found still is what it was */
   #block(
     stream: Stream,
     piece: Piece,
     at: number,
-    rows: ReadonlyMap<number, SealedRow>,
+    hash: Buffer,
+    held: boolean,
     slots: Float64Array,
   ): EngineError | 'wait' | null {
     const { batch, builder, pool } = stream;
@@ -269,10 +274,8 @@ export class Ingests {
       batch.blocks++;
       return null;
     }
-    const hash = Buffer.from(piece.hashes.buffer, piece.hashes.byteOffset + at * HASH_BYTES, HASH_BYTES);
-    const key = hash.toString('latin1');
-    const own = findFresh(stream, key);
-    const same = own ?? this.#indexed(pool.id, rows.get(piece.same[at]), hash);
+    const own = findFresh(stream, hash);
+    const same = own ?? (held && !this.host.isBad(pool.id, piece.same[at]) ? piece.same[at] : undefined);
     if (same !== undefined) {
       if (own === undefined) this.#pin(batch, pool.id, same);
       batch.slotRefs.push(pool.id, same, 1);
@@ -288,19 +291,12 @@ export class Ingests {
       batch.files.add(pool.fileOf(run.slot));
       batch.sealed.push(pool.id, run.slot);
       batch.hashes.push(Buffer.from(hash));
-      stream.fresh[stream.fresh.length - 1].slots.set(key, run.slot);
+      stream.fresh[stream.fresh.length - 1].slots.set(keyOf(hash), run.slot);
       builder.add(run.slot, hash);
     }
     batch.hashed++;
     batch.blocks++;
     return null;
-  }
-
-  /** The slot that a thread found, if it still is what it was. */
-  #indexed(pool: number, row: SealedRow | undefined, hash: Buffer): number | undefined {
-    if (row === undefined || row.bad !== null || !row.hash.equals(hash) || this.host.isBad(pool, row.slot))
-      return undefined;
-    return row.slot;
   }
 
   /** What was durable when a piece was hashed, its thread found in the index. */
@@ -365,22 +361,36 @@ export class Ingests {
     this.#launch(stream);
   }
 
-  /** The first batch of the queue goes on its way when it can. */
+  /**
+   * Batches whose data is written are synced, beside each other: the disk has nothing to do in a commit. The first of the
+   * queue is sent when it is durable.
+   */
   #launch(stream: Stream): void {
-    const batch = stream.queue[0];
-    if (stream.busy || stream.failed !== null || batch === undefined || batch.unwritten > 0) return;
+    for (const batch of stream.queue)
+      if (stream.failed === null && batch.sync === 'no' && batch.unwritten === 0) this.#sync(stream, batch);
+    const [first] = stream.queue;
+    if (stream.busy || stream.failed !== null || first?.sync !== 'done') return;
     stream.busy = true;
+    this.#send(stream, first);
+  }
+
+  #sync(stream: Stream, batch: Batch): void {
+    batch.sync = 'out';
+    stream.syncing++;
     let left = batch.files.size;
     let failed = 0;
     const synced = (error: number): void => {
       if (error !== 0) failed = error;
       if (--left > 0) return;
+      stream.syncing--;
+      batch.sync = 'done';
       batch.left?.();
       batch.left = null;
-      if (failed === 0) return this.#send(stream, batch);
-      stream.busy = false;
-      stream.failed = new EngineError('POOL_FAILED', `data could not be made durable: errno ${failed}`);
-      this.#settle(stream);
+      if (failed !== 0)
+        stream.failed ??= new EngineError('POOL_FAILED', `data could not be made durable: errno ${failed}`);
+      this.#launch(stream);
+      // who waits for the end waits for a commit
+      if (stream.failed !== null) this.#settle(stream);
     };
     if (left === 0) {
       left = 1;
@@ -440,7 +450,8 @@ export class Ingests {
     const waiting = stream.waiting;
     stream.waiting = [];
     for (const run of waiting) run();
-    if (stream.aborted !== null && !stream.busy && stream.pieces.size === 0) this.#bury(stream);
+    const idle = !stream.busy && stream.syncing === 0 && stream.pieces.size === 0;
+    if (stream.aborted !== null && idle) this.#bury(stream);
   }
 
   // ---- the end
@@ -459,7 +470,11 @@ export class Ingests {
     stream.ending = true;
     const work = (): void => {
       if (stream.failed !== null) return fail(stream.failed);
-      if (stream.queue.length > 0 || stream.pieces.size > 0) return void stream.waiting.push(work);
+      if (stream.queue.length > 0 || stream.pieces.size > 0) {
+        // what is left is synced beside the batches before it
+        if (stream.pieces.size === 0 && stream.batch.blocks > 0) this.#cut(stream);
+        return void stream.waiting.push(work);
+      }
       if (this.registry.whenForgotten(spec.volume, work)) return;
       const height = heightFor(size, pool.blockSize);
       const { built, hash } = builder.finish(height);
@@ -546,10 +561,15 @@ function newBatch(): Batch {
   return {
     ...{ taken: [], slotRefs: [], sealed: [], hashes: [], hashed: 0, folded: 0, blocks: 0 },
     ...{ files: new Set<number>(), pins: [], unwritten: 0, built: null, cut: false, last: null, left: null },
+    sync: 'no',
   };
 }
 
-function findFresh(stream: Stream, key: string): number | undefined {
+const keyOf = (hash: Buffer): string => hash.toString('latin1');
+
+function findFresh(stream: Stream, hash: Buffer): number | undefined {
+  if (stream.fresh.every(({ slots }) => slots.size === 0)) return undefined;
+  const key = keyOf(hash);
   for (const { slots } of stream.fresh) {
     const slot = slots.get(key);
     if (slot !== undefined) return slot;

@@ -6,7 +6,7 @@ import type { Native } from '../native.ts';
 import { HASH_BYTES } from '../store/seal-batch.ts';
 import type { SealReader } from '../store/seal-reader.ts';
 import { type HashResult, type HashWish, SLOT_BAD, SLOT_HASHED, SLOT_KNOWN, SLOT_UNREADABLE } from './job.ts';
-import { blockHash, zeroBlockHash } from './tree-hash.ts';
+import { blockHashInto, zeroBlockHash } from './tree-hash.ts';
 
 /**
  * One read; slots beside each other are read together up to this, or one slot where that is more. A fraction of a core's
@@ -20,6 +20,8 @@ export type HashJobParts = HashWish & { core: number };
 
 export class HashRun {
   readonly result: HashResult;
+  /** of the result */
+  readonly #hashes: Buffer;
   #zero: Buffer;
   #zeroHash: Buffer;
   /** slot of the index that was read last, and its bytes */
@@ -40,6 +42,7 @@ export class HashRun {
       bytesRead: 0,
       ms: 0,
     };
+    this.#hashes = Buffer.from(this.result.hashes.buffer);
     this.#zero = Buffer.alloc(job.blockSize);
     this.#other = Buffer.alloc(job.blockSize);
     this.#own = Buffer.alloc(job.blockSize);
@@ -105,9 +108,9 @@ export class HashRun {
   }
 
   #hash(i: number, block: Buffer): void {
-    const hash = block.equals(this.#zero) ? this.#zeroHash : blockHash(block);
     this.result.states[i] = SLOT_HASHED;
-    this.result.hashes.set(hash, i * HASH_BYTES);
+    if (block.equals(this.#zero)) this.#hashes.set(this.#zeroHash, i * HASH_BYTES);
+    else blockHashInto(block, this.#hashes, i * HASH_BYTES);
   }
 
   /** Who has the same bytes, of all that was hashed. */

@@ -28,7 +28,14 @@ function derived(hasher: Blake3Hasher, head: Buffer, rest: Buffer): Buffer {
 
 /** Plain BLAKE3-256 of a block's bytes. */
 export function blockHash(block: Buffer): Buffer {
-  return Buffer.from(blake3UrlSafeBase64(block), 'base64url');
+  const hash = Buffer.allocUnsafe(HASH_BYTES);
+  blockHashInto(block, hash, 0);
+  return hash;
+}
+
+/** The same, written into `hashes` from byte `at` on. */
+export function blockHashInto(block: Buffer, hashes: Buffer, at: number): void {
+  hashes.write(blake3UrlSafeBase64(block), at, HASH_BYTES, 'base64url');
 }
 
 const zeroBlocks = new Map<number, Buffer>();

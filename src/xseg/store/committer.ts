@@ -28,6 +28,8 @@ export class Committer {
   #groups = new Map<string, GroupState>();
   #touched = new Set<string>();
   #geometry = new Map<number, number>();
+  /** some slot has lost a reference in this transaction: rows may come to 0, by gains as well */
+  #refsFell = false;
   /** milliseconds that the last COMMIT took: writing the log, and its fsync */
   syncMs = 0;
   /** monotonic ms before which no checkpoint is tried */
@@ -93,6 +95,7 @@ export class Committer {
     try {
       this.db.exec('BEGIN IMMEDIATE');
       this.#stillOurs();
+      this.#refsFell = false;
       for (const batch of batches) this.#applyOne(batch);
       this.#writeGroups();
       this.#seal.finish();
@@ -142,8 +145,11 @@ export class Committer {
       this.#seal.pageGone(id);
     }
     for (let i = 0; i < batch.slotRefs.length; i += 3) {
-      s.slotRef.run(batch.slotRefs[i], batch.slotRefs[i + 1], batch.slotRefs[i + 2]);
-      s.slotRefSweep.run(batch.slotRefs[i], batch.slotRefs[i + 1]);
+      const delta = batch.slotRefs[i + 2];
+      if (delta < 0) this.#refsFell = true;
+      s.slotRef.run(batch.slotRefs[i], batch.slotRefs[i + 1], delta);
+      // no row has less than 1 when a transaction begins
+      if (this.#refsFell) s.slotRefSweep.run(batch.slotRefs[i], batch.slotRefs[i + 1]);
     }
     for (const id of batch.resourcesDeleted) {
       s.resourceDelete.run(id);

@@ -10,6 +10,8 @@ export interface SealedRow {
   bad: number | null;
 }
 
+const hashAt = (hashes: Buffer, i: number): Buffer => hashes.subarray(i * HASH_BYTES, (i + 1) * HASH_BYTES);
+
 export class SealReader {
   #statements;
 
@@ -19,6 +21,10 @@ export class SealReader {
       row: p('SELECT slot, hash, bad FROM sealed WHERE pool = ? AND slot = ?'),
       any: p('SELECT 1 FROM sealed LIMIT 1').pluck(),
       from: p('SELECT slot, hash, bad FROM sealed WHERE pool = ? AND slot >= ? ORDER BY slot LIMIT ?'),
+      hold: p(
+        `SELECT slot FROM sealed WHERE pool = ? AND slot >= ? AND slot < ? AND bad IS NULL
+        AND hash = substr(?, (slot - ?) * ${HASH_BYTES} + 1, ${HASH_BYTES}) ORDER BY slot`,
+      ).pluck(),
       between: p('SELECT slot, hash, bad FROM sealed WHERE pool = ? AND slot >= ? AND slot < ?'),
       // The least slot: whoever looks at the same rows takes the same one. They name their index: left to itself, SQLite
       // takes the primary key, and goes through all rows of the pool.
@@ -58,17 +64,37 @@ export class SealReader {
   between(pool: number, from: number, to: number): SealedRow[] {
     return this.#statements.between.all(pool, from, to) as SealedRow[];
   }
-  /** rows of these slots, where there are any; slots beside each other are looked up together */
-  rows(pool: number, slots: Iterable<number>): Map<number, SealedRow> {
-    const sorted = Float64Array.from(new Set(slots)).sort();
-    const found = new Map<number, SealedRow>();
-    for (let i = 0; i < sorted.length; ) {
+  /**
+   * 1 for each slot that has a row, which is well and has that hash. Slots beside each other are looked up together, and no
+   * row comes out of SQLite: each would be an object with a Buffer.
+   *
+   * @param slots in any order, also more than once; below 0: not looked up
+   * @param hashes HASH_BYTES for each
+   */
+  hold(pool: number, slots: Float64Array, hashes: Uint8Array): Uint8Array {
+    const held = new Uint8Array(slots.length);
+    const bytes = Buffer.from(hashes.buffer, hashes.byteOffset, hashes.length);
+    const order: number[] = [];
+    for (let i = 0; i < slots.length; i++) if (slots[i] >= 0) order.push(i);
+    order.sort((a, b) => slots[a] - slots[b]);
+    for (let k = 0; k < order.length; ) {
+      const i = order[k];
+      const before = k === 0 ? -1 : order[k - 1];
+      if (before >= 0 && slots[before] === slots[i] && hashAt(bytes, before).equals(hashAt(bytes, i))) {
+        held[i] = held[before];
+        k++;
+        continue;
+      }
       let count = 1;
-      while (i + count < sorted.length && sorted[i + count] === sorted[i] + count) count++;
-      for (const row of this.between(pool, sorted[i], sorted[i] + count)) found.set(row.slot, row);
-      i += count;
+      while (k + count < order.length && slots[order[k + count]] === slots[i] + count) count++;
+      const run = order.slice(k, k + count);
+      const wanted = Buffer.concat(run.map((at) => hashAt(bytes, at)));
+      const from = slots[i];
+      for (const slot of this.#statements.hold.all(pool, from, from + count, wanted, from) as number[])
+        held[run[slot - from]] = 1;
+      k += count;
     }
-    return found;
+    return held;
   }
   /** a slot with these bytes, another than `except`; −1 none */
   slotOf(pool: number, hash: Buffer, except = -1): number {
