@@ -33,6 +33,8 @@ const BATCH_BLOCKS_MAX = 4096;
 const BATCH_BYTES_MAX = 256 * 1024 * 1024;
 /** Batches of one ingest whose data is not durable yet; pieces wait beyond. */
 const BATCHES_MAX = 3;
+/** Of those, how many are synced at once: one beside the one before it, and threads are left for what guests flush. */
+const SYNCS_MAX = 2;
 
 type Done<T> = (error: EngineError | null, value?: T) => void;
 
@@ -362,12 +364,14 @@ export class Ingests {
   }
 
   /**
-   * Batches whose data is written are synced, beside each other: the disk has nothing to do in a commit. The first of the
-   * queue is sent when it is durable.
+   * Batches whose data is written are synced, one beside the other: the disk has little to do in a commit. The first of the
+   * queue is sent when its data is durable.
    */
   #launch(stream: Stream): void {
-    for (const batch of stream.queue)
-      if (stream.failed === null && batch.sync === 'no' && batch.unwritten === 0) this.#sync(stream, batch);
+    for (const batch of stream.queue) {
+      if (stream.failed !== null || stream.syncing === SYNCS_MAX) break;
+      if (batch.sync === 'no' && batch.unwritten === 0) this.#sync(stream, batch);
+    }
     const [first] = stream.queue;
     if (stream.busy || stream.failed !== null || first?.sync !== 'done') return;
     stream.busy = true;
