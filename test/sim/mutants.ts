@@ -563,8 +563,8 @@ export const MUTANTS: Mutant[] = [
     name: 'an ingest commits before its pieces are written',
     invariant: 2,
     file: 'mapper/ingests.ts',
-    find: " && batch.sync === 'no' && batch.unwritten === 0) this.#sync",
-    replace: " && batch.sync === 'no') this.#sync",
+    find: "if (batch.sync === 'no' && batch.unwritten === 0) this.#sync",
+    replace: "if (batch.sync === 'no') this.#sync",
     profile: 'ingest',
   },
   {
