@@ -118,24 +118,18 @@ describe('committer', () => {
     ]);
     const r = new StoreReader(file);
     // [slot, what it is thought to hold, held]
-    const asked: [number, number, number][] = [
-      ...([
-        [9, 9, 1] /* by itself */,
-        [5, 5, 1],
-        [6, 6, 0] /* quarantined */,
-        [7, 7, 1],
-      ] as [number, number, number][]),
-      ...([
-        [8, 8, 0] /* of another pool */,
-        [-1, 5, 0],
-        [7, 6, 0] /* other bytes */,
-      ] as [number, number, number][]),
-      ...([
-        [7, 7, 1],
-        [7, 7, 1],
-        [10, 9, 0] /* none */,
-        [5, 5, 1],
-      ] as [number, number, number][]),
+    const asked: [number, number, 0 | 1][] = [
+      [9, 9, 1], // by itself
+      [5, 5, 1],
+      [6, 6, 0], // quarantined
+      [7, 7, 1],
+      [8, 8, 0], // of another pool
+      [-1, 5, 0],
+      [7, 6, 0], // other bytes
+      [7, 7, 1],
+      [7, 7, 1],
+      [10, 9, 0], // none
+      [5, 5, 1],
     ];
     const hashes = Buffer.concat(asked.map(([, n]) => hash(n)));
     const held = r.seal.hold(

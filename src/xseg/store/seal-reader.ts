@@ -10,8 +10,6 @@ export interface SealedRow {
   bad: number | null;
 }
 
-const hashAt = (hashes: Buffer, i: number): Buffer => hashes.subarray(i * HASH_BYTES, (i + 1) * HASH_BYTES);
-
 export class SealReader {
   #statements;
 
@@ -23,7 +21,7 @@ export class SealReader {
       from: p('SELECT slot, hash, bad FROM sealed WHERE pool = ? AND slot >= ? ORDER BY slot LIMIT ?'),
       hold: p(
         `SELECT slot FROM sealed WHERE pool = ? AND slot >= ? AND slot < ? AND bad IS NULL
-        AND hash = substr(?, (slot - ?) * ${HASH_BYTES} + 1, ${HASH_BYTES}) ORDER BY slot`,
+        AND hash = substr(?, (slot - ?) * ${HASH_BYTES} + 1, ${HASH_BYTES})`,
       ).pluck(),
       between: p('SELECT slot, hash, bad FROM sealed WHERE pool = ? AND slot >= ? AND slot < ?'),
       // The least slot: whoever looks at the same rows takes the same one. They name their index: left to itself, SQLite
@@ -77,21 +75,28 @@ export class SealReader {
     const order: number[] = [];
     for (let i = 0; i < slots.length; i++) if (slots[i] >= 0) order.push(i);
     order.sort((a, b) => slots[a] - slots[b]);
+    const sameAsBefore = (k: number): boolean => {
+      const [a, b] = [order[k - 1] * HASH_BYTES, order[k] * HASH_BYTES];
+      return (
+        slots[order[k - 1]] === slots[order[k]] && bytes.compare(bytes, a, a + HASH_BYTES, b, b + HASH_BYTES) === 0
+      );
+    };
     for (let k = 0; k < order.length; ) {
-      const i = order[k];
-      const before = k === 0 ? -1 : order[k - 1];
-      if (before >= 0 && slots[before] === slots[i] && hashAt(bytes, before).equals(hashAt(bytes, i))) {
-        held[i] = held[before];
+      if (k > 0 && sameAsBefore(k)) {
+        held[order[k]] = held[order[k - 1]];
         k++;
         continue;
       }
+      const from = slots[order[k]];
       let count = 1;
-      while (k + count < order.length && slots[order[k + count]] === slots[i] + count) count++;
-      const run = order.slice(k, k + count);
-      const wanted = Buffer.concat(run.map((at) => hashAt(bytes, at)));
-      const from = slots[i];
+      while (k + count < order.length && slots[order[k + count]] === from + count) count++;
+      const wanted = Buffer.allocUnsafe(count * HASH_BYTES);
+      for (let n = 0; n < count; n++) {
+        const at = order[k + n] * HASH_BYTES;
+        bytes.copy(wanted, n * HASH_BYTES, at, at + HASH_BYTES);
+      }
       for (const slot of this.#statements.hold.all(pool, from, from + count, wanted, from) as number[])
-        held[run[slot - from]] = 1;
+        held[order[k + slot - from]] = 1;
       k += count;
     }
     return held;
