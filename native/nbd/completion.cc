@@ -2,23 +2,10 @@
 #include <algorithm>
 #include <cassert>
 
+#include "io/zero.h"
 #include "nbd/transmission.h"
 
 namespace atoll_native::nbd {
-namespace {
-
-/// Whether all bytes are zero. The first word decides for nearly all data.
-bool is_zero(const uint8_t* at, uint32_t bytes) {
-  constexpr uint32_t kProbeBytes = 16;
-  if (bytes < kProbeBytes) return std::all_of(at, at + bytes, [](uint8_t byte) { return byte == 0; });
-  for (uint32_t i = 0; i < kProbeBytes; ++i) {
-    if (at[i] != 0) return false;
-  }
-  return std::memcmp(at, at + kProbeBytes, bytes - kProbeBytes) == 0;
-}
-
-}  // namespace
-
 void Transmission::done(Request* request) {
   Record* record = static_cast<Record*>(request->owner);
   record->owner->complete(record);

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "seal/block_hashes.h"
 #include "test/check.h"
 
 namespace atoll_native {
@@ -28,16 +29,27 @@ std::string hex(const BlockHash& hash) {
   return text;
 }
 
+/// With all kinds of lanes that the machine can, which say the same.
+BlockHash hash_of(const uint8_t* bytes, size_t length) {
+  const BlockHash hash = blake3(bytes, length);
+  for (const Blake3Lanes lanes : {Blake3Lanes::kEight, Blake3Lanes::kEightAvx2, Blake3Lanes::kSixteenAvx512}) {
+    if (!blake3_can(lanes)) continue;
+    if (!CHECK(blake3(bytes, length, lanes) == hash))
+      std::printf("  lanes %d, length %zu\n", static_cast<int>(lanes), length);
+  }
+  return hash;
+}
+
 void test_every_length_to_two_chunks() {
   const std::vector<uint8_t> bytes = input(2049);
   std::vector<uint8_t> hashes;
   for (size_t length = 0; length <= bytes.size(); length++) {
     // In memory of its own length: a read beyond it is a finding under ASan.
     const std::vector<uint8_t> alone(bytes.begin(), bytes.begin() + static_cast<ptrdiff_t>(length));
-    const BlockHash hash = blake3(alone.data(), length);
+    const BlockHash hash = hash_of(alone.data(), length);
     hashes.insert(hashes.end(), hash.begin(), hash.end());
   }
-  CHECK(hex(blake3(hashes.data(), hashes.size())) ==
+  CHECK(hex(hash_of(hashes.data(), hashes.size())) ==
         "51647f6118f38dd57cd7756205b51660964420fc0322d20ad82f689dd3a924c7");
 }
 
@@ -78,17 +90,44 @@ void test_lengths_around_the_borders_of_the_tree() {
   };
   const std::vector<uint8_t> bytes = input(4 << 20);
   for (const auto& vector : kVectors) {
-    if (!CHECK(hex(blake3(bytes.data(), vector.length)) == vector.hash)) std::printf("  length %zu\n", vector.length);
+    if (!CHECK(hex(hash_of(bytes.data(), vector.length)) == vector.hash)) std::printf("  length %zu\n", vector.length);
   }
   // Wherever the bytes lie.
   std::vector<uint8_t> shifted(65536 + 3);
   std::copy(bytes.begin(), bytes.begin() + 65536, shifted.begin() + 3);
-  CHECK(blake3(shifted.data() + 3, 65536) == blake3(bytes.data(), 65536));
+  CHECK(hash_of(shifted.data() + 3, 65536) == blake3(bytes.data(), 65536));
   // Every bit counts, in every lane.
   for (size_t at = 500; at < 65536; at += 1024) {
     std::vector<uint8_t> other(bytes.begin(), bytes.begin() + 65536);
     other[at] ^= 1;
-    CHECK(blake3(other.data(), other.size()) != blake3(bytes.data(), 65536));
+    CHECK(hash_of(other.data(), other.size()) != blake3(bytes.data(), 65536));
+  }
+}
+
+void test_every_number_of_chunks() {
+  const std::vector<uint8_t> bytes = input(130 << 10);
+  for (size_t chunks = 1; chunks <= 130; chunks++) hash_of(bytes.data(), chunks << 10);
+}
+
+void test_blocks() {
+  constexpr size_t kBlockBytes = 4096;
+  std::vector<uint8_t> blocks = input(4 * kBlockBytes);
+  std::fill(blocks.begin() + kBlockBytes, blocks.begin() + 2 * kBlockBytes, 0);
+  // All but its last byte, and all but its first.
+  std::fill(blocks.begin() + 2 * kBlockBytes, blocks.end(), 0);
+  blocks[3 * kBlockBytes - 1] = 1;
+  blocks[3 * kBlockBytes] = 1;
+  std::vector<uint8_t> hashes(4 * sizeof(BlockHash), 0xee);
+  uint8_t hashed[4] = {7, 7, 7, 7};
+  hash_blocks(blocks.data(), kBlockBytes, 4, hashes.data(), hashed);
+  for (size_t i = 0; i < 4; i++) {
+    BlockHash hash;
+    std::copy_n(hashes.begin() + static_cast<ptrdiff_t>(i * hash.size()), hash.size(), hash.begin());
+    BlockHash wanted;
+    wanted.fill(0xee);
+    if (i != 1) wanted = blake3(blocks.data() + i * kBlockBytes, kBlockBytes);
+    CHECK(hashed[i] == (i == 1 ? 0 : 1));
+    CHECK(hash == wanted);
   }
 }
 
@@ -98,5 +137,7 @@ void test_lengths_around_the_borders_of_the_tree() {
 int main() {
   atoll_native::test_every_length_to_two_chunks();
   atoll_native::test_lengths_around_the_borders_of_the_tree();
+  atoll_native::test_every_number_of_chunks();
+  atoll_native::test_blocks();
   return atoll_native::check_summary();
 }

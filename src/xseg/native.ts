@@ -122,6 +122,10 @@ export interface Native {
   /** the whole segment, wrapped once per environment (thread) */
   segment(core: number): ArrayBuffer;
 
+  // ---- any thread
+  /** V8 begins to look for garbage of this thread, beside what it does. */
+  collectGarbage(): void;
+
   // ---- pools: any thread; handle is a small integer. Throws on errors.
   openPool(core: number, spec: PoolSpec): number;
   closePool(core: number, pool: number): void;
@@ -209,6 +213,11 @@ export interface Native {
     at: number,
   ): number;
   crc32c(bytes: Uint8Array, seed: number): number;
+  /**
+   * Plain BLAKE3-256 of blocks one behind the other: 1 into `hashed` and 32 bytes into `hashes` for each; 0, and its hash left
+   * as it was, for one that is all zeroes. Throws EINVAL when the three do not have room for equally many.
+   */
+  hashBlocks(blocks: Uint8Array, blockSize: number, hashes: Uint8Array, hashed: Uint8Array): void;
 
   // ---- NBD: main thread
   nbdStart(

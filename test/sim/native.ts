@@ -21,7 +21,7 @@ import {
 } from '../../src/xseg/layout.gen.ts';
 import type { Clock } from '../../src/xseg/mapper/clock.ts';
 import { EIO } from '../../src/xseg/mapper/errors.ts';
-import type { Native } from '../../src/xseg/native.ts';
+import { loadNative, type Native } from '../../src/xseg/native.ts';
 import type { Bugs } from './bugs.ts';
 import { bytesOf, SECTOR, type SimDisk } from './disk.ts';
 import { SimReactor } from './reactor/reactor.ts';
@@ -60,6 +60,7 @@ type Used = Pick<
   | 'ensureFile'
   | 'readNow'
   | 'writeNow'
+  | 'hashBlocks'
   | 'take'
   | 'reply'
   | 'publish'
@@ -92,6 +93,8 @@ export interface CoreShape {
 }
 
 export class SimNative implements Used {
+  /** the addon's own: it computes, and nothing else */
+  readonly hashBlocks: Native['hashBlocks'] = loadNative().hashBlocks;
   readonly buffer: ArrayBuffer;
   readonly words: Uint32Array;
   readonly reactors: SimReactor[] = [];

@@ -1,5 +1,6 @@
 /** The addon through its N-API layer: that each call reaches what it names, and that wrong arguments are refused. */
 import { spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -10,6 +11,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { DURATION_BUCKETS } from '../../src/xseg/histogram.ts';
 import * as L from '../../src/xseg/layout.gen.ts';
 import { loadNative, type PoolSpec } from '../../src/xseg/native.ts';
+import { blockHash } from '../../src/xseg/seal/tree-hash.ts';
 
 const native = loadNative();
 const ADDON = fileURLToPath(new URL('../../build/Release/atoll.node', import.meta.url));
@@ -439,6 +441,31 @@ describe('4. map pages', () => {
     refuses('EINVAL', () => native.decodePageTo(good, 1, entries, new Float64Array(6)));
     refuses('EINVAL', () => native.encodePage(core, 0, 0, 1, 0, 1, 1, 0, blob, 0));
     refuses('EINVAL', () => native.decodePage(core, good, 1, 0, new Float64Array(7)));
+  });
+
+  test('4.5 hashes of blocks are those of the library, and zeroes are told', () => {
+    const blocks = randomBytes(5 * 4096);
+    blocks.fill(0, 4096, 8192);
+    const hashes = new Uint8Array(5 * 32);
+    const hashed = new Uint8Array(5);
+    native.hashBlocks(blocks, 4096, hashes, hashed);
+    expect([...hashed]).toEqual([1, 0, 1, 1, 1]);
+    for (let i = 0; i < 5; i++) {
+      const wanted = i === 1 ? Buffer.alloc(32) : blockHash(blocks.subarray(i * 4096, (i + 1) * 4096));
+      expect(wanted.equals(hashes.subarray(i * 32, (i + 1) * 32))).toBe(true);
+    }
+    native.hashBlocks(new Uint8Array(0), 4096, new Uint8Array(0), new Uint8Array(0));
+  });
+
+  test('4.5 hashes of blocks want room for each, and whole blocks', () => {
+    const [blocks, hashes, hashed] = [new Uint8Array(8192), new Uint8Array(64), new Uint8Array(2)];
+    native.hashBlocks(blocks, 4096, hashes, hashed);
+    refuses('EINVAL', () => native.hashBlocks(blocks.subarray(1), 4096, hashes, hashed));
+    refuses('EINVAL', () => native.hashBlocks(blocks, 4097, hashes, hashed));
+    refuses('EINVAL', () => native.hashBlocks(blocks, 0, hashes, hashed));
+    refuses('EINVAL', () => native.hashBlocks(blocks, 4096, hashes.subarray(1), hashed));
+    refuses('EINVAL', () => native.hashBlocks(blocks, 4096, hashes, hashed.subarray(1)));
+    refuses('EINVAL', () => native.hashBlocks(blocks, 4096, hashes, new Uint8Array(3)));
   });
 
   test('4.5 crc32c is the known one and goes on from a seed', () => {

@@ -13,6 +13,7 @@ import {
   STEP_BYTES,
 } from '../../src/xseg/ingest/job.ts';
 import { Pieces } from '../../src/xseg/ingest/pieces.ts';
+import { loadNative } from '../../src/xseg/native.ts';
 import { blockHash } from '../../src/xseg/seal/tree-hash.ts';
 import { HASH_BYTES } from '../../src/xseg/store/seal-batch.ts';
 import type { SealReader } from '../../src/xseg/store/seal-reader.ts';
@@ -29,6 +30,7 @@ class Pool {
   readonly slots = new Map<number, Buffer>();
   readonly index = new Map<string, number>();
   readonly pieces = new Pieces({
+    hashBlocks: loadNative().hashBlocks,
     readNow: (_core: number, _handle: number, address: number, into: Uint8Array) => {
       for (let at = 0; at < into.length; at += BLOCK) {
         const slot = this.slots.get((address + at) / BLOCK);

@@ -4,6 +4,7 @@
  */
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { Kysely, SqliteDialect } from 'kysely';
+import { collectGarbageRegularly } from '../../xseg/garbage.ts';
 import { applyGroups } from './apply.ts';
 import { beginCopy } from './copying.ts';
 import { openCatalogWriter } from './open.ts';
@@ -128,4 +129,5 @@ port.on('message', (message: WriterRequest) => {
   take(message);
   work().catch(die);
 });
+collectGarbageRegularly();
 answer({ opened: true });

@@ -30,6 +30,7 @@ export function pieceBytes(blockSize: number): number {
   return Math.min(PIECE_BYTES_MAX, PIECE_BLOCKS_MAX * blockSize);
 }
 
+// What `Native.hashBlocks` says of a block.
 /** all zeroes: stays without a slot */
 export const BLOCK_ZERO = 0;
 /** hashed */

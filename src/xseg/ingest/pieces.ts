@@ -3,35 +3,17 @@
  * memory: a job that was lost half done can be done again (slots that are written are the ingest's own). Of one thread.
  */
 import type { Native } from '../native.ts';
-import { blockHash, blockHashInto } from '../seal/tree-hash.ts';
+import { blockHash } from '../seal/tree-hash.ts';
 import { HASH_BYTES } from '../store/seal-batch.ts';
 import type { SealReader } from '../store/seal-reader.ts';
 import { Filling, readAgain } from './filling.ts';
-import {
-  BLOCK_HASHED,
-  BLOCK_ZERO,
-  LOOK_BYTES,
-  type PieceHashes,
-  type PieceJob,
-  type PieceWrite,
-  STEP_BYTES,
-} from './job.ts';
+import { BLOCK_ZERO, LOOK_BYTES, type PieceHashes, type PieceJob, type PieceWrite, STEP_BYTES } from './job.ts';
 
 export class Pieces {
-  #zeroes = new Map<number, Buffer>();
   /** what slots of the index hold */
   #other = Buffer.alloc(0);
 
-  constructor(readonly native: Pick<Native, 'readNow' | 'writeNow'>) {}
-
-  #zeroOf(blockSize: number): Buffer {
-    let zero = this.#zeroes.get(blockSize);
-    if (zero === undefined) {
-      zero = Buffer.alloc(blockSize);
-      this.#zeroes.set(blockSize, zero);
-    }
-    return zero;
-  }
+  constructor(readonly native: Pick<Native, 'readNow' | 'writeNow' | 'hashBlocks'>) {}
 
   /** @throws when what the thread is to read cannot be read */
   hash(job: PieceJob, index: SealReader): PieceHashes {
@@ -43,19 +25,20 @@ export class Pieces {
       same: new Float64Array(blocks).fill(-1),
       places: new Int32Array(blocks),
     };
-    const hashes = Buffer.from(hashed.hashes.buffer);
     const filling = new Filling(job.reads, bytes);
     const looks = index.any();
     const again = looks && filling.covers(blocks * blockSize);
     const step = Math.max(1, LOOK_BYTES / blockSize);
+    const readStep = Math.max(1, STEP_BYTES / blockSize);
     /** blocks before this one that nobody needs: what is read goes so much before its place */
     let back = 0;
     for (let from = 0; from < blocks; from += step) {
       const to = Math.min(blocks, from + step);
-      for (let i = from; i < to; i++) {
-        filling.until((i + 1) * blockSize, to * blockSize, back * blockSize);
-        hashed.places[i] = i - back;
-        this.#hash(job, hashed, hashes, i, bytes);
+      for (let i = from; i < to; i += readStep) {
+        const end = Math.min(to, i + readStep);
+        filling.until(end * blockSize, to * blockSize, back * blockSize);
+        for (let k = i; k < end; k++) hashed.places[k] = k - back;
+        this.#hash(job, hashed, bytes, i, end);
       }
       if (!looks) continue;
       this.#look(job, index, hashed, bytes, from, to);
@@ -66,14 +49,17 @@ export class Pieces {
     return hashed;
   }
 
-  #hash({ blockSize }: PieceJob, { states, places }: PieceHashes, hashes: Buffer, i: number, bytes: Buffer): void {
-    const block = bytes.subarray(places[i] * blockSize, (places[i] + 1) * blockSize);
-    if (block.equals(this.#zeroOf(blockSize))) {
-      states[i] = BLOCK_ZERO;
-      return;
-    }
-    states[i] = BLOCK_HASHED;
-    blockHashInto(block, hashes, i * HASH_BYTES);
+  /** Blocks that lie beside each other. */
+  #hash(
+    { blockSize }: PieceJob,
+    { states, hashes, places }: PieceHashes,
+    bytes: Buffer,
+    from: number,
+    to: number,
+  ): void {
+    const blocks = bytes.subarray(places[from] * blockSize, (places[from] + to - from) * blockSize);
+    const into = hashes.subarray(from * HASH_BYTES, to * HASH_BYTES);
+    this.native.hashBlocks(blocks, blockSize, into, states.subarray(from, to));
   }
 
   /** Which slots hold the same bytes as these blocks. */

@@ -6,7 +6,7 @@ import type { Native } from '../native.ts';
 import { HASH_BYTES } from '../store/seal-batch.ts';
 import type { SealReader } from '../store/seal-reader.ts';
 import { type HashResult, type HashWish, SLOT_BAD, SLOT_HASHED, SLOT_KNOWN, SLOT_UNREADABLE } from './job.ts';
-import { blockHashInto, zeroBlockHash } from './tree-hash.ts';
+import { zeroBlockHash } from './tree-hash.ts';
 
 /**
  * One read; slots beside each other are read together up to this, or one slot where that is more. A fraction of a core's
@@ -22,7 +22,6 @@ export class HashRun {
   readonly result: HashResult;
   /** of the result */
   readonly #hashes: Buffer;
-  #zero: Buffer;
   #zeroHash: Buffer;
   /** slot of the index that was read last, and its bytes */
   #lastSame = -1;
@@ -32,7 +31,7 @@ export class HashRun {
   constructor(
     readonly job: HashJobParts,
     readonly index: SealReader,
-    readonly native: Pick<Native, 'readNow'>,
+    readonly native: Pick<Native, 'readNow' | 'hashBlocks'>,
   ) {
     const count = job.slots.length;
     this.result = {
@@ -43,7 +42,6 @@ export class HashRun {
       ms: 0,
     };
     this.#hashes = Buffer.from(this.result.hashes.buffer);
-    this.#zero = Buffer.alloc(job.blockSize);
     this.#other = Buffer.alloc(job.blockSize);
     this.#own = Buffer.alloc(job.blockSize);
     this.#zeroHash = zeroBlockHash(job.blockSize);
@@ -104,13 +102,17 @@ export class HashRun {
       return;
     }
     this.result.bytesRead += bytes.length;
-    for (let k = 0; k < count; k++) this.#hash(i + k, bytes.subarray(k * blockSize, (k + 1) * blockSize));
+    this.#hash(i, i + count, bytes);
   }
 
-  #hash(i: number, block: Buffer): void {
-    this.result.states[i] = SLOT_HASHED;
-    if (block.equals(this.#zero)) this.#hashes.set(this.#zeroHash, i * HASH_BYTES);
-    else blockHashInto(block, this.#hashes, i * HASH_BYTES);
+  /** @param bytes those of the slots */
+  #hash(from: number, to: number, bytes: Buffer): void {
+    const { states } = this.result;
+    const hashes = this.#hashes.subarray(from * HASH_BYTES, to * HASH_BYTES);
+    const hashed = states.subarray(from, to);
+    this.native.hashBlocks(bytes, this.job.blockSize, hashes, hashed);
+    for (let k = 0; k < hashed.length; k++) if (hashed[k] === 0) hashes.set(this.#zeroHash, k * HASH_BYTES);
+    hashed.fill(SLOT_HASHED);
   }
 
   /** Who has the same bytes, of all that was hashed. */

@@ -26,16 +26,11 @@ function derived(hasher: Blake3Hasher, head: Buffer, rest: Buffer): Buffer {
   return Buffer.from(hasher.digest('base64'), 'base64');
 }
 
-/** Plain BLAKE3-256 of a block's bytes. */
+/** Plain BLAKE3-256 of a block's bytes. For many blocks, `Native.hashBlocks`. */
 export function blockHash(block: Buffer): Buffer {
   const hash = Buffer.allocUnsafe(HASH_BYTES);
-  blockHashInto(block, hash, 0);
+  hash.write(blake3UrlSafeBase64(block), 0, HASH_BYTES, 'base64url');
   return hash;
-}
-
-/** The same, written into `hashes` from byte `at` on. */
-export function blockHashInto(block: Buffer, hashes: Buffer, at: number): void {
-  hashes.write(blake3UrlSafeBase64(block), at, HASH_BYTES, 'base64url');
 }
 
 const zeroBlocks = new Map<number, Buffer>();
