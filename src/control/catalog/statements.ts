@@ -31,6 +31,11 @@ export class KeptStatements implements KyselyDatabase {
     return statement;
   }
 
+  /** Gives back the pages of the database that it keeps. */
+  shrink(): void {
+    this.db.pragma('shrink_memory');
+  }
+
   close(): void {
     this.#kept.clear();
     this.db.close();

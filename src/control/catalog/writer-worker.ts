@@ -4,7 +4,7 @@
  */
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { Kysely, SqliteDialect } from 'kysely';
-import { collectGarbageRegularly } from '../../xseg/garbage.ts';
+import { giveBackRegularly } from '../../xseg/giving-back.ts';
 import { applyGroups } from './apply.ts';
 import { beginCopy } from './copying.ts';
 import { openCatalogWriter } from './open.ts';
@@ -20,6 +20,8 @@ const FULL = new Set(['SQLITE_FULL', '53100', 'ENOSPC', 'EDQUOT']);
 
 const port = parentPort!;
 const place = workerData as CatalogPlace;
+/** gives back what the connection keeps */
+let shrink: () => void = () => undefined;
 const db = await open();
 const beginning = place.kind === 'sqlite' ? 'BEGIN IMMEDIATE' : 'BEGIN';
 let closing = false;
@@ -35,6 +37,7 @@ let copies = 0;
 async function open(): Promise<Kysely<CatalogTables>> {
   if (place.kind === 'sqlite') {
     const database = new KeptStatements(openCatalogWriter(place.file));
+    shrink = () => database.shrink();
     return new Kysely<CatalogTables>({ dialect: new SqliteDialect({ database }) });
   }
   const { openPostgresWriter } = await import('./postgres.ts');
@@ -129,5 +132,5 @@ port.on('message', (message: WriterRequest) => {
   take(message);
   work().catch(die);
 });
-collectGarbageRegularly();
+giveBackRegularly(shrink);
 answer({ opened: true });

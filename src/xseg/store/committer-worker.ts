@@ -1,6 +1,6 @@
 /** The committer's thread: takes batches from the mapper, creates pool files they need, applies them, answers and wakes the mapper. */
 import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
-import { collectGarbageRegularly } from '../garbage.ts';
+import { giveBackRegularly } from '../giving-back.ts';
 import { loadNative } from '../native.ts';
 import { EngineError } from '../types.ts';
 import { type CommitBatch, type CommitResult, emptyBatch } from './batch.ts';
@@ -88,7 +88,7 @@ function handle(first: CommitBatch): void {
   committer.checkpoint();
 }
 
-collectGarbageRegularly();
+giveBackRegularly(() => committer.shrink());
 let closing = false;
 port.on('message', (message: CommitBatch | 'close') => {
   if (message !== 'close') handle(message);

@@ -275,6 +275,11 @@ export class Committer {
     }
   }
 
+  /** Gives back the pages of the store that it keeps. */
+  shrink(): void {
+    this.db.pragma('shrink_memory');
+  }
+
   close(): void {
     this.db.close();
   }
