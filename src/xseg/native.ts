@@ -125,6 +125,8 @@ export interface Native {
   // ---- any thread
   /** V8 begins to look for garbage of this thread, beside what it does. */
   collectGarbage(): void;
+  /** The pages of the C heap, all threads', that hold nothing any more go back to the system; takes milliseconds. */
+  returnFreed(): void;
 
   // ---- pools: any thread; handle is a small integer. Throws on errors.
   openPool(core: number, spec: PoolSpec): number;

@@ -57,6 +57,18 @@ describe('committer', () => {
     c.close();
   });
 
+  it('goes on from the store when it gave back the pages that it kept', () => {
+    const c = new Committer(file);
+    const count = (by: number) => batch((b) => b.pageRefs.push(7, by));
+    c.apply([count(3)]);
+    c.shrink();
+    c.apply([count(-1)]);
+    c.close();
+    const r = new StoreReader(file);
+    expect(r.pageExtra(7)).toBe(2);
+    r.close();
+  });
+
   it('what is read at one moment is of one moment, whoever commits meanwhile', () => {
     const c = new Committer(file);
     const r = new StoreReader(file);

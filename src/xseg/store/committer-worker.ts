@@ -88,7 +88,10 @@ function handle(first: CommitBatch): void {
   committer.checkpoint();
 }
 
-giveBackRegularly(() => committer.shrink());
+giveBackRegularly(() => {
+  committer.shrink();
+  native.returnFreed();
+});
 let closing = false;
 port.on('message', (message: CommitBatch | 'close') => {
   if (message !== 'close') handle(message);

@@ -47,6 +47,15 @@ it('once for each text, with other values each time, and after the table has cha
   expect(prepared).toHaveLength(3);
 });
 
+it('statements that are kept are as good after pages were given back', () => {
+  const kept = new KeptStatements(database);
+  const insert = kept.prepare('INSERT INTO thing (name) VALUES (?) RETURNING id');
+  expect(insert.all(['a'])).toEqual([{ id: 1 }]);
+  kept.shrink();
+  expect(kept.prepare('INSERT INTO thing (name) VALUES (?) RETURNING id')).toBe(insert);
+  expect(insert.all(['b'])).toEqual([{ id: 2 }]);
+});
+
 it('the one used longest ago goes for a new one beyond the bound', () => {
   const kept = new KeptStatements(database, 2);
   const [a, b, c] = [1, 2, 3].map((n) => `SELECT ${n} AS n`) as [string, string, string];
