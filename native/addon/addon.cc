@@ -29,10 +29,11 @@ Cores& cores() {
 Napi::Object module(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new EnvironmentData);
   register_life(env, exports);
-  register_memory(env, exports);
+  register_garbage(env, exports);
   register_pools(env, exports);
   register_mapper(env, exports);
   register_pages(env, exports);
+  register_hashes(env, exports);
   register_nbd(env, exports);
   register_fuse(env, exports);
   return exports;

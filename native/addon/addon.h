@@ -42,10 +42,11 @@ uint64_t u64(const Napi::CallbackInfo& info, size_t index);  // a double below 2
 uint8_t* bytes(const Napi::CallbackInfo& info, size_t index, size_t* length);
 
 void register_life(Napi::Env env, Napi::Object exports);
-void register_memory(Napi::Env env, Napi::Object exports);
+void register_garbage(Napi::Env env, Napi::Object exports);
 void register_pools(Napi::Env env, Napi::Object exports);
 void register_mapper(Napi::Env env, Napi::Object exports);
 void register_pages(Napi::Env env, Napi::Object exports);
+void register_hashes(Napi::Env env, Napi::Object exports);
 
 template <typename Callback>
 void method(Napi::Env env, Napi::Object exports, const char* name, Callback callback) {

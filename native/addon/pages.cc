@@ -1,4 +1,4 @@
-// Map pages between frames (or plain arrays) and blobs; checksums and hashes.
+// Map pages between frames (or plain arrays) and blobs; their checksums.
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -7,8 +7,6 @@
 #include "addon/addon.h"
 #include "map/crc32c.h"
 #include "map/page_codec.h"
-#include "seal/blake3.h"
-#include "seal/block_hashes.h"
 
 namespace atoll_native::addon {
 namespace {
@@ -137,23 +135,6 @@ Napi::Value checksum(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), crc32c(data, length, u32(info, 1)));
 }
 
-Napi::Value hash_given_blocks(const Napi::CallbackInfo& info) {
-  size_t length = 0;
-  const uint8_t* const blocks = bytes(info, 0, &length);
-  size_t hashes_length = 0;
-  uint8_t* const hashes = blocks == nullptr ? nullptr : bytes(info, 2, &hashes_length);
-  size_t count = 0;
-  uint8_t* const hashed = hashes == nullptr ? nullptr : bytes(info, 3, &count);
-  if (hashed == nullptr) return info.Env().Undefined();
-  const uint64_t block_bytes = u32(info, 1);
-  if (block_bytes == 0 || length != count * block_bytes || hashes_length != count * sizeof(BlockHash)) {
-    throw_errno(info.Env(), EINVAL, "a hash and a byte for each whole block are wanted");
-    return info.Env().Undefined();
-  }
-  hash_blocks(blocks, block_bytes, count, hashes, hashed);
-  return info.Env().Undefined();
-}
-
 }  // namespace
 
 void register_pages(Napi::Env env, Napi::Object exports) {
@@ -162,7 +143,6 @@ void register_pages(Napi::Env env, Napi::Object exports) {
   method(env, exports, "decodePageTo", decode_plain);
   method(env, exports, "encodePageFrom", encode_plain);
   method(env, exports, "crc32c", checksum);
-  method(env, exports, "hashBlocks", hash_given_blocks);
 }
 
 }  // namespace atoll_native::addon

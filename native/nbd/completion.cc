@@ -6,6 +6,7 @@
 #include "nbd/transmission.h"
 
 namespace atoll_native::nbd {
+
 void Transmission::done(Request* request) {
   Record* record = static_cast<Record*>(request->owner);
   record->owner->complete(record);

@@ -244,6 +244,7 @@ ATOLL_INLINE void hash_lanes(const Batch<kLanes>& batch, uint32_t (*out)[kCvWord
 }
 [[gnu::target("avx2")]] void hash_8_avx2(const Batch<8>& batch, uint32_t (*out)[kCvWords]) { hash_lanes(batch, out); }
 #endif
+void hash_16_any(const Batch<16>& batch, uint32_t (*out)[kCvWords]) { hash_lanes(batch, out); }
 void hash_8_any(const Batch<8>& batch, uint32_t (*out)[kCvWords]) { hash_lanes(batch, out); }
 
 /// Inputs of `blocks` whole blocks each, one after the other in memory, and what is hashed with each.
@@ -288,7 +289,8 @@ void hash_many(const Inputs& inputs, Blake3Lanes lanes, uint32_t (*out)[kCvWords
       continue;
     }
 #endif
-    done += hash_some<8>(hash_8_any, inputs, done, out);
+    done += lanes == Blake3Lanes::kSixteen ? hash_some<16>(hash_16_any, inputs, done, out)
+                                           : hash_some<8>(hash_8_any, inputs, done, out);
   }
   if (done == inputs.count) return;
   std::memcpy(out[done], kIv, kCvBytes);
@@ -382,7 +384,7 @@ bool blake3_can(Blake3Lanes lanes) {
   }
   if (lanes == Blake3Lanes::kEightAvx2) return __builtin_cpu_supports("avx2") != 0;
 #endif
-  return lanes == Blake3Lanes::kEight;
+  return lanes == Blake3Lanes::kEight || lanes == Blake3Lanes::kSixteen;
 }
 
 BlockHash blake3(const uint8_t* bytes, size_t length) {

@@ -11,12 +11,12 @@ namespace atoll_native {
 using BlockHash = std::array<uint8_t, 32>;
 
 /// How many inputs are hashed side by side, and with what.
-enum class Blake3Lanes : uint8_t { kEight, kEightAvx2, kSixteenAvx512 };
+enum class Blake3Lanes : uint8_t { kEight, kEightAvx2, kSixteen, kSixteenAvx512 };
 
 /// Whether this machine can.
 bool blake3_can(Blake3Lanes lanes);
 
-/// Any length. No allocation; about 10 KiB of stack.
+/// Any length. No allocation; about 10 KiB of stack, and 4 more for each doubling beyond 64 KiB.
 BlockHash blake3(const uint8_t* bytes, size_t length);
 
 /// The same with lanes that the machine can.

@@ -1,5 +1,6 @@
 // BLAKE3 against what the npm library that hashes blocks when they are sealed (@napi-rs/blake-hash) says of the same
-// bytes: every length up to two chunks and one byte, and lengths around each border of the tree.
+// bytes: every length up to two chunks and one byte, every number of chunks to 130 with and without a byte behind them,
+// and lengths around each border of the tree.
 #include "seal/blake3.h"
 
 #include <algorithm>
@@ -32,7 +33,8 @@ std::string hex(const BlockHash& hash) {
 /// With all kinds of lanes that the machine can, which say the same.
 BlockHash hash_of(const uint8_t* bytes, size_t length) {
   const BlockHash hash = blake3(bytes, length);
-  for (const Blake3Lanes lanes : {Blake3Lanes::kEight, Blake3Lanes::kEightAvx2, Blake3Lanes::kSixteenAvx512}) {
+  for (const Blake3Lanes lanes :
+       {Blake3Lanes::kEight, Blake3Lanes::kEightAvx2, Blake3Lanes::kSixteen, Blake3Lanes::kSixteenAvx512}) {
     if (!blake3_can(lanes)) continue;
     if (!CHECK(blake3(bytes, length, lanes) == hash))
       std::printf("  lanes %d, length %zu\n", static_cast<int>(lanes), length);
@@ -105,8 +107,17 @@ void test_lengths_around_the_borders_of_the_tree() {
 }
 
 void test_every_number_of_chunks() {
-  const std::vector<uint8_t> bytes = input(130 << 10);
-  for (size_t chunks = 1; chunks <= 130; chunks++) hash_of(bytes.data(), chunks << 10);
+  constexpr size_t kChunksMax = 130;
+  const std::vector<uint8_t> bytes = input((kChunksMax << 10) + 1);
+  std::vector<uint8_t> hashes;
+  for (size_t chunks = 1; chunks <= kChunksMax; chunks++) {
+    for (const size_t tail : {0, 1}) {
+      const BlockHash hash = hash_of(bytes.data(), (chunks << 10) + tail);
+      hashes.insert(hashes.end(), hash.begin(), hash.end());
+    }
+  }
+  CHECK(hex(hash_of(hashes.data(), hashes.size())) ==
+        "b037e68e45463043457195de580436eda634447a3ee9cfc7ebc7367065944371");
 }
 
 void test_blocks() {

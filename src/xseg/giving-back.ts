@@ -1,6 +1,6 @@
 /**
- * Memory that a thread keeps and may not need again. V8 looks for a thread's garbage when there are 8 MiB of it, which is a
- * quarter of an hour's where little is made; and a connection of SQLite keeps every page that it met, up to its bound.
+ * Memory that a thread keeps and may not need again. V8 looks for a thread's garbage when there are some MiB of it, which
+ * is a quarter of an hour's where little is made; and a connection of SQLite keeps every page that it met, up to its bound.
  */
 import { loadNative } from './native.ts';
 
@@ -9,11 +9,13 @@ const GIVE_BACK_MS = 60_000;
 /**
  * From now on once a minute, between two pieces of this thread's work; keeps nothing from ending.
  * @param caches gives back what else the thread keeps
+ * @returns ends it, before `caches` has nothing to work with any more
  */
-export function giveBackRegularly(caches: () => void): void {
+export function giveBackRegularly(caches: () => void): () => void {
   const native = loadNative();
-  setInterval(() => {
+  const timer = setInterval(() => {
     caches();
     native.collectGarbage();
   }, GIVE_BACK_MS).unref();
+  return () => clearInterval(timer);
 }

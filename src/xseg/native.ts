@@ -123,10 +123,8 @@ export interface Native {
   segment(core: number): ArrayBuffer;
 
   // ---- any thread
-  /** V8 begins to look for garbage of this thread, beside what it does. */
+  /** V8 begins to look for garbage of this thread, which has an event loop, beside what it does. */
   collectGarbage(): void;
-  /** The pages of the C heap, all threads', that hold nothing any more go back to the system; takes milliseconds. */
-  returnFreed(): void;
 
   // ---- pools: any thread; handle is a small integer. Throws on errors.
   openPool(core: number, spec: PoolSpec): number;
@@ -217,7 +215,7 @@ export interface Native {
   crc32c(bytes: Uint8Array, seed: number): number;
   /**
    * Plain BLAKE3-256 of blocks one behind the other: 1 into `hashed` and 32 bytes into `hashes` for each; 0, and its hash left
-   * as it was, for one that is all zeroes. Throws EINVAL when the three do not have room for equally many.
+   * as it was, for one that is all zeroes. Throws EINVAL when `blocks` is not whole blocks, or the others have room for fewer or more.
    */
   hashBlocks(blocks: Uint8Array, blockSize: number, hashes: Uint8Array, hashed: Uint8Array): void;
 

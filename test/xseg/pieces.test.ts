@@ -4,22 +4,13 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import {
-  BLOCK_HASHED,
-  BLOCK_ZERO,
-  LOOK_BYTES,
-  type PieceHashes,
-  type PieceJob,
-  STEP_BYTES,
-} from '../../src/xseg/ingest/job.ts';
+import { BLOCK_ZERO, LOOK_BYTES, type PieceHashes, type PieceJob, STEP_BYTES } from '../../src/xseg/ingest/job.ts';
 import { Pieces } from '../../src/xseg/ingest/pieces.ts';
 import { loadNative } from '../../src/xseg/native.ts';
 import { blockHash } from '../../src/xseg/seal/tree-hash.ts';
 import { HASH_BYTES } from '../../src/xseg/store/seal-batch.ts';
 import type { SealReader } from '../../src/xseg/store/seal-reader.ts';
 
-const BLOCK = 65_536;
-const LOOKED = LOOK_BYTES / BLOCK;
 /** Of the pool's file, where the known blocks lie; runs are within a group. */
 const GROUP_SLOTS = 64;
 const KNOWN_FROM = 100;
@@ -27,21 +18,23 @@ const NEW_FROM = 1000;
 
 /** A pool, and an index of what it has. */
 class Pool {
+  constructor(readonly blockSize: number) {}
+
   readonly slots = new Map<number, Buffer>();
   readonly index = new Map<string, number>();
   readonly pieces = new Pieces({
     hashBlocks: loadNative().hashBlocks,
     readNow: (_core: number, _handle: number, address: number, into: Uint8Array) => {
-      for (let at = 0; at < into.length; at += BLOCK) {
-        const slot = this.slots.get((address + at) / BLOCK);
+      for (let at = 0; at < into.length; at += this.blockSize) {
+        const slot = this.slots.get((address + at) / this.blockSize);
         if (slot === undefined) throw new Error('no such slot');
         into.set(slot, at);
       }
     },
     writeNow: (_core: number, _handle: number, address: number, bytes: Uint8Array) => {
-      expect(bytes.length).toBeLessThanOrEqual(Math.max(STEP_BYTES, BLOCK));
-      for (let at = 0; at < bytes.length; at += BLOCK)
-        this.slots.set((address + at) / BLOCK, Buffer.from(bytes.subarray(at, at + BLOCK)));
+      expect(bytes.length).toBeLessThanOrEqual(Math.max(STEP_BYTES, this.blockSize));
+      for (let at = 0; at < bytes.length; at += this.blockSize)
+        this.slots.set((address + at) / this.blockSize, Buffer.from(bytes.subarray(at, at + this.blockSize)));
     },
   });
 
@@ -60,14 +53,15 @@ class Pool {
   }
 }
 
-describe('a piece', () => {
+describe.each([4096, 65_536, 1_048_576])('a piece of blocks of %i bytes', (blockSize) => {
+  const looked = Math.max(1, LOOK_BYTES / blockSize);
   let dir: string;
   let file: number;
   let pool: Pool;
   beforeEach(() => {
     dir = fs.mkdtempSync(path.join(os.tmpdir(), 'atoll-pieces-'));
     file = fs.openSync(path.join(dir, 'file'), 'w+');
-    pool = new Pool();
+    pool = new Pool(blockSize);
   });
   afterEach(() => {
     fs.closeSync(file);
@@ -77,33 +71,33 @@ describe('a piece', () => {
   /** Blocks as letters say: n new, k known, z zeroes, r known by a hash though the pool's slot has rotted. */
   function content(letters: string): Buffer[] {
     return [...letters].map((letter, i) => {
-      if (letter === 'z') return Buffer.alloc(BLOCK);
-      const block = randomBytes(BLOCK);
+      if (letter === 'z') return Buffer.alloc(blockSize);
+      const block = randomBytes(blockSize);
       if (letter === 'k') pool.know(KNOWN_FROM + i, block);
       if (letter === 'r') {
         pool.know(KNOWN_FROM + i, block);
-        pool.slots.set(KNOWN_FROM + i, randomBytes(BLOCK));
+        pool.slots.set(KNOWN_FROM + i, randomBytes(blockSize));
       }
       return block;
     });
   }
   function fromFile(blocks: Buffer[]): PieceJob {
-    fs.writeSync(file, Buffer.concat(blocks), 0, blocks.length * BLOCK, 4096);
-    const length = blocks.length * BLOCK;
+    fs.writeSync(file, Buffer.concat(blocks), 0, blocks.length * blockSize, 4096);
+    const length = blocks.length * blockSize;
     return { ...sent(blocks, false), reads: [{ file, position: 4096, at: 0, length }] };
   }
   function sent(blocks: Buffer[], there = true): PieceJob {
-    const bytes = new SharedArrayBuffer(blocks.length * BLOCK);
+    const bytes = new SharedArrayBuffer(blocks.length * blockSize);
     if (there) new Uint8Array(bytes).set(Buffer.concat(blocks));
     return {
       ...{ core: 0, storePath: '', bytes, reads: [], blocks: blocks.length },
-      ...{ pool: 1, handle: 0, blockSize: BLOCK, groupSlots: GROUP_SLOTS },
+      ...{ pool: 1, handle: 0, blockSize, groupSlots: GROUP_SLOTS },
     };
   }
   /** What is known of every block is true. */
   function expectTrue(blocks: Buffer[], hashed: PieceHashes, letters: string): void {
     for (const [i, letter] of [...letters].entries()) {
-      expect(hashed.states[i]).toBe(letter === 'z' ? BLOCK_ZERO : BLOCK_HASHED);
+      expect(hashed.states[i]).toBe(letter === 'z' ? BLOCK_ZERO : 1);
       expect(hashed.same[i]).toBe(letter === 'k' ? KNOWN_FROM + i : -1);
       if (letter === 'z') continue;
       const hash = hashed.hashes.subarray(i * HASH_BYTES, (i + 1) * HASH_BYTES);
@@ -119,14 +113,14 @@ describe('a piece', () => {
       else expect(pool.slots.has(NEW_FROM + i)).toBe(false);
   }
 
-  const step = (letter: string) => letter.repeat(LOOKED);
+  const step = (letter: string) => letter.repeat(looked);
   const CASES: [string, string][] = [
     ['is new', step('n') + step('n')],
     ['is known', step('k') + step('k') + step('k')],
     ['is known between new ones', step('n') + step('k') + step('n') + step('k') + step('k') + step('n')],
-    ['is known but for one block', `${step('k')}${'k'.repeat(LOOKED - 1)}n${step('k')}`],
-    ['is zeroes and known', `${'zk'.repeat(LOOKED)}n${'z'.repeat(LOOKED * 2)}kn`],
-    ['was known, and has rotted', `${step('k')}kkr${'k'.repeat(LOOKED)}`],
+    ['is known but for one block', `${step('k')}${'k'.repeat(looked - 1)}n${step('k')}`],
+    ['is zeroes and known', `${'zk'.repeat(looked)}n${'z'.repeat(looked * 2)}kn`],
+    ['was known, and has rotted', `${step('k')}kkr${'k'.repeat(looked)}`],
     ['ends in the middle of a step', `${step('k')}kkk`],
   ];
 
@@ -154,7 +148,7 @@ describe('a piece', () => {
     const job = fromFile(blocks);
     const hashed = pool.pieces.hash(job, pool.reader());
     expect([...hashed.places]).toEqual(blocks.map(() => -1));
-    expect(new Uint8Array(job.bytes).subarray(LOOK_BYTES).every((byte) => byte === 0)).toBe(true);
+    expect(new Uint8Array(job.bytes).subarray(looked * blockSize).every((byte) => byte === 0)).toBe(true);
   });
 
   it('that is wanted after all is read again from the file', () => {
@@ -167,14 +161,14 @@ describe('a piece', () => {
   });
 
   it('that is wanted after all, of a file that has changed, or ends before it, is refused', () => {
-    const blocks = content(step('k'));
+    const blocks = content('k'.repeat(Math.max(4, looked)));
     const job = fromFile(blocks);
     const hashed = pool.pieces.hash(job, pool.reader());
-    const slots = new Float64Array(LOOKED).fill(-1);
+    const slots = new Float64Array(blocks.length).fill(-1);
     slots[2] = NEW_FROM;
-    fs.writeSync(file, 'x', 4096 + 3 * BLOCK - 1);
+    fs.writeSync(file, 'x', 4096 + 3 * blockSize - 1);
     expect(() => pool.pieces.write({ job, hashed, slots })).toThrow('changed');
-    fs.ftruncateSync(file, 4096 + 2 * BLOCK + 1);
+    fs.ftruncateSync(file, 4096 + 2 * blockSize + 1);
     expect(() => pool.pieces.write({ job, hashed, slots })).toThrow('ended');
     expect(pool.slots.has(NEW_FROM)).toBe(false);
   });
@@ -182,8 +176,8 @@ describe('a piece', () => {
   it('that is a file in part stays where it is', () => {
     const blocks = content(step('k') + step('k'));
     const job = fromFile(blocks);
-    new Uint8Array(job.bytes).set(blocks[LOOKED * 2 - 1], (LOOKED * 2 - 1) * BLOCK);
-    job.reads[0].length -= BLOCK;
+    new Uint8Array(job.bytes).set(blocks[looked * 2 - 1], (looked * 2 - 1) * blockSize);
+    job.reads[0].length -= blockSize;
     const hashed = pool.pieces.hash(job, pool.reader());
     expectTrue(blocks, hashed, step('k') + step('k'));
     expect([...hashed.places]).toEqual(blocks.map((_, i) => i));
@@ -191,7 +185,7 @@ describe('a piece', () => {
 
   it('of a file that ends early is an error', () => {
     const job = fromFile(content(step('n')));
-    fs.ftruncateSync(file, BLOCK);
+    fs.ftruncateSync(file, blockSize);
     expect(() => pool.pieces.hash(job, pool.reader())).toThrow('ended');
   });
 });

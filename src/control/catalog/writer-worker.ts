@@ -123,6 +123,7 @@ async function work(): Promise<void> {
   }
   busy = false;
   if (closing && !held && copies === 0) {
+    endGivingBack();
     await db.destroy();
     port.close();
   }
@@ -132,5 +133,5 @@ port.on('message', (message: WriterRequest) => {
   take(message);
   work().catch(die);
 });
-giveBackRegularly(shrink);
+const endGivingBack = giveBackRegularly(shrink);
 answer({ opened: true });

@@ -30,11 +30,8 @@ export function pieceBytes(blockSize: number): number {
   return Math.min(PIECE_BYTES_MAX, PIECE_BLOCKS_MAX * blockSize);
 }
 
-// What `Native.hashBlocks` says of a block.
-/** all zeroes: stays without a slot */
+/** What `Native.hashBlocks` says of a block: all zeroes, which stays without a slot; else 1, hashed. */
 export const BLOCK_ZERO = 0;
-/** hashed */
-export const BLOCK_HASHED = 1;
 
 /** What the mapper answers to the beginning. */
 export interface IngestBegun {
@@ -77,7 +74,7 @@ export interface PieceJob extends IngestTarget {
 }
 
 export interface PieceHashes {
-  /** one of BLOCK_… per block */
+  /** BLOCK_ZERO or 1, per block */
   states: Uint8Array;
   /** HASH_BYTES per block */
   hashes: Uint8Array;

@@ -1,7 +1,7 @@
 /**
  * The hashes of docs/format.md, "Resource hash": of blocks, of nodes (map pages), of whole resources.
  *
- * The library's Buffers and hashers are given back by its thread's event loop, which those that hash never come to: the
+ * The library's Buffers and hashers are given back by its thread's event loop, which those that hash may never come to: the
  * mapper has none, and threads with job after job do not return to theirs. So hashers are kept, and hashes come as text.
  */
 import { Blake3Hasher, blake3UrlSafeBase64 } from '@napi-rs/blake-hash';

@@ -88,14 +88,12 @@ function handle(first: CommitBatch): void {
   committer.checkpoint();
 }
 
-giveBackRegularly(() => {
-  committer.shrink();
-  native.returnFreed();
-});
+const endGivingBack = giveBackRegularly(() => committer.shrink());
 let closing = false;
 port.on('message', (message: CommitBatch | 'close') => {
   if (message !== 'close') handle(message);
   if (message === 'close' || closing) {
+    endGivingBack();
     try {
       committer.checkpoint(true);
     } catch {
