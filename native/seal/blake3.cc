@@ -207,10 +207,9 @@ ATOLL_INLINE void hash_lanes(const Batch<kLanes>& batch, uint32_t (*out)[kCvWord
   for (size_t i = 0; i < kCvWords; i++) h[i] = Words{} + kIv[i];
   Words lane_numbers;
   for (size_t lane = 0; lane < kLanes; lane++) lane_numbers[lane] = static_cast<uint32_t>(lane);
-  const auto first = static_cast<uint32_t>(batch.counter);
-  const Words low = lane_numbers * batch.counter_step + first;
-  const Words carry = low < first ? Words{} + 1 : Words{};
-  const Words high = carry + static_cast<uint32_t>(batch.counter >> 32);
+  // The lanes' counters differ in their low words only: a batch begins at a multiple of its lanes.
+  const Words low = lane_numbers * batch.counter_step + static_cast<uint32_t>(batch.counter);
+  const Words high = Words{} + static_cast<uint32_t>(batch.counter >> 32);
   for (size_t b = 0; b < batch.blocks; b++) {
     Words m[kBlockWords];
     // Square after square: a vector is as many words as there are inputs.

@@ -1,4 +1,4 @@
-// BLAKE3 against what the npm library that hashes blocks when they are sealed (@napi-rs/blake-hash) says of the same
+// BLAKE3 against what the npm library that scrubbing hashes blocks with (@napi-rs/blake-hash) says of the same
 // bytes: every length up to two chunks and one byte, every number of chunks to 130 with and without a byte behind them,
 // and lengths around each border of the tree.
 #include "seal/blake3.h"
