@@ -117,6 +117,13 @@ Napi::Value clear_frame(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+Napi::Value drop_frame(const Napi::CallbackInfo& info) {
+  Core* const core = core_argument(info).get();
+  // a frame that keeps its memory is as good
+  if (core != nullptr && frame_argument(info, *core, 1)) core->segment().drop_frame(u32(info, 1));
+  return info.Env().Undefined();
+}
+
 Napi::Value stamp(const Napi::CallbackInfo& info) {
   Core* const core = core_argument(info).get();
   if (core != nullptr && frame_argument(info, *core, 1)) {
@@ -243,6 +250,7 @@ void register_mapper(Napi::Env env, Napi::Object exports) {
   method(env, exports, "clearRun", clear_run);
   method(env, exports, "copyFrameShared", copy_frame_shared);
   method(env, exports, "clearFrame", clear_frame);
+  method(env, exports, "dropFrame", drop_frame);
   method(env, exports, "stamp", stamp);
   method(env, exports, "hashInsert", hash_insert);
   method(env, exports, "hashRemove", hash_remove);

@@ -2,25 +2,42 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <new>
 
 namespace atoll_native::nbd {
+namespace {
+
+void release(Buffer* buffer) {
+  munmap(buffer->data, kBufferBytes);
+  delete buffer;
+}
+
+}  // namespace
 
 BufferPool::~BufferPool() {
-  while (free_ != nullptr) {
-    Buffer* buffer = free_;
-    free_ = buffer->next;
-    munmap(buffer->data, kBufferBytes);
-    delete buffer;
-  }
+  while (Buffer* buffer = pop()) release(buffer);
+}
+
+Buffer* BufferPool::pop() {
+  Buffer* buffer = free_;
+  if (buffer == nullptr) return nullptr;
+  free_ = buffer->next;
+  free_count_--;
+  return buffer;
+}
+
+void BufferPool::release_idle(uint64_t now_ns) {
+  for (uint32_t i = std::min(idle_, free_count_); i > 0; i--) release(pop());
+  idle_ = free_count_;
+  look_ns_ = now_ns + kBufferIdleNs;
 }
 
 Buffer* BufferPool::take(bool shared) {
-  Buffer* buffer = free_;
+  Buffer* buffer = pop();
   if (buffer != nullptr) {
-    free_ = buffer->next;
-    free_count_--;
+    idle_ = std::min(idle_, free_count_);
   } else {
     // Mapped, not allocated: untouched pages cost nothing, so an idle or small connection never pays for the whole
     // size.
@@ -53,8 +70,7 @@ void BufferPool::give(Buffer* buffer) {
   if (buffer->shared) shared_taken_--;
   taken_--;
   if (free_count_ >= kBuffersWarmMax) {
-    munmap(buffer->data, kBufferBytes);
-    delete buffer;
+    release(buffer);
     return;
   }
   buffer->next = free_;

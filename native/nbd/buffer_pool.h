@@ -15,6 +15,8 @@ inline constexpr uint32_t kBufferBytes = 512u << 10;
 inline constexpr uint32_t kBuffersSharedMax = 512;
 // Free buffers that keep their memory; others give it back to the system.
 inline constexpr uint32_t kBuffersWarmMax = 64;
+// So do those that were free all the time for so long.
+inline constexpr uint64_t kBufferIdleNs = 10'000'000'000;
 
 /// A piece of memory with a bump pointer. Users that outlive the moment count in `references`; the owner resets it when
 /// none is left.
@@ -40,14 +42,23 @@ class BufferPool {
   /// One more; nullptr when kBuffersSharedMax are taken: go on with what you have.
   Buffer* take_shared();
   void give(Buffer* buffer);
+  /// Called now and then with the time: every kBufferIdleNs, buffers that were not needed since the last time go.
+  void age(uint64_t now_ns) {
+    if (now_ns >= look_ns_) release_idle(now_ns);
+  }
 
   uint32_t taken() const { return taken_; }
+  uint32_t warm() const { return free_count_; }
 
  private:
   Buffer* take(bool shared);
+  Buffer* pop();
+  void release_idle(uint64_t now_ns);
 
   Buffer* free_ = nullptr;  // last in, first out: the warmest first
   uint32_t free_count_ = 0;
+  uint32_t idle_ = 0;  // fewest that were free since it was last looked
+  uint64_t look_ns_ = 0;
   uint32_t shared_taken_ = 0;
   uint32_t taken_ = 0;
 };

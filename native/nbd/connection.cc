@@ -95,6 +95,7 @@ bool Connection::poll() {
 void Connection::on_turn_end() {
   if (fd_ < 0 || transmission_ == nullptr) return;
   transmission_->run(false);
+  place_.pool.age(place_.reactor.now_ns());
   after_run();
 }
 

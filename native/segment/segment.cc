@@ -155,6 +155,11 @@ int Segment::map(int fd, const Geometry& geometry) {
 
 void* Segment::ring(uint32_t index) const { return rings_ + kRingStride * index; }
 
+int Segment::drop_frame(uint32_t frame) const {
+  const off_t at = reinterpret_cast<const uint8_t*>(this->frame(frame)) - base_;
+  return fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, kFrameBytes) == 0 ? 0 : -errno;
+}
+
 Segment::~Segment() {
   if (base_ != nullptr) munmap(base_, bytes_);
   if (fd_ >= 0) close(fd_);

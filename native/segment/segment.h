@@ -71,6 +71,8 @@ class Segment {
   }
   /// The kPageEntries entries of a map page in memory.
   std::atomic<uint64_t>* frame(uint32_t frame) const { return frames_ + size_t{frame} * kPageEntries; }
+  /// Gives the memory of a frame that nobody uses back; it is all zeroes then. 0 or -errno.
+  int drop_frame(uint32_t frame) const;
   /// The leaf hash: hash_capacity() words (map/leaf_hash.h).
   std::atomic<uint64_t>* hash() const { return hash_; }
 

@@ -221,6 +221,28 @@ void frames_change_as_told() {
   CHECK_EQ(segment->frame_stamp(2).load(), Segment::stamp_of(7, 0xfedcba98));
 }
 
+uint64_t memory_of(const Segment& segment) {
+  struct stat facts;
+  REQUIRE(fstat(segment.fd(), &facts) == 0);
+  return uint64_t(facts.st_blocks) * 512;
+}
+
+void a_frame_gives_its_memory_back() {
+  const auto segment = make(1, 16);
+  for (uint32_t frame = 1; frame < 16; frame++) {
+    for (uint32_t i = 0; i < kPageEntries; i++) segment->frame(frame)[i].store(frame);
+  }
+  const uint64_t before = memory_of(*segment);
+  for (const uint32_t frame : {5u, 15u}) CHECK_EQ(segment->drop_frame(frame), 0);
+  CHECK_EQ(before - memory_of(*segment), 2 * kFrameBytes);
+  for (uint32_t frame = 1; frame < 16; frame++) {
+    const uint64_t expected = frame == 5 || frame == 15 ? 0 : frame;
+    for (const uint32_t i : {0u, kPageEntries - 1}) CHECK_EQ(segment->frame(frame)[i].load(), expected);
+  }
+  Frames(*segment).publish(5, 7, 1001);
+  CHECK_EQ(segment->frame(5)[7].load(), 1001u);
+}
+
 void generations_drain_by_parity() {
   const auto segment = make(2, 16);
   CHECK(writers_drained(*segment, 5));
@@ -249,6 +271,7 @@ int main() {
   refuses_what_is_no_segment();
   refuses_files_of_other_kinds();
   frames_change_as_told();
+  a_frame_gives_its_memory_back();
   generations_drain_by_parity();
   return check_summary();
 }

@@ -158,6 +158,8 @@ export interface Native {
   /** copies a page: target = source with OWNED and EXCLUSIVE cleared */
   copyFrameShared(core: number, source: number, target: number): void;
   clearFrame(core: number, frame: number): void;
+  /** a frame that nobody uses gives its memory back; what it holds is undefined then */
+  dropFrame(core: number, frame: number): void;
   /** both words of the stamp in one store */
   stamp(core: number, frame: number, volume: number, generation: number): void;
   /** throws ENOSPC beyond half of SegmentHeader.hashCapacity entries (≥ 2 per frame; entries of FRAME_EMPTY count too): remove others first */

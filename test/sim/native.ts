@@ -68,6 +68,7 @@ type Used = Pick<
   | 'clearRun'
   | 'copyFrameShared'
   | 'clearFrame'
+  | 'dropFrame'
   | 'stamp'
   | 'hashInsert'
   | 'hashRemove'
@@ -189,6 +190,12 @@ export class SimNative implements Used {
 
   clearFrame(_core: number, frame: number): void {
     this.clearRun(0, frame, 0, PAGE_ENTRIES);
+  }
+
+  /** Undefined is what nobody may rely on. */
+  dropFrame(_core: number, frame: number): void {
+    const at = this.frameAt(frame);
+    this.words.fill(0xffffffff, at, at + PAGE_ENTRIES * 2);
   }
 
   copyFrameShared(_core: number, source: number, target: number): void {

@@ -89,7 +89,7 @@ describe('an unmapping', () => {
   });
 });
 
-describe('a page cache whose reactors are held up', () => {
+describe('the page cache', () => {
   const COUNT = 1024;
 
   function cache() {
@@ -101,15 +101,17 @@ describe('a page cache whose reactors are held up', () => {
     header.setBigUint64(SegmentHeader.frameMetaOffset, BigInt(metaAt), true);
     header.setBigUint64(SegmentHeader.framesOffset, BigInt(framesAt), true);
     const reactors = { epoch: 0, safe: 0 };
+    const dropped: number[] = [];
     const native: Partial<Native> = {
       segment: () => segment,
+      dropFrame: (_core, frame) => dropped.push(frame),
       epochAdvance: () => ++reactors.epoch,
       epochSafe: () => reactors.safe,
     };
-    return { frames: new Frames(native as Native, 0), reactors };
+    return { frames: new Frames(native as Native, 0), reactors, dropped };
   }
 
-  it('gives up one batch of pages, not all of them, and goes on when they are let go', () => {
+  it('gives up one batch of pages while reactors are held up, not all of them, and goes on when they are let go', () => {
     const { frames, reactors } = cache();
     let page = 1;
     while (frames.allocate(page) !== 0) page++;
@@ -132,5 +134,45 @@ describe('a page cache whose reactors are held up', () => {
       reactors.safe = Math.max(0, reactors.epoch - 5);
     }
     expect(used.size).toBeLessThan(20);
+  });
+
+  it('gives memory of frames back that nobody needed for a minute, a few in a turn', () => {
+    const { frames, reactors, dropped } = cache();
+    const MINUTE = 60_000;
+    const allocate = (count: number) => Array.from({ length: count }, (_, i) => frames.allocate(1 + i));
+    const discard = (those: number[]) => {
+      for (const frame of those) frames.discard(frame);
+      reactors.safe = reactors.epoch;
+    };
+    let now = 0;
+    frames.turn(now);
+    // many once, and from then on a few, each minute
+    const first = allocate(200);
+    discard(first);
+    const few = new Set<number>();
+    const minute = () => {
+      const those = allocate(20);
+      for (const frame of those) few.add(frame);
+      discard(those);
+      now += MINUTE;
+      frames.turn(now);
+    };
+    minute();
+    expect(dropped).toEqual([]);
+    minute();
+    minute();
+    expect(dropped.length).toBeGreaterThan(0);
+    expect(dropped.length).toBeLessThanOrEqual(64);
+    for (let i = 0; i < 20; i++) frames.turn(now + i);
+    for (let i = 0; i < 5; i++) minute();
+    // each once, whatever is taken now is not among them, and what nobody ever used neither
+    expect(new Set(dropped).size).toBe(dropped.length);
+    expect(dropped.every((frame) => first.includes(frame) && !few.has(frame))).toBe(true);
+    expect(dropped.length).toBeGreaterThan(150);
+    // used again, they have memory to give back again
+    discard(allocate(200));
+    for (let i = 0; i < 5; i++) minute();
+    for (let i = 0; i < 20; i++) frames.turn(now + i);
+    expect(dropped.length).toBeGreaterThan(300);
   });
 });

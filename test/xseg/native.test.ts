@@ -302,6 +302,9 @@ describe('3. the mapper', () => {
     expect([entry(2, 11), entry(2, 12)[0]]).toEqual([[0, 0], 1]);
     native.clearFrame(core, 3);
     expect(entry(3, 10)).toEqual([0, 0]);
+    native.publish(core, 4, 7, 1, 0);
+    native.dropFrame(core, 4);
+    expect(entry(4, 7)).toEqual([0, 0]);
     native.stamp(core, 3, 77, 0xffff_ffff);
     expect([...words(header(L.SegmentHeader.frameMetaOffset) + 3 * L.FrameMeta.BYTES, 2)]).toEqual([77, 0xffff_ffff]);
   });
@@ -313,6 +316,7 @@ describe('3. the mapper', () => {
       refuses('EINVAL', () => native.clearRun(core, frame, 0, 1));
       refuses('EINVAL', () => native.copyFrameShared(core, 1, frame));
       refuses('EINVAL', () => native.clearFrame(core, frame));
+      refuses('EINVAL', () => native.dropFrame(core, frame));
       refuses('EINVAL', () => native.stamp(core, frame, 1, 1));
     }
     refuses('EINVAL', () => native.hashInsert(core, 1, 1, OPTIONS.frames));

@@ -25,6 +25,9 @@ const HASHED_PER_FRAME_MAX = 1;
 const EVICT_BATCH = 128;
 /** Frames looked at per eviction before giving up: two rounds of the clock. */
 const CLOCK_ROUNDS = 2;
+/** Frames that nobody needed for so long give their memory back, so many in a turn. */
+const IDLE_MS = 60_000;
+const IDLE_BATCH = 32;
 
 export class Frames {
   readonly count: number;
@@ -55,7 +58,15 @@ export class Frames {
   /** leaves in the hash: handle → leaf number → frame (0: an empty leaf) */
   readonly leaves = new Map<number, Map<number, number>>();
   #users: (number[] | undefined)[];
+  /** last in, first out */
   #free: number[] = [];
+  /** of `#free`, so many at the bottom have no memory */
+  #bare: number;
+  /** fewest that were free since it was last looked: those at the bottom of `#free` */
+  #idle: number;
+  #idleAt = 0;
+  /** of `#free`, those before this one are to give their memory back */
+  #bareTo = 0;
   #limbo: { epoch: number; frames: number[] }[] = [];
   #limboFrames = 0;
   #hand = 1;
@@ -89,6 +100,8 @@ export class Frames {
     this.flying = new Uint8Array(n);
     this.#users = new Array(n);
     for (let f = n - 1; f >= 1; f--) this.#free.push(f);
+    this.#bare = this.#free.length;
+    this.#idle = this.#free.length;
   }
 
   /** index of the low word of entry 0 of a frame in `words` */
@@ -119,15 +132,15 @@ export class Frames {
 
   /** A zeroed or undefined frame for a page, pinned by nobody; 0 when none can be had now (all dirty, pinned, or not yet quiet). */
   allocate(pageId: number): number {
-    let frame = this.#free.pop();
+    let frame = this.#take();
     if (frame === undefined) {
       this.#collect();
-      frame = this.#free.pop();
+      frame = this.#take();
       if (frame === undefined) {
         // What is in limbo already will do: evicting more while a reactor is held up would only empty the cache.
         if (this.#limboFrames < EVICT_BATCH) this.evict(EVICT_BATCH);
         this.#collect();
-        frame = this.#free.pop();
+        frame = this.#take();
         if (frame === undefined) return 0;
       }
     } else if (this.#free.length < EVICT_BATCH && this.#limbo.length === 0) {
@@ -142,6 +155,25 @@ export class Frames {
     this.position[frame] = -1;
     this.#meta[this.#metaAt + frame * 16 + FrameMeta.referenced / 4] = 1;
     return frame;
+  }
+
+  #take(): number | undefined {
+    const frame = this.#free.pop();
+    const left = this.#free.length;
+    if (left < this.#bare) this.#bare = left;
+    if (left < this.#idle) this.#idle = left;
+    return frame;
+  }
+
+  /** Called every turn: memory that was wanted in a bad moment only is not kept for ever. */
+  turn(now: number): void {
+    if (now >= this.#idleAt) {
+      this.#idleAt = now + IDLE_MS;
+      this.#bareTo = this.#idle;
+      this.#idle = this.#free.length;
+    }
+    const end = Math.min(this.#bareTo, this.#free.length, this.#bare + IDLE_BATCH);
+    for (; this.#bare < end; this.#bare++) this.native.dropFrame(this.core, this.#free[this.#bare]);
   }
 
   /** Gives a frame back that no reactor can have seen (a load that failed). */

@@ -479,6 +479,7 @@ export class Mapper implements ReportsHost, RequestsHost {
         this.#framesWaiters = next;
       });
     }
+    this.frames.turn(now);
     this.copies.turn(now);
     for (const pool of this.pools.values()) {
       pool.turn();
