@@ -560,6 +560,14 @@ export const MUTANTS: Mutant[] = [
     profile: 'cache',
   },
   {
+    name: 'memory is taken from frames that are in use',
+    invariant: 3,
+    file: 'mapper/frames.ts',
+    find: 'this.native.dropFrame(this.core, this.#free[this.#bare])',
+    replace: 'this.native.dropFrame(this.core, 1 + this.#bare)',
+    profile: 'cache',
+  },
+  {
     name: 'an ingest commits before its pieces are written',
     invariant: 2,
     file: 'mapper/ingests.ts',
