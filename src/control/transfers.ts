@@ -18,6 +18,8 @@ export const TRANSFERS_MAX = 64;
 /** a client that commits has closed its connection; the server needs a moment to see it */
 const CLOSE_MS_MAX = 5_000;
 const CLOSE_POLL_MS = 10;
+/** what cannot be removed since somebody has it open is tried again */
+const REMOVE_RETRY_MS = 1000;
 
 export type TransferSpec =
   | { kind: 'create'; name: string; size: number; pool?: string | undefined }
@@ -208,14 +210,16 @@ export class Transfers {
     );
   }
 
-  /** What cannot be removed now is removed by the next start's sweep: it must not fail what it comes after. */
-  private async remove(kind: 'volume' | 'snapshot', name: string): Promise<void> {
+  /** What cannot be removed now is removed later, by the next start's sweep at last: it must not fail what it comes after. */
+  private async remove(kind: 'volume' | 'snapshot', name: string, again = false): Promise<void> {
     try {
       if (kind === 'volume') await this.engine.deleteVolume(name, { force: true, withSnapshots: true });
       else await this.engine.deleteSnapshot(name, { force: true });
     } catch (error) {
       const { code, message } = error as { code?: unknown; message?: unknown };
-      if (code !== 'NOT_FOUND') this.log('warn', 'transfer.leftover', { name, code, message });
+      if (code === 'NOT_FOUND') return;
+      if (!again) this.log('warn', 'transfer.leftover', { name, code, message });
+      if (code === 'BUSY') setTimeout(() => void this.remove(kind, name, true), REMOVE_RETRY_MS).unref();
     }
   }
 }

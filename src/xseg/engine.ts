@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { statfsSync, statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { moduleUrl } from '../module-url.ts';
 import { Accountant } from './accountant.ts';
@@ -66,6 +67,7 @@ export const COPY_INTERVAL_MS_MAX = 24 * 3600_000;
 const INGEST_THREADS = 2;
 /** How long a forced delete waits for its connections to end. */
 const FORCE_WAIT_MS = 5000;
+const FORCE_POLL_MS = 20;
 /** How long the end of the committer or the copier may be that of the mapper, which they follow. */
 const FOLLOWER_END_MS = 500;
 /** Nobody waits for the copier: its thread starts when the daemon has. */
@@ -318,12 +320,10 @@ class EngineImpl implements Engine {
     return this.call('renameVolume', name, to);
   }
   async deleteVolume(name: string, options: { force?: boolean; withSnapshots?: boolean }): Promise<void> {
-    if (options.force) {
-      const names = [name];
-      if (options.withSnapshots) for (const s of await this.listSnapshots(name)) names.push(s.name);
-      for (const one of names) await this.#disconnect(one);
-    }
-    return this.call('deleteVolume', name, options);
+    const remove = () => this.call<void>('deleteVolume', name, options);
+    if (!options.force) return remove();
+    const snapshots = options.withSnapshots ? await this.listSnapshots(name) : [];
+    return this.#alone([name, ...snapshots.map((s) => s.name)], remove);
   }
   protect(name: string, on: boolean): Promise<void> {
     return this.call('protect', name, on);
@@ -377,8 +377,8 @@ class EngineImpl implements Engine {
     return show();
   }
   async deleteSnapshot(name: string, options: { force?: boolean } = {}): Promise<void> {
-    if (options.force) await this.#disconnect(name);
-    return this.call('deleteSnapshot', name);
+    const remove = () => this.call<void>('deleteSnapshot', name);
+    return options.force ? this.#alone([name], remove) : remove();
   }
   async clone(from: string, to: string): Promise<VolumeInfo> {
     checkName('volume', to);
@@ -431,13 +431,27 @@ class EngineImpl implements Engine {
     return this.call('release', handle, readOnly);
   }
 
+  /** Ends whatever has resources open and does `work`; ends again who came in between. */
+  async #alone(names: string[], work: () => Promise<void>): Promise<void> {
+    const until = Date.now() + FORCE_WAIT_MS;
+    for (;;) {
+      for (const name of names) await this.#disconnect(name);
+      try {
+        return await work();
+      } catch (error) {
+        if (!(error instanceof EngineError && error.code === 'BUSY') || Date.now() > until) throw error;
+      }
+      await sleep(FORCE_POLL_MS);
+    }
+  }
+
   /** Ends whatever has a resource open, and waits until it is gone. */
   async #disconnect(name: string): Promise<void> {
-    const handle = await this.call<number>('handleOf', name);
-    if (handle < 0) return;
-    this.exports.disconnect(handle);
-    this.files.changed({ id: 0, handle });
     await this.#ended(name, async () => {
+      const handle = await this.call<number>('handleOf', name);
+      if (handle < 0) return true;
+      this.exports.disconnect(handle);
+      this.files.changed({ id: 0, handle });
       const info = name.includes('@') ? await this.showSnapshot(name) : await this.showVolume(name);
       return info.openCount === 0;
     });
@@ -460,7 +474,7 @@ class EngineImpl implements Engine {
           'BUSY',
           `${name} is still open ${FORCE_WAIT_MS / 1000} s after its connections were told to end`,
         );
-      await new Promise((resolve) => setTimeout(resolve, 20));
+      await sleep(FORCE_POLL_MS);
     }
   }
 

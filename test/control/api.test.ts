@@ -520,6 +520,15 @@ describe('transfers', () => {
     expect(transfers.count).toBe(0);
   });
 
+  it('create: what is still open when its client goes is removed a moment later', async () => {
+    const { leave } = await begin({ kind: 'create', name: 'new', size: 1024 });
+    engine.failures.set('deleteVolume', new EngineError('BUSY', 'it is open'));
+    leave();
+    await until(() => transfers.count === 0);
+    expect(engine.volumes.size).toBe(1);
+    await until(() => engine.volumes.size === 0);
+  });
+
   it('create: an existing name is refused at once, a taken one at the commit', async () => {
     await create('there');
     expect((await call('POST', '/v1/transfers', { kind: 'create', name: 'there', size: 1024 })).code).toBe('EXISTS');

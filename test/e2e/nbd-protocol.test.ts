@@ -153,6 +153,30 @@ describe('NBD and the engine', () => {
     await beside.close();
   });
 
+  it('a forced delete prevails over clients that come back at once', async () => {
+    for (let i = 0; i < 5; i++) {
+      const name = `hunted${i}`;
+      await daemon.createVolume(name, SIZE);
+      let opened = 0;
+      let gone = false;
+      const come = async (): Promise<void> => {
+        for (;;) {
+          const client = await NbdClient.connect(daemon.nbdSocket, name).catch(() => null);
+          if (client === null && gone) return;
+          if (client === null) continue;
+          opened++;
+          await client.close().catch(() => undefined);
+        }
+      };
+      const clients = Array.from({ length: 8 }, come);
+      await soon(async () => opened > 8);
+      await daemon.deleteVolume(name);
+      gone = true;
+      await Promise.all(clients);
+      await expect(daemon.http('GET', `/v1/volumes/${name}`)).rejects.toThrow();
+    }
+  });
+
   it('a client sees a new size when it connects again', async () => {
     await daemon.createVolume('grown', SIZE);
     const before = await NbdClient.connect(daemon.nbdSocket, 'grown');

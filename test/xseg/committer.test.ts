@@ -112,6 +112,14 @@ describe('committer', () => {
     expect([...r.seal.slotsOf(1, Buffer.concat(asked))]).toEqual(found);
     expect([...r.seal.slotsOf(2, hash(3))]).toEqual([4]);
     expect([...r.seal.slotsOf(1, Buffer.alloc(0))]).toEqual([]);
+    expect([...r.seal.slotsOf(1, Buffer.alloc(0), 5)]).toEqual([]);
+    // a guess is taken when it holds for all, and is none otherwise: quarantine, other bytes, no row, another pool's
+    expect([...r.seal.slotsOf(1, Buffer.concat([like, hash(1)]), 7)]).toEqual([7, 8]);
+    expect([...r.seal.slotsOf(1, Buffer.concat([hash(1), hash(2), like]), 5)]).toEqual([5, -1, 7]);
+    expect([...r.seal.slotsOf(1, Buffer.concat([hash(1), like]), 7)]).toEqual([5, 7]);
+    expect([...r.seal.slotsOf(1, Buffer.concat([hash(1), hash(3)]), 8)]).toEqual([5, -1]);
+    expect([...r.seal.slotsOf(1, hash(3), 4)]).toEqual([-1]);
+    expect([...r.seal.slotsOf(2, hash(3), 4)]).toEqual([4]);
     expect(r.seal.slotOf(1, hash(1), 5)).toBe(8);
     r.close();
     c.close();

@@ -43,12 +43,17 @@ class Pool {
     this.index.set(blockHash(block).toString('hex'), slot);
   }
 
+  /** what was guessed at each look */
+  readonly guesses: (number | undefined)[] = [];
+
   reader(): SealReader {
-    const slotsOf = (_pool: number, hashes: Uint8Array): Float64Array =>
-      Float64Array.from({ length: hashes.length / HASH_BYTES }, (_, i) => {
+    const slotsOf = (_pool: number, hashes: Uint8Array, guess?: number): Float64Array => {
+      this.guesses.push(guess);
+      return Float64Array.from({ length: hashes.length / HASH_BYTES }, (_, i) => {
         const hash = Buffer.from(hashes.subarray(i * HASH_BYTES, (i + 1) * HASH_BYTES)).toString('hex');
         return this.index.get(hash) ?? -1;
       });
+    };
     return { any: () => this.index.size > 0, slotsOf } as unknown as SealReader;
   }
 }
@@ -149,6 +154,13 @@ describe.each([4096, 65_536, 1_048_576])('a piece of blocks of %i bytes', (block
     const hashed = pool.pieces.hash(job, pool.reader());
     expect([...hashed.places]).toEqual(blocks.map(() => -1));
     expect(new Uint8Array(job.bytes).subarray(looked * blockSize).every((byte) => byte === 0)).toBe(true);
+  });
+
+  it('is looked for behind what was found, after what was not by hash alone', () => {
+    const letters = `${step('k')}${step('k')}${step('n')}${step('k')}`;
+    const blocks = content(letters);
+    expectTrue(blocks, pool.pieces.hash(sent(blocks), pool.reader()), letters);
+    expect(pool.guesses).toEqual([-1, KNOWN_FROM + looked, KNOWN_FROM + 2 * looked, -1]);
   });
 
   it('that is wanted after all is read again from the file', () => {

@@ -64,7 +64,9 @@ export class Pieces {
 
   /** Which slots hold the same bytes as these blocks. */
   #look(job: PieceJob, index: SealReader, hashed: PieceHashes, bytes: Buffer, from: number, to: number): void {
-    const found = index.slotsOf(job.pool, hashed.hashes.subarray(from * HASH_BYTES, to * HASH_BYTES));
+    const before = from > 0 ? hashed.same[from - 1] : -1;
+    const hashes = hashed.hashes.subarray(from * HASH_BYTES, to * HASH_BYTES);
+    const found = index.slotsOf(job.pool, hashes, before < 0 ? -1 : before + 1);
     for (let i = from; i < to; i++) if (!isZero(hashed, i)) hashed.same[i] = found[i - from];
     this.#compare(job, bytes, hashed, from, to);
   }

