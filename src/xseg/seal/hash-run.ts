@@ -14,7 +14,17 @@ import { zeroBlockHash } from './tree-hash.ts';
  */
 const READ_BYTES_MAX = 256 * 1024;
 
-let buffer = Buffer.alloc(0);
+/**
+ * Of the thread, whose garbage nobody looks for between two jobs: what is read to be hashed, a slot of the index, and one that
+ * may be its equal.
+ */
+const memory = { read: Buffer.alloc(0), same: Buffer.alloc(0), own: Buffer.alloc(0) };
+
+/** So many bytes of it, with whatever was in them. */
+function take(of: keyof typeof memory, bytes: number, atLeast = bytes): Buffer {
+  if (memory[of].length < bytes) memory[of] = Buffer.alloc(Math.max(bytes, atLeast));
+  return memory[of].subarray(0, bytes);
+}
 
 export type HashJobParts = HashWish & { core: number };
 
@@ -42,8 +52,8 @@ export class HashRun {
       ms: 0,
     };
     this.#hashes = Buffer.from(this.result.hashes.buffer);
-    this.#other = Buffer.alloc(job.blockSize);
-    this.#own = Buffer.alloc(job.blockSize);
+    this.#other = take('same', job.blockSize);
+    this.#own = take('own', job.blockSize);
     this.#zeroHash = zeroBlockHash(job.blockSize);
   }
 
@@ -88,8 +98,7 @@ export class HashRun {
 
   #read(i: number, count: number): void {
     const { core, handle, slots, blockSize } = this.job;
-    if (buffer.length < count * blockSize) buffer = Buffer.alloc(Math.max(READ_BYTES_MAX, count * blockSize));
-    const bytes = buffer.subarray(0, count * blockSize);
+    const bytes = take('read', count * blockSize, READ_BYTES_MAX);
     try {
       this.native.readNow(core, handle, slots[i] * blockSize, bytes);
     } catch {
