@@ -8,6 +8,11 @@
 
 namespace atoll_native::nbd {
 
+OwnPages& Connection::memory() {
+  static OwnPages memory(sizeof(Connection));
+  return memory;
+}
+
 void Connection::start(Place& place, int fd) {
   if (place.shutting_down) {
     close(fd);

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "io/own_pages.h"
 #include "nbd/buffer_pool.h"
 #include "nbd/input.h"
 #include "nbd/negotiation.h"
@@ -23,6 +24,10 @@ class Connection final : public EventHandler, public Negotiation::Host, public T
   /// Takes over `fd`, a connected stream socket that does not block. Lives until it destroys itself on its reactor.
   static void start(Place& place, int fd);
 
+  // Many pages, and connections come and go all day.
+  static void* operator new(size_t) { return memory().take(); }
+  static void operator delete(void* connection) { memory().give(connection); }
+
   /// In-flight requests are answered, new ones refused, then it ends.
   void shut_down();
   /// Ends now; requests on their way end by themselves.
@@ -34,6 +39,7 @@ class Connection final : public EventHandler, public Negotiation::Host, public T
   void on_turn_end() override;
 
  private:
+  static OwnPages& memory();
   Connection(Place& place, int fd);
   ~Connection() override;
 

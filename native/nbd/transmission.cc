@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cassert>
+#include <new>
+#include <type_traits>
 
 namespace atoll_native::nbd {
 
@@ -16,8 +18,16 @@ Transmission::Transmission(int fd, Input& input, Output& output, RequestSink& si
       host_(host),
       session_(session),
       contexts_(std::move(contexts)),
-      records_(new Record[kRequestsInFlightMax]) {
+      records_(static_cast<Record*>(records_memory().take())) {
+  static_assert(std::is_trivially_destructible_v<Record>);  // its pages just go
   output_.lend_from(this);
+}
+
+Transmission::~Transmission() { records_memory().give(records_); }
+
+OwnPages& Transmission::records_memory() {
+  static OwnPages memory(kRequestsInFlightMax * sizeof(Record));
+  return memory;
 }
 
 void Transmission::run(bool readable) {
@@ -208,7 +218,7 @@ Transmission::Record* Transmission::take(const Incoming& in, Kind kind) {
     free_ = record->next;
   } else {
     assert(records_used_ < kRequestsInFlightMax);
-    record = &records_[records_used_++];
+    record = new (&records_[records_used_++]) Record;
   }
   in_flight_++;
   record->owner = this;

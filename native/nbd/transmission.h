@@ -15,6 +15,7 @@
 #include <memory>
 #include <vector>
 
+#include "io/own_pages.h"
 #include "nbd/input.h"
 #include "nbd/output.h"
 #include "nbd/reply.h"
@@ -61,6 +62,7 @@ class Transmission final : private Lender {
 
   Transmission(int fd, Input& input, Output& output, RequestSink& sink, Host& host, const Session& session,
                std::vector<StatusContext> contexts);
+  ~Transmission();
   Transmission(const Transmission&) = delete;
   Transmission& operator=(const Transmission&) = delete;
 
@@ -115,6 +117,7 @@ class Transmission final : private Lender {
     Record* next;           // free, held, or next piece of a gathered read
   };
 
+  static OwnPages& records_memory();
   static void done(Request* request);
 
   // transmission.cc: the way in
@@ -200,8 +203,8 @@ class Transmission final : private Lender {
   Record* held_ = nullptr;  // finished, but there was no room for the reply; in order
   Record* held_last_ = nullptr;
   Record* free_ = nullptr;
-  uint32_t records_used_ = 0;  // records below this were used once
-  std::unique_ptr<Record[]> records_;
+  uint32_t records_used_ = 0;  // records below this were used once; those from here on are not constructed
+  Record* const records_;
 };
 
 }  // namespace atoll_native::nbd
