@@ -107,15 +107,17 @@ describe.skipIf(spawnSync('qemu-img', ['--version']).error !== undefined)('qcow2
     expect(await refusal(at)).toMatchObject({ code: 'UNSUPPORTED', message: expect.stringContaining('another file') });
   });
 
-  it('encryption is refused', async () => {
-    const secret = ['--object', 'secret,id=s,data=x'];
-    const at = image(
-      'luks.qcow2',
-      ...secret,
-      '-o',
-      'encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10',
-      '10M',
-    );
+  it.each(['luks', 'aes'])('encryption with %s is refused', async (format) => {
+    const options = `encrypt.format=${format},encrypt.key-secret=s${format === 'luks' ? ',encrypt.iter-time=10' : ''}`;
+    // LUKS counts how often a passphrase can be hashed in a time that a quick machine cannot tell from none
+    const tries = format === 'luks' ? 20 : 1;
+    let at = '';
+    for (let i = 1; at === ''; i++)
+      try {
+        at = image(`${format}.qcow2`, '--object', 'secret,id=s,data=x', '-o', options, '10M');
+      } catch (error) {
+        if (i === tries || !String((error as Error).message).includes('accurate CPU usage')) throw error;
+      }
     expect(await refusal(at)).toMatchObject({ code: 'UNSUPPORTED', message: expect.stringContaining('encrypted') });
   });
 
