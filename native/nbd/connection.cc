@@ -9,7 +9,8 @@
 namespace atoll_native::nbd {
 
 OwnPages& Connection::memory() {
-  static OwnPages memory(sizeof(Connection));
+  // never destroyed: when the process exits, reactors may still close connections
+  static OwnPages& memory = *new OwnPages(sizeof(Connection));
   return memory;
 }
 

@@ -26,7 +26,8 @@ Transmission::Transmission(int fd, Input& input, Output& output, RequestSink& si
 Transmission::~Transmission() { records_memory().give(records_); }
 
 OwnPages& Transmission::records_memory() {
-  static OwnPages memory(kRequestsInFlightMax * sizeof(Record));
+  // never destroyed: when the process exits, reactors may still close connections
+  static OwnPages& memory = *new OwnPages(kRequestsInFlightMax * sizeof(Record));
   return memory;
 }
 
