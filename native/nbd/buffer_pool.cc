@@ -2,43 +2,22 @@
 
 #include <sys/mman.h>
 
-#include <algorithm>
-#include <cstdlib>
 #include <new>
 
 namespace atoll_native::nbd {
-namespace {
 
-void release(Buffer* buffer) {
+BufferPool::~BufferPool() {
+  while (Buffer* buffer = free_.pop()) release(buffer);
+}
+
+void BufferPool::release(Buffer* buffer) {
   munmap(buffer->data, kBufferBytes);
   delete buffer;
 }
 
-}  // namespace
-
-BufferPool::~BufferPool() {
-  while (Buffer* buffer = pop()) release(buffer);
-}
-
-Buffer* BufferPool::pop() {
-  Buffer* buffer = free_;
-  if (buffer == nullptr) return nullptr;
-  free_ = buffer->next;
-  free_count_--;
-  return buffer;
-}
-
-void BufferPool::release_idle(uint64_t now_ns) {
-  for (uint32_t i = std::min(idle_, free_count_); i > 0; i--) release(pop());
-  idle_ = free_count_;
-  look_ns_ = now_ns + kBufferIdleNs;
-}
-
 Buffer* BufferPool::take(bool shared) {
-  Buffer* buffer = pop();
-  if (buffer != nullptr) {
-    idle_ = std::min(idle_, free_count_);
-  } else {
+  Buffer* buffer = free_.pop();
+  if (buffer == nullptr) {
     // Mapped, not allocated: untouched pages cost nothing, so an idle or small connection never pays for the whole
     // size.
     void* data = mmap(nullptr, kBufferBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -69,13 +48,11 @@ Buffer* BufferPool::take_shared() {
 void BufferPool::give(Buffer* buffer) {
   if (buffer->shared) shared_taken_--;
   taken_--;
-  if (free_count_ >= kBuffersWarmMax) {
+  if (free_.count() >= kBuffersWarmMax) {
     release(buffer);
-    return;
+  } else {
+    free_.push(buffer);
   }
-  buffer->next = free_;
-  free_ = buffer;
-  free_count_++;
 }
 
 }  // namespace atoll_native::nbd

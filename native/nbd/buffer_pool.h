@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "io/idle_stack.h"
+
 namespace atoll_native::nbd {
 
 // The piece in which large requests are served: two of them and their replies stay in a core's second-level cache.
@@ -44,20 +46,19 @@ class BufferPool {
   void give(Buffer* buffer);
   /// Called now and then with the time: every kBufferIdleNs, buffers that were not needed since the last time go.
   void age(uint64_t now_ns) {
-    if (now_ns >= look_ns_) release_idle(now_ns);
+    if (now_ns < look_ns_) return;
+    look_ns_ = now_ns + kBufferIdleNs;
+    free_.release_unneeded(release);
   }
 
   uint32_t taken() const { return taken_; }
-  uint32_t warm() const { return free_count_; }
+  uint32_t warm() const { return free_.count(); }
 
  private:
   Buffer* take(bool shared);
-  Buffer* pop();
-  void release_idle(uint64_t now_ns);
+  static void release(Buffer* buffer);
 
-  Buffer* free_ = nullptr;  // last in, first out: the warmest first
-  uint32_t free_count_ = 0;
-  uint32_t idle_ = 0;  // fewest that were free since it was last looked
+  IdleStack<Buffer> free_;
   uint64_t look_ns_ = 0;
   uint32_t shared_taken_ = 0;
   uint32_t taken_ = 0;

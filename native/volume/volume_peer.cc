@@ -457,6 +457,7 @@ void VolumePeer::begin_turn(uint64_t epoch, uint64_t now_ns) {
   epoch_ = epoch;
   turn_bytes_ = 0;
   turn_us_ = static_cast<uint32_t>(now_ns / 1000);
+  buffers_.age(now_ns);
 }
 
 VolumePeer::Local& VolumePeer::counted(uint32_t volume) {
