@@ -1,8 +1,8 @@
 /** Pure jobs of the engine on piscina's threads: hashing. Lives on the main thread, since the mapper's has no events. */
 import type { Piscina } from 'piscina';
 
-/** A job that was lost with its thread is run again so often. */
-const TRIES_MAX = 3;
+/** A job is begun so often at most: one that was lost with its thread, or that failed by itself, is run again. */
+export const TRIES_MAX = 3;
 /** A thread that had nothing to do for so long ends, with its memory. */
 const IDLE_MS = 30_000;
 
@@ -23,7 +23,7 @@ export class Jobs {
 
   /**
    * @param name of the file's function
-   * @throws when the job could not be run TRIES_MAX times, or this is closed
+   * @throws the last try's error when TRIES_MAX failed, or this is closed
    */
   async run<T>(name: string, job: unknown): Promise<T> {
     for (let tries = 1; ; tries++) {
