@@ -204,7 +204,7 @@ function poolInfo(pool: PoolOpen, usage: PoolUsage | undefined): PoolInfo {
     state,
     reason:
       state === 'failed'
-        ? 'a data sync failed; writes and flushes are refused until it is looked at and the daemon restarted'
+        ? 'a write or sync of its data failed; writes and flushes are refused until it is looked at and the daemon restarted'
         : pool.reason,
     seal: usage?.seal ?? null,
   };

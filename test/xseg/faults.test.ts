@@ -83,6 +83,68 @@ describe('writes that fail', () => {
   });
 });
 
+describe('a write that the medium fails (EIO)', () => {
+  // where the volume has a block, which is written in place, and where it has none
+  it.each([
+    ['in place', MIB / 2],
+    ['of a block that was not there', 4 * MIB],
+  ])(
+    '%s, fails all later writes and flushes of its pool, and nothing else; the flushed past is there afterwards',
+    async (_, at) => {
+      let e = await home.open();
+      await e.createPool({ name: 'other', path: `${home.dir}/other/` });
+      await e.createVolume({ name: 'v', size: 8 * MIB });
+      await e.createVolume({ name: 'w', size: 8 * MIB });
+      await e.createVolume({ name: 'x', size: 8 * MIB, pool: 'other' });
+      const fill = async (name: string, byte: number) => {
+        const client = await home.connect(name);
+        await client.write(0, Buffer.alloc(MIB, byte));
+        await client.flush();
+        await client.close();
+      };
+      await fill('v', 1);
+      await fill('w', 2);
+      await home.close();
+
+      e = await home.open({ poolFaults: { local: [{ kind: 'error', write: true, errno: 5, times: 1 }] } });
+      const c = await home.connect('v');
+      await expect(c.write(at, Buffer.alloc(65536, 3))).rejects.toThrow(EIO);
+      await expect(c.write(at, Buffer.alloc(65536, 3))).rejects.toThrow(EIO);
+      await expect(c.write(0, Buffer.alloc(4096, 3))).rejects.toThrow(EIO);
+      await expect(c.flush()).rejects.toThrow(EIO);
+      expect((await c.read(0, MIB)).every((b) => b === 1)).toBe(true);
+      expect((await c.read(at, 65536)).every((b) => b === (at < MIB ? 1 : 0))).toBe(true);
+      // whoever else is in that pool; and in another one
+      const w = await home.connect('w');
+      await expect(w.write(0, Buffer.alloc(4096, 3))).rejects.toThrow(EIO);
+      expect((await w.read(0, MIB)).every((b) => b === 2)).toBe(true);
+      await fill('x', 4);
+      expect(await e.showPool('local')).toMatchObject({ state: 'failed', reason: expect.stringContaining('write') });
+      expect(await e.showPool('other')).toMatchObject({ state: 'ok' });
+      await expect(e.createSnapshot('v', 's')).rejects.toThrow();
+      await c.close();
+      await w.close();
+      await home.close();
+
+      e = await home.open();
+      expect(await e.showPool('local')).toMatchObject({ state: 'ok' });
+      for (const [name, byte] of [
+        ['v', 1],
+        ['w', 2],
+        ['x', 4],
+      ] as const) {
+        const client = await home.connect(name);
+        expect((await client.read(0, MIB)).every((b) => b === byte)).toBe(true);
+        expect((await client.read(4 * MIB, MIB)).every((b) => b === 0)).toBe(true);
+        await client.write(4 * MIB, Buffer.alloc(4096, 5));
+        await client.flush();
+        await client.close();
+      }
+      expect(await e.check()).toMatchObject({ ok: true });
+    },
+  );
+});
+
 describe('reads that fail', () => {
   it('answer EIO and nothing else', async () => {
     let e = await home.open();
