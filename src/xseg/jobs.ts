@@ -39,13 +39,24 @@ export class Jobs {
 
   async #start(): Promise<Piscina> {
     const { Piscina } = await import('piscina');
-    return new Piscina({
+    const pool = new Piscina({
       filename: this.file.href,
       minThreads: 0,
       maxThreads: this.threads,
       idleTimeout: IDLE_MS,
       niceIncrement: this.nice,
     });
+    // A thread that ends before it is ready fails no job: those that wait for one would wait for ever.
+    const look = () =>
+      setImmediate(() => {
+        if (pool.threads.length > 0 || pool.queueSize === 0) return;
+        this.#pool = null;
+        void pool.destroy();
+      });
+    pool.on('workerDestroy', look);
+    // Also when one cannot even be made, which would end the process if nobody listened.
+    pool.on('error', look);
+    return pool;
   }
 
   async close(): Promise<void> {

@@ -1,6 +1,9 @@
 /** Jobs on threads: one that is lost is run again, a bounded number of times. */
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { Jobs, TRIES_MAX } from '../../src/xseg/jobs.ts';
 
 const FILE = new URL('jobs.mjs', import.meta.url);
@@ -52,5 +55,28 @@ describe('a job', () => {
     expect(tries[0]).toBe(1);
     await expect(jobs.run('dies', { tries, deaths: 0 })).rejects.toThrow('closing');
     expect(tries[0]).toBe(1);
+  });
+
+  it.each([
+    ['end', 'x'],
+    ['fail', 't'],
+  ])('does not wait for threads that %s before they are ready', async (_, how) => {
+    const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'atoll-jobs-'));
+    const starts = path.join(dir, 'starts');
+    vi.stubEnv('JOBS_TEST_STARTS', starts);
+    try {
+      fs.writeFileSync(starts, how.repeat(TRIES_MAX - 1));
+      expect(await jobs.run('dies', { tries, deaths: 0 })).toBe(1);
+      await jobs.close();
+      jobs = new Jobs(FILE, 2, 0);
+      // both threads of each try
+      fs.writeFileSync(starts, how.repeat(TRIES_MAX * 2));
+      const all = [jobs.run('dies', { tries, deaths: 0 }), jobs.run('dies', { tries, deaths: 0 })];
+      for (const { status } of await Promise.allSettled(all)) expect(status).toBe('rejected');
+      expect(tries[0]).toBe(1);
+    } finally {
+      vi.unstubAllEnvs();
+      fs.rmSync(dir, { recursive: true });
+    }
   });
 });
