@@ -1,4 +1,5 @@
 /** How commands write for people: tables, facts, progress. */
+import type { PoolInfo } from '../xseg/types.ts';
 import { formatSize } from './sizes.ts';
 
 export interface Column<Row> {
@@ -37,6 +38,16 @@ function width(text: string): number {
 export function sizeFact(bytes: number): string {
   const short = formatSize(bytes);
   return short === `${bytes} B` ? short : `${short} (${bytes} bytes)`;
+}
+
+/** A line for each pool that runs full. */
+export function fullPools(pools: readonly PoolInfo[]): string[] {
+  return pools
+    .filter(({ level }) => level !== 'ok')
+    .map(
+      ({ name, fullPercent, level, freeBytes }) =>
+        `pool ${name}: ${fullPercent} % full (${level}), ${formatSize(freeBytes)} left`,
+    );
 }
 
 /** `2026-01-31 12:00:00` in UTC */

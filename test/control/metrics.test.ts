@@ -112,6 +112,20 @@ describe('numbers', () => {
     expect(sampleValue(now, 'atoll_pool_state', { pool: 'local', state: 'failed' })).toBe(1);
   });
 
+  it('say how full a pool is, whatever another is', async () => {
+    await engine.createPool({ name: 'empty', path: '/empty' });
+    const levels = async (pool: string) => {
+      const now = await page();
+      return ['ok', 'warning', 'critical'].map((level) => sampleValue(now, 'atoll_pool_level', { pool, level }));
+    };
+    expect(await levels('local')).toEqual([1, 0, 0]);
+    engine.pools.get('local')!.level = 'warning';
+    expect(await levels('local')).toEqual([0, 1, 0]);
+    engine.pools.get('local')!.level = 'critical';
+    expect(await levels('local')).toEqual([0, 0, 1]);
+    expect(await levels('empty')).toEqual([1, 0, 0]);
+  });
+
   it('count what the log says', async () => {
     const write = openLog({ json: true, counts: log, level: 'error', write: () => undefined });
     write('warn', 'a', {});

@@ -114,6 +114,17 @@ describe('drawing', () => {
     expect(lines.find((line) => line.startsWith('waiting'))).toBe('waiting    nothing');
   });
 
+  it('names pools that run full, and those alone', async () => {
+    await engine.createPool({ name: 'full', path: '/full' });
+    Object.assign(engine.pools.get('full')!, { fullPercent: 96.5, level: 'critical', freeBytes: 3 * 2 ** 30 });
+    const warned = async () => topLines(await view({}, { uptimeSeconds: 11 })).filter((line) => line.startsWith('!'));
+    expect(await warned()).toEqual(['! pool full: 96.5 % full (critical), 3 GiB left']);
+    Object.assign(engine.pools.get('full')!, { fullPercent: 80, level: 'warning' });
+    expect(await warned()).toEqual(['! pool full: 80 % full (warning), 3 GiB left']);
+    engine.pools.get('full')!.level = 'ok';
+    expect(await warned()).toEqual([]);
+  });
+
   it('fits: no line too many, none too long, characters whole', () => {
     expect(fitScreen(['äöü€😀x', 'b', 'c'], 5, 2)).toEqual(['äöü€😀', 'b']);
     expect(fitScreen(['a'], 80, 0)).toEqual([]);

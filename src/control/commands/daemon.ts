@@ -6,7 +6,7 @@ import type { CheckReport, EngineStatus, RepairReport } from '../../xseg/types.t
 import { NOBODY, route } from '../client.ts';
 import { ControlError, EXIT } from '../errors.ts';
 import { resolveHome, STORE_FILE } from '../home.ts';
-import { duration, facts, ProgressBar, table } from '../output.ts';
+import { duration, facts, fullPools, ProgressBar, table } from '../output.ts';
 import { formatSize } from '../sizes.ts';
 import { type CommonOptions, clientOf, print, type World } from '../world.ts';
 import { leaf } from './context.ts';
@@ -140,11 +140,8 @@ function statusText(status: DaemonStatus): string {
     ['commits', `${commits.count}; ${spread(commits.p50Ms, commits.p99Ms, 'ms')}`],
     ['space to free', freeing(background)],
   ]);
-  const full = status.pools
-    .filter(({ level }) => level !== 'ok')
-    .map(
-      (pool) => `pool ${pool.name}: ${pool.fullPercent} % full (${pool.level}), ${formatSize(pool.freeBytes)} left\n`,
-    )
+  const full = fullPools(status.pools)
+    .map((line) => `${line}\n`)
     .join('');
   const failed = status.pools.filter(({ reason }) => reason !== null);
   const reasons = failed.map(({ name, reason }) => `pool ${name}: ${reason}\n`).join('');

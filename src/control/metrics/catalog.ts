@@ -7,7 +7,7 @@ import type { Definition } from './definition.ts';
 import { MAP } from './map.ts';
 import { REQUESTS } from './requests.ts';
 import { SEAL } from './seal.ts';
-import { POOL_STATES, SLOT_EVENTS, SPACE } from './space.ts';
+import { POOL_LEVELS, POOL_STATES, SLOT_EVENTS, SPACE } from './space.ts';
 
 export const CATALOG: readonly Definition[] = [
   ...REQUESTS,
@@ -33,7 +33,7 @@ export const LABELS: Readonly<Record<string, readonly string[] | number>> = {
   queue: QUEUES,
   state: ['resident', 'dirty', ...POOL_STATES],
   event: SLOT_EVENTS,
-  level: ['warn', 'error'],
+  level: ['warn', 'error', ...POOL_LEVELS],
   // native/segment/layout.json: REACTORS_MAX, POOLS_MAX
   reactor: 16,
   pool: 256,

@@ -2,7 +2,8 @@
 import type { PoolInfo } from '../../xseg/types.ts';
 import { counter, type Definition, gauge, type NumberMetric, type Source } from './definition.ts';
 
-export const POOL_STATES = ['ok', 'failed', 'missing'] as const;
+export const POOL_STATES: readonly PoolInfo['state'][] = ['ok', 'failed', 'missing'];
+export const POOL_LEVELS: readonly PoolInfo['level'][] = ['ok', 'warning', 'critical'];
 export const SLOT_EVENTS = ['taken', 'freed', 'zeroed'] as const;
 
 export const SPACE: readonly Definition[] = [
@@ -24,16 +25,8 @@ export const SPACE: readonly Definition[] = [
     const slots = activity.pools.find(({ name }) => name === pool.name)?.slotsLost ?? 0;
     return slots * pool.blockSize;
   }),
-  {
-    kind: 'gauge',
-    name: 'atoll_pool_state',
-    help: '1 for the state that a pool is in',
-    labels: ['pool', 'state'],
-    read: ({ status }) =>
-      status.pools.flatMap(({ name: pool, state: now }) =>
-        POOL_STATES.map((state) => [{ pool, state }, state === now ? 1 : 0] as const),
-      ),
-  },
+  poolOneOf('atoll_pool_state', '1 for the state that a pool is in', 'state', POOL_STATES),
+  poolOneOf('atoll_pool_level', '1 for how full a pool is said to be', 'level', POOL_LEVELS),
   {
     kind: 'counter',
     name: 'atoll_pool_slots_total',
@@ -56,5 +49,24 @@ function poolBytes(name: string, help: string, read: (pool: PoolInfo, source: So
     help,
     labels: ['pool'],
     read: (source) => source.status.pools.map((pool) => [{ pool: pool.name }, read(pool, source)]),
+  };
+}
+
+/** A series for each of `values`: 1 for the one that the pool has in its member `label`, else 0. */
+function poolOneOf<Label extends 'state' | 'level'>(
+  name: string,
+  help: string,
+  label: Label,
+  values: readonly PoolInfo[Label][],
+): NumberMetric {
+  return {
+    kind: 'gauge',
+    name,
+    help,
+    labels: ['pool', label],
+    read: ({ status }) =>
+      status.pools.flatMap((pool) =>
+        values.map((value) => [{ pool: pool.name, [label]: value }, value === pool[label] ? 1 : 0] as const),
+      ),
   };
 }

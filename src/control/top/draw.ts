@@ -1,6 +1,6 @@
 /** `atoll top` as text. */
 import type { PoolInfo } from '../../xseg/types.ts';
-import { type Column, duration, table } from '../output.ts';
+import { type Column, duration, fullPools, table } from '../output.ts';
 import { formatSize } from '../sizes.ts';
 import type { Times } from './times.ts';
 import type { OpenView, TopView } from './view.ts';
@@ -65,6 +65,7 @@ function warnings(view: TopView): string[] {
   const found = view.pools
     .filter(({ reason }) => reason !== null)
     .map(({ name, reason }) => `! pool ${name}: ${reason}`);
+  found.push(...fullPools(view.pools).map((line) => `! ${line}`));
   if (view.failedVolumes > 0) found.push(`! ${view.failedVolumes} volumes refuse writes; the log says why`);
   return found;
 }
