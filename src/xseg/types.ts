@@ -254,8 +254,11 @@ export interface EngineStatus {
     evictions: number;
   };
   commits: { count: number; pages: number; p50Ms: number; p99Ms: number; logBytes: number };
-  /** what is left to do: rows of the queue of releases, bytes they map (at most so many become free), bytes to zero */
-  background: { dropQueue: number; dissolveQueue: number; freeQueueBytes: number; zeroQueueBytes: number };
+  /**
+   * what is left to do: rows of the queue of releases, bytes they map (at most so many become free), bytes to zero now.
+   * What copies of the store hold is not to do yet: `reclaimingBytes` of pools has it, and `copies.heldBytes` alone
+   */
+  background: { dropQueue: number; freeQueueBytes: number; zeroQueueBytes: number };
 }
 
 export interface CheckReport {

@@ -26,6 +26,8 @@ import {
 } from '../../src/xseg/types.ts';
 import { activity } from './activity.ts';
 
+const NOTHING_LEFT: EngineStatus['background'] = { dropQueue: 0, freeQueueBytes: 0, zeroQueueBytes: 0 };
+
 export class FakeEngine implements Engine {
   readonly volumes = new Map<string, VolumeInfo>();
   readonly snapshots = new Map<string, SnapshotInfo>();
@@ -34,6 +36,8 @@ export class FakeEngine implements Engine {
   /** thrown by the next call of the method of that name */
   readonly failures = new Map<string, Error>();
   diffExtents: ExtentInfo[] = [];
+  /** what status() says is left to do */
+  background = NOTHING_LEFT;
   /** what activity() says */
   acted = activity();
   closed = false;
@@ -48,6 +52,7 @@ export class FakeEngine implements Engine {
     this.calls.length = 0;
     this.diffExtents = [];
     this.acted = activity();
+    this.background = NOTHING_LEFT;
     this.pools.set('local', poolOf({ name: 'local', path: '/fake/local' }));
   }
 
@@ -73,7 +78,7 @@ export class FakeEngine implements Engine {
         ...{ faultP50Us: 10, faultP99Us: 20, loads: 0, evictions: 0 },
       },
       commits: { count: 1, pages: 1, p50Ms: 1, p99Ms: 2, logBytes: 0 },
-      background: { dropQueue: 0, dissolveQueue: 0, freeQueueBytes: 0, zeroQueueBytes: 0 },
+      background: { ...this.background },
     };
   }
 

@@ -115,10 +115,12 @@ describe('a copy', () => {
     expect(t.after(1)).toMatchObject([{ op: 'write', paced: true }]);
     t.answer('write', { ms: 1000 });
     expect([t.holding.held, t.holding.ready]).toEqual([1, 0]);
+    expect(t.copies.view(t.pool).heldBytes).toBe(65536);
     expect(t.after(49_999)).toEqual([]);
     expect(t.after(1)).toMatchObject([{ op: 'write' }]);
     t.answer('write');
     expect([t.holding.held, t.holding.ready]).toEqual([0, 1]);
+    expect(t.copies.view(t.pool).heldBytes).toBe(0);
     expect(t.woken).toBe(1);
     expect(t.after(HELD_MS)).toEqual([]);
   });

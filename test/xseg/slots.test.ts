@@ -208,6 +208,20 @@ describe('slots that are freed one by one', () => {
   });
 });
 
+describe('slots that copies of the store hold', () => {
+  it('are on their way back in what the pool says, and not zeroed', () => {
+    const groups = [{ grp: 0, used: 3, state: GROUP_SEALED, bitmap: bits(0, 1, 2), dirty: bits() }];
+    const t = new Bench({ size: 8 * BLOCK }, groups);
+    t.pool.holding.on = true;
+    t.pool.freeingSlots = 2;
+    t.pool.freedDurable([0, 2]);
+    expect([t.pool.heldSlots, t.pool.reclaimingSlots]).toEqual([2, 0]);
+    expect(t.pool.usage()).toMatchObject({ usedBytes: BLOCK, freeBytes: 7 * BLOCK, reclaimingBytes: 2 * BLOCK });
+    t.pool.turn();
+    expect(t.jobs).toEqual([]);
+  });
+});
+
 describe('zeroing that fails', () => {
   function fullPool() {
     const t = new Bench({ size: 8 * BLOCK });

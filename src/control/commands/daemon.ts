@@ -2,7 +2,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import type { Command } from 'commander';
-import type { CheckReport, EngineStatus, RepairReport } from '../../xseg/types.ts';
+import type { CheckReport, EngineStatus, PoolInfo, RepairReport } from '../../xseg/types.ts';
 import { NOBODY, route } from '../client.ts';
 import { ControlError, EXIT } from '../errors.ts';
 import { resolveHome, STORE_FILE } from '../home.ts';
@@ -138,7 +138,7 @@ function statusText(status: DaemonStatus): string {
     ['map', `${map.residentPages} pages in ${formatSize(map.cacheBytes)}, ${map.dirtyPages} not durable yet`],
     ['map faults', `${map.faults}; ${spread(map.faultP50Us, map.faultP99Us, 'µs')}`],
     ['commits', `${commits.count}; ${spread(commits.p50Ms, commits.p99Ms, 'ms')}`],
-    ['space to free', freeing(background)],
+    ['space to free', freeing(background, status.pools)],
   ]);
   const full = fullPools(status.pools)
     .map((line) => `${line}\n`)
@@ -152,10 +152,15 @@ function statusText(status: DaemonStatus): string {
   return `${lines}\n${table(status.pools, POOL_COLUMNS)}${full}${reasons}${sealing}`;
 }
 
-function freeing({ dropQueue, freeQueueBytes, zeroQueueBytes }: DaemonStatus['background']): string {
-  if (dropQueue === 0 && zeroQueueBytes === 0) return 'none';
-  const left = `at most ${formatSize(freeQueueBytes)} in ${dropQueue} map pages`;
-  return `${left}, and ${formatSize(zeroQueueBytes)} to zero`;
+/** Until it is none, space is still on its way back: what is mapped by what was deleted, then what is freed, on every step. */
+function freeing({ dropQueue, freeQueueBytes }: DaemonStatus['background'], pools: readonly PoolInfo[]): string {
+  const freedBytes = pools.reduce((sum, pool) => sum + pool.reclaimingBytes, 0);
+  const heldBytes = pools.reduce((sum, pool) => sum + (pool.copies?.heldBytes ?? 0), 0);
+  const parts: string[] = [];
+  if (dropQueue > 0) parts.push(`at most ${formatSize(freeQueueBytes)} in ${dropQueue} map pages`);
+  if (freedBytes > 0) parts.push(`${formatSize(freedBytes)} to zero`);
+  if (heldBytes > 0) parts.push(`${formatSize(heldBytes)} of that when copies of the store are newer`);
+  return parts.join(', ') || 'none';
 }
 
 /** A daemon that has done nothing yet has no times to tell. */

@@ -157,7 +157,6 @@ export class Reports {
       },
       background: {
         dropQueue: this.host.freeing.queued,
-        dissolveQueue: 0,
         freeQueueBytes: freeQueue,
         zeroQueueBytes: zeroQueue,
       },
