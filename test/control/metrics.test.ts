@@ -126,6 +126,38 @@ describe('numbers', () => {
     expect(await levels('empty')).toEqual([1, 0, 0]);
   });
 
+  it('of sealing, dedup and scrub are each its own, and none where a pool is not open', async () => {
+    await engine.createPool({ name: 'missing', path: '/missing' });
+    engine.pools.get('missing')!.seal = null;
+    const seal = engine.pools.get('local')!.seal!;
+    const values = async () => {
+      const ours = [...(await page()).values()].filter(({ name }) => /^atoll_(seal|dedup|scrub)_/.test(name));
+      return Object.fromEntries(
+        ours.map(({ name, samples }) => [name, samples.map(({ labels, value }) => [labels.pool, value])]),
+      );
+    };
+    Object.assign(seal, { on: true, backlogSnapshots: 2, backlogBytes: 3, hashedBytes: 7, foldedBytes: 5 });
+    Object.assign(seal, { entries: 11, indexBytes: 13, quarantined: 17, scrubbedAt: '2026-01-31T12:00:00.500Z' });
+    expect(await values()).toEqual({
+      atoll_seal_on: [['local', 1]],
+      atoll_seal_backlog_snapshots: [['local', 2]],
+      atoll_seal_backlog_bytes: [['local', 3]],
+      atoll_seal_hashed_bytes_total: [['local', 7]],
+      atoll_dedup_folded_bytes_total: [['local', 5]],
+      atoll_dedup_index_entries: [['local', 11]],
+      atoll_dedup_index_bytes: [['local', 13]],
+      atoll_scrub_quarantined_blocks: [['local', 17]],
+      atoll_scrub_passed_time_seconds: [['local', 1769860800.5]],
+    });
+    Object.assign(seal, { paused: true, scrubbedAt: null });
+    expect(await values()).toMatchObject({
+      atoll_seal_on: [['local', 0]],
+      atoll_scrub_passed_time_seconds: [['local', 0]],
+    });
+    Object.assign(seal, { paused: false, on: false });
+    expect(await values()).toMatchObject({ atoll_seal_on: [['local', 0]] });
+  });
+
   it('count what the log says', async () => {
     const write = openLog({ json: true, counts: log, level: 'error', write: () => undefined });
     write('warn', 'a', {});
