@@ -10,12 +10,22 @@ import path from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { buildApi } from '../../src/control/api/server.ts';
+import { parseCatalogUrl } from '../../src/control/catalog/place.ts';
+import { parseLimits } from '../../src/control/commands/quota.ts';
 import { parseDuration } from '../../src/control/durations.ts';
 import { ControlError } from '../../src/control/errors.ts';
 import { Ingests } from '../../src/control/ingests.ts';
 import { Mounts } from '../../src/control/mounts.ts';
 import { NbdClient } from '../../src/control/nbd/client.ts';
 import { NBD_MAGIC, OPTION_MAGIC } from '../../src/control/nbd/protocol.ts';
+import {
+  formatNbdAddress,
+  isLoopback,
+  parseHttpAddress,
+  parseMetricsAddress,
+  parseNbdAddress,
+  parsePublicUrl,
+} from '../../src/control/serve/addresses.ts';
 import { parseSize, parseVolumeSize } from '../../src/control/sizes.ts';
 import { encodeHeader, encodeRecord } from '../../src/control/stream/format.ts';
 import { StreamReader } from '../../src/control/stream/read.ts';
@@ -25,7 +35,7 @@ import { Transfers } from '../../src/control/transfers.ts';
 import { findCopies } from '../../src/xseg/copies/files.ts';
 import { type CopyFooter, decodeFooter, encodeFooter, FOOTER_BYTES } from '../../src/xseg/copies/footer.ts';
 import { AREA_BYTES_MIN, areaAt, COPY_NAMES } from '../../src/xseg/copies/place.ts';
-import { checkName, splitName } from '../../src/xseg/names.ts';
+import { checkName, joinName, splitName, takeApart } from '../../src/xseg/names.ts';
 import { loadNative } from '../../src/xseg/native.ts';
 import { decodeSuperblock, encodeSuperblock, SUPERBLOCK_BYTES } from '../../src/xseg/pool-superblock.ts';
 import { crcOf } from '../../src/xseg/pools.ts';
@@ -86,10 +96,21 @@ function tolerant(run: () => unknown): void {
   }
 }
 function told(error: unknown): void {
+  coded(error);
+  expect((error as Error).message).not.toMatch(/\n/);
+  expect((error as Error).message.length).toBeLessThan(10_000);
+}
+function coded(error: unknown): void {
   if (!(error instanceof EngineError || error instanceof ControlError)) throw error;
   expect(error.code).toMatch(/^[A-Z_]+$/);
-  expect(error.message).not.toMatch(/\n/);
-  expect(error.message.length).toBeLessThan(10_000);
+}
+/** What somebody typed: an error may repeat it, and who prints it makes one line of it (errors.test.ts). */
+function typed(run: () => unknown): void {
+  try {
+    run();
+  } catch (error) {
+    coded(error);
+  }
 }
 
 /** With the checksum of its last four bytes made right, so that what is behind it is reached. */
@@ -243,7 +264,52 @@ describe(`parsers (seed ${seed})`, () => {
         for (const parse of [parseSize, parseVolumeSize, parseDuration])
           tolerant(() => expect(Number.isSafeInteger(parse(text)) && parse(text) >= 0).toBe(true));
         tolerant(() => checkName('volume', text));
-        tolerant(() => splitName(text));
+        tolerant(() => {
+          const { volume, snapshot } = splitName(text);
+          expect(snapshot === null ? volume : joinName(volume, snapshot)).toBe(text);
+        });
+        const [name, attachment] = takeApart(text);
+        expect(attachment === null ? name : `${name}/${attachment}`).toBe(text);
+        expect(name).not.toContain('/');
+      }),
+    );
+  });
+
+  it('addresses, URLs and limits of a command line', { timeout: TIMEOUT }, () => {
+    const piece = fc.oneof(
+      fc.constantFrom(
+        'tcp:',
+        'unix:',
+        '/',
+        '127.0.0.1',
+        'localhost',
+        '[::1]',
+        '0.0.0.0',
+        '[::]',
+        ':',
+        '10809',
+        '65536',
+      ),
+      fc.constantFrom('http://', 'postgres://', 'u:p@', '?password=x', '#', 'none', 'volumes', '=', 'gigabytes'),
+      fc.string({ maxLength: 12 }),
+      fc.string({ unit: 'binary', maxLength: 4 }),
+    );
+    const texts = fc.array(piece, { maxLength: 6 }).map((pieces) => pieces.join(''));
+    check(
+      fc.property(texts, (text) => {
+        typed(() => {
+          const address = parseNbdAddress(text);
+          if (address.kind === 'tcp') expect(isLoopback(address.host) && address.port <= 65535).toBe(true);
+          expect(parseNbdAddress(formatNbdAddress(address))).toEqual(address);
+        });
+        typed(() => expect(isLoopback(parseMetricsAddress(text).host)).toBe(true));
+        typed(() => expect(parseHttpAddress(text)?.port ?? 0).toBeLessThanOrEqual(65535));
+        typed(() => expect(parsePublicUrl(text)).toMatch(/^https?:\/\/[^@?#]*$/));
+        typed(() => expect(new URL(parseCatalogUrl(text, false)).password).toBe(''));
+        typed(() => {
+          for (const limit of Object.values(parseLimits([text, `volumes=${text}`], true)))
+            expect(limit === null || limit === 'default' || Number.isSafeInteger(limit)).toBe(true);
+        });
       }),
     );
   });

@@ -90,8 +90,8 @@ function operatorHeader(options: CommonOptions, world: World): Record<string, st
   return { [OPERATOR_HEADER]: readOperatorKey(resolveHome(options.home, world.env)) };
 }
 
-/** @throws {ControlError} USAGE */
-function parseLimits(words: readonly string[], mayBeDefault: boolean): Limits {
+/** @throws {ControlError} USAGE, INVALID, TOO_LARGE */
+export function parseLimits(words: readonly string[], mayBeDefault: boolean): Limits {
   const limits: Limits = {};
   for (const word of words) {
     const [name = '', text = ''] = word.split(/=(.*)/s);
