@@ -54,6 +54,8 @@ describe('--public-url', () => {
     'https://a:b@x',
     'https://x?y',
     'https://x#y',
+    'https://x?',
+    'https://x/#',
     `https://x/${'y'.repeat(1024)}`,
   ])('%j is refused', (text) => {
     expect(code(() => parsePublicUrl(text))).toBe('INVALID');

@@ -70,7 +70,8 @@ export function parseHttpAddress(text: string): TcpAddress | null {
  */
 export function parsePublicUrl(text: string): string {
   const url = URL.canParse(text) ? new URL(text) : null;
-  const isPlain = url && /^https?:$/.test(url.protocol) && !url.username && !url.password && !url.search && !url.hash;
+  // in `href` also a ? or # with nothing behind it, to which a path could not be added
+  const isPlain = url && /^https?:[^?#]*$/.test(url.href) && !url.username && !url.password;
   if (!isPlain || text.length > 1024)
     throw new ControlError('INVALID', `${text} is no public URL; write https://cloud.example.org or the like`);
   return url.href.replace(/\/+$/, '');
