@@ -1,6 +1,8 @@
 /**
  * What a row of the benchmark yields; the report, the plots and the JSON are made from this alone.
  */
+import type { Memory } from './proc.ts';
+import { MIB } from './size.ts';
 import { median, nearestRank, pairedRatios, type Spread, spread } from './stats.ts';
 
 /** One measurement of one contender in one round. */
@@ -100,6 +102,13 @@ export function pairedFact(row: RowResult, name: string, ours: string, theirs: s
   const mine = valuesOf(row, ours);
   const others = valuesOf(row, theirs);
   if (mine && others) row.facts[name] = median(pairedRatios(mine, others));
+}
+
+/** Adds what a process takes. */
+export function memoryFacts(row: RowResult, { rssBytes, anonBytes, sharedBytes }: Memory): void {
+  row.facts.resident_MiB = rssBytes / MIB;
+  row.facts.anonymous_MiB = anonBytes / MIB;
+  row.facts.shared_MiB = sharedBytes / MIB;
 }
 
 export function atMost(row: RowResult, text: string, value: number, bound: number, unit: string): void {

@@ -15,6 +15,11 @@ import type { Row } from './row.ts';
 
 const GOAL_P99 = 1.5;
 const GOAL_GROWTH_MIB = 64;
+/**
+ * Answered at once, whatever the size: one row of the queue and its commit, and nothing of the 1 TiB, which takes seconds. It
+ * was 49 ms; what is left is for a disk that syncs slowly beside the load.
+ */
+const GOAL_DELETE_MS = 1000;
 const HOT = 'hot';
 const HOT_BYTES = 256 * MIB;
 const DEPTHS = [1, 32] as const;
@@ -62,11 +67,14 @@ export const freeing: Row = {
     }
     const growth = Math.max(...rounds.map((one) => one.growthMiB));
     atMost(row, `memory grows by ≤ ${GOAL_GROWTH_MIB} MiB`, growth, GOAL_GROWTH_MIB, 'MiB');
+    const deleteMs = Math.max(...rounds.map((one) => one.deleteMs));
+    atMost(row, `the deletion is answered in ≤ ${GOAL_DELETE_MS} ms`, deleteMs, GOAL_DELETE_MS, 'ms');
     row.facts.seconds_to_free = median(rounds.map((one) => one.freedSeconds));
     row.facts.seconds_to_zero = median(rounds.map((one) => one.zeroedSeconds));
-    row.facts.delete_answered_ms = median(rounds.map((one) => one.deleteMs));
     row.facts.freed_while_read_percent = median(rounds.map((one) => one.freedPercent));
-    row.notes.push('the largest memory of all rounds counts, sampled ten times a second until the last slot is zero');
+    row.notes.push(
+      'the largest memory of all rounds counts, sampled ten times a second until the last slot is zero; and the slowest deletion',
+    );
     await end();
     yield row;
   },

@@ -4,7 +4,7 @@ import type { Bench } from '../bench.ts';
 import type { Daemon } from '../daemon.ts';
 import { NbdClient } from '../nbd.ts';
 import { cpuSeconds, memory } from '../proc.ts';
-import { atMost, newRow, type RowResult } from '../result.ts';
+import { atMost, memoryFacts, newRow, type RowResult } from '../result.ts';
 import { SCATTER_BYTES } from '../scatter.ts';
 import { GIB, KIB, MIB } from '../size.ts';
 import type { Row } from './row.ts';
@@ -47,7 +47,7 @@ async function idle(bench: Bench): Promise<RowResult> {
   const before = cpuSeconds(daemon.pid);
   await sleep(seconds * 1000);
   const percent = ((cpuSeconds(daemon.pid) - before) / seconds) * 100;
-  memoryFacts(row, daemon.pid);
+  memoryFacts(row, memory(daemon.pid));
   row.facts.seconds = seconds;
   atMost(row, `< ${GOAL_IDLE_CPU_PERCENT} % of a core`, percent, GOAL_IDLE_CPU_PERCENT, '%');
   for (const client of clients) await client.close();
@@ -67,7 +67,7 @@ async function residentMemory(bench: Bench): Promise<RowResult> {
     clients.push(client);
   }
   await readEveryLeaf(daemon);
-  memoryFacts(row, daemon.pid);
+  memoryFacts(row, memory(daemon.pid));
   const { map } = await daemon.http<{ map: { residentPages: number; cacheBytes: number } }>('GET', '/v1/status');
   row.facts.map_pages_resident = map.residentPages;
   row.facts.map_cache_MiB = map.cacheBytes / MIB;
@@ -95,11 +95,4 @@ async function readEveryLeaf(daemon: Daemon): Promise<void> {
   };
   await Promise.all(Array.from({ length: READS_AT_ONCE }, worker));
   await client.close();
-}
-
-function memoryFacts(row: RowResult, pid: number): void {
-  const { rssBytes, anonBytes, sharedBytes } = memory(pid);
-  row.facts.resident_MiB = rssBytes / MIB;
-  row.facts.anonymous_MiB = anonBytes / MIB;
-  row.facts.shared_MiB = sharedBytes / MIB;
 }

@@ -11,8 +11,8 @@ import { writeContent } from '../content.ts';
 import type { Daemon } from '../daemon.ts';
 import { NbdClient } from '../nbd.ts';
 import { ATOLL } from '../peers/server.ts';
-import { cpuSeconds } from '../proc.ts';
-import { newRow, type RowResult, ratioGoal, type Sample, valuesOf } from '../result.ts';
+import { cpuSeconds, memory } from '../proc.ts';
+import { memoryFacts, newRow, type RowResult, ratioGoal, type Sample, valuesOf } from '../result.ts';
 import { GIB, KIB, MIB } from '../size.ts';
 import { median } from '../stats.ts';
 import { KEEPERS, keep } from './keepers.ts';
@@ -85,6 +85,8 @@ export const sealing: Row = {
       else ratioGoal(row, ATOLL, name, GOAL_PEER);
     }
     row.facts['entries of the index before the first block'] = entries;
+    // the index has been looked into all over by then, and has grown
+    if (own !== null) memoryFacts(row, memory(own.daemon.pid));
     await own?.end();
     yield row;
   },

@@ -19,11 +19,14 @@ import {
 } from './store/batch.ts';
 import { bitCount, bitGet } from './store/bitmap.ts';
 import { APPLICATION_ID, openReader, type StoreDatabase } from './store/schema.ts';
+import { fileProblems } from './store/soundness.ts';
 import { FORMAT_VERSION } from './store/upgrade.ts';
 import { type CheckReport, EngineError } from './types.ts';
 
 /** Problems listed; all are counted. */
 export const PROBLEMS_MAX = 100;
+/** …of them what SQLite finds. */
+const FILE_PROBLEMS_MAX = 10;
 /** Problems whose resources are looked for: each takes a walk through all maps. */
 const WHOSE_MAX = 20;
 
@@ -100,8 +103,7 @@ export class Check {
   #integrity(): void {
     const version = this.db.pragma('user_version', { simple: true });
     if (version !== FORMAT_VERSION) this.#problem('FORMAT', `format ${String(version)}, wanted ${FORMAT_VERSION}`);
-    const rows = this.db.pragma('quick_check(10)') as { quick_check: string }[];
-    for (const row of rows) if (row.quick_check !== 'ok') this.#problem('STORE', row.quick_check);
+    for (const told of fileProblems(this.db, FILE_PROBLEMS_MAX)) this.#problem('STORE', told);
   }
 
   // ---- pages

@@ -19,6 +19,8 @@ import {
 } from './store/batch.ts';
 import { bitCount, bitFill, bitGet } from './store/bitmap.ts';
 import { openWriter, type StoreDatabase } from './store/schema.ts';
+import { HASH_BYTES } from './store/seal-batch.ts';
+import { fileProblems } from './store/soundness.ts';
 import { EngineError, type RepairReport } from './types.ts';
 
 /** docs/format.md: the longest blob of a page */
@@ -41,6 +43,7 @@ export class Repair {
     releases: 0,
     meta: 0,
     seal: 0,
+    indexes: 0,
     inDoubt: false,
   };
   readonly #pools: PoolRow[];
@@ -86,14 +89,15 @@ export class Repair {
 
   /** Indexes are derived too; tables that SQLite cannot read are not ours to guess at. */
   #soundFile(): void {
-    const sound = () => {
-      const [row] = this.db.pragma('integrity_check(1)') as { integrity_check: string }[];
-      return row?.integrity_check === 'ok';
-    };
+    const sound = () => fileProblems(this.db, 1).length === 0;
     if (sound()) return;
     this.db.exec('REINDEX');
     if (!sound())
       throw new EngineError('CORRUPT', 'the store is damaged as a file; rebuild the home from its pool or a backup');
+    this.report.indexes = this.db
+      .prepare("SELECT count(*) FROM sqlite_schema WHERE type = 'index'")
+      .pluck()
+      .get() as number;
   }
 
   /** Rows of the queue that can do nothing. */
@@ -372,8 +376,10 @@ export class Repair {
 
   // ---- sealing
 
-  /** The index names used slots, which nobody writes in place; hashes are of what there is. */
+  /** The index names used slots, which nobody writes in place; hashes are of what there is, and whole. */
   #sealing(): void {
+    const broken = this.db.prepare('DELETE FROM sealed WHERE length(hash) <> ?').run(HASH_BYTES);
+    this.report.seal += broken.changes;
     for (const pool of this.#pools) {
       const gone: number[] = [];
       let grp = -1;

@@ -290,6 +290,8 @@ export interface RepairReport {
   meta: number;
   /** rows of the index of sealed blocks, and hashes of what is gone */
   seal: number;
+  /** SQLite's indexes made anew: all, when one of them did not say what its table says */
+  indexes: number;
   /** a page is damaged or missing: nothing was freed, no count lowered */
   inDoubt: boolean;
 }

@@ -6,16 +6,12 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { checkStore } from '../../src/xseg/check.ts';
 import { loadNative } from '../../src/xseg/native.ts';
 import { Repair, repairStore } from '../../src/xseg/repair.ts';
-import { bitFill, findSetRun } from '../../src/xseg/store/bitmap.ts';
+import { DAMAGES, type Store } from './damage.ts';
 import { closed, Home } from './engine.ts';
 
 const MIB = 1024 * 1024;
 const KIB = 1024;
 const native = loadNative();
-const EXCLUSIVE = 0x80000000;
-const OWNED = 0x40000000;
-
-type Store = Database.Database;
 
 /** A home with volumes, snapshots, clones, and pages and slots that they share; closed. */
 const home = new Home();
@@ -118,275 +114,6 @@ function data(): string {
     .join('\n');
 }
 
-interface Page {
-  id: number;
-  level: number;
-  base: number;
-  owner: number;
-  generation: number;
-  mapped: number;
-  entries: Uint32Array;
-}
-
-function pages(db: Store): Page[] {
-  const rows = db.prepare('SELECT id, data FROM page').all() as { id: number; data: Buffer }[];
-  return rows.map(({ id, data: blob }) => {
-    const entries = new Uint32Array(1024);
-    const header = new Float64Array(8);
-    expect(native.decodePageTo(blob, id, entries, header)).toBe(0);
-    const [level, , base, owner, generation, mapped] = header;
-    return { id, level, base, owner, generation, mapped, entries };
-  });
-}
-
-function put(db: Store, page: Page): void {
-  const blob = Buffer.alloc(8192);
-  const { entries, level, id, base, owner, generation, mapped } = page;
-  const length = native.encodePageFrom(entries, level, id, base, owner, generation, mapped, blob, 0);
-  db.prepare('INSERT OR REPLACE INTO page (id, base, data) VALUES (?, ?, ?)').run(
-    id,
-    base === 0 ? null : base,
-    blob.subarray(0, length),
-  );
-}
-
-const slotOf = (page: Page, i: number) => page.entries[i * 2] + (page.entries[i * 2 + 1] & 0xffff) * 2 ** 32 - 1;
-
-/** A page that fits, and one of its entries that does. */
-function find(db: Store, fits: (page: Page, high: number, i: number) => boolean): { page: Page; i: number } {
-  for (const page of pages(db))
-    for (let i = 0; i < 512; i++) {
-      const high = page.entries[i * 2 + 1];
-      if ((page.entries[i * 2] !== 0 || high !== 0) && fits(page, high, i)) return { page, i };
-    }
-  throw new Error('no page of that kind in the store');
-}
-
-/** the pool with volumes v, c, d */
-const POOL = 2;
-
-function groupOf(db: Store, pool: number) {
-  return db.prepare('SELECT grp, used, bitmap FROM slot_group WHERE pool = ? AND used > 0').get(pool) as {
-    grp: number;
-    used: number;
-    bitmap: Buffer;
-  };
-}
-
-function setBits(db: Store, pool: number, work: (bitmap: Buffer) => void): void {
-  const { grp, bitmap } = groupOf(db, pool);
-  const changed = Buffer.from(bitmap);
-  work(changed);
-  let used = 0;
-  for (const byte of changed) for (let b = byte; b > 0; b >>= 1) used += b & 1;
-  db.prepare('UPDATE slot_group SET bitmap = ?, used = ? WHERE pool = ? AND grp = ?').run(changed, used, pool, grp);
-}
-
-const usedSlot = (bitmap: Buffer) => findSetRun(bitmap, bitmap.length * 8, 0, 1)[0];
-
-interface Damage {
-  what: string;
-  /** code that check gives it */
-  code: string;
-  /** what repair says it did */
-  mended: object;
-  plant: (db: Store) => void;
-}
-
-const DAMAGES: Damage[] = [
-  {
-    what: 'a slot that is used and named by nothing',
-    code: 'LEAK',
-    mended: { slotsFreed: 1, groups: 1 },
-    plant: (db) => setBits(db, POOL, (bitmap) => void bitFill(bitmap, bitmap.length * 8 - 1, 1, true)),
-  },
-  {
-    what: 'a slot that is named and free',
-    code: 'SLOTS',
-    mended: { slotsTaken: 1, groups: 1 },
-    plant: (db) => setBits(db, 1, (bitmap) => void bitFill(bitmap, usedSlot(bitmap), 1, false)),
-  },
-  {
-    what: 'a count of used slots',
-    code: 'SLOTS',
-    mended: { groups: 1 },
-    plant: (db) => db.prepare('UPDATE slot_group SET used = used + 3 WHERE pool = ? AND used > 0').run(POOL),
-  },
-  {
-    what: 'a group that is gone',
-    code: 'SLOTS',
-    mended: { groups: 2 },
-    plant: (db) => db.prepare('DELETE FROM slot_group WHERE pool = ? AND grp = ?').run(1, groupOf(db, 1).grp),
-  },
-  {
-    what: 'a reference of a slot too many',
-    code: 'SLOT_REFS',
-    mended: { slotRefs: 1 },
-    plant: (db) => {
-      const { page, i } = find(db, (one, high) => one.level === 0 && (high & OWNED) !== 0);
-      db.prepare('INSERT INTO slot_ref VALUES (?, ?, 2) ON CONFLICT DO UPDATE SET extra = extra + 2').run(
-        POOL,
-        slotOf(page, i),
-      );
-    },
-  },
-  {
-    what: 'all references of slots forgotten',
-    code: 'SLOT_REFS',
-    mended: {},
-    plant: (db) => expect(db.prepare('DELETE FROM slot_ref').run().changes).toBeGreaterThan(0),
-  },
-  {
-    what: 'references of a slot in no group',
-    code: 'SLOT_REFS',
-    mended: { slotRefs: 1 },
-    plant: (db) => db.prepare('INSERT INTO slot_ref VALUES (?, ?, 1)').run(POOL, 2 ** 40),
-  },
-  {
-    what: 'a reference of a page too many',
-    code: 'PAGE_REFS',
-    mended: { pageRefs: 1 },
-    plant: (db) =>
-      db
-        .prepare(
-          'INSERT INTO page_ref SELECT root, 5 FROM resource WHERE name = ? ON CONFLICT DO UPDATE SET extra = extra + 5',
-        )
-        .run('w'),
-  },
-  {
-    what: 'all references of pages forgotten',
-    code: 'PAGE_REFS',
-    mended: {},
-    plant: (db) => expect(db.prepare('DELETE FROM page_ref').run().changes).toBeGreaterThan(0),
-  },
-  {
-    what: 'references of a page that is not there',
-    code: 'PAGE_REFS',
-    mended: { pageRefs: 1 },
-    plant: (db) => db.prepare('INSERT INTO page_ref VALUES (?, 1)').run(2 ** 40),
-  },
-  {
-    what: 'a page that nothing reaches',
-    code: 'UNREACHABLE',
-    mended: { pagesRemoved: 1 },
-    plant: (db) => {
-      const entries = new Uint32Array(1024);
-      put(db, { id: 2 ** 30, level: 0, base: 0, owner: 1, generation: 1, mapped: 0, entries });
-      db.prepare("UPDATE meta SET value = ? WHERE key = 'next_page'").run(2 ** 30 + 1);
-    },
-  },
-  {
-    what: 'a ghost that nothing dissolves',
-    code: 'GHOST',
-    mended: { releases: 1 },
-    plant: (db) => {
-      // v@s2 goes, without anybody to free what it had; what borrows from its root keeps that
-      const { id, root } = db.prepare("SELECT id, root FROM resource WHERE name = 's2'").get() as {
-        id: number;
-        root: number;
-      };
-      const borrowers = db.prepare('SELECT count(*) FROM page WHERE base = ?').pluck().get(root);
-      expect(borrowers).toBeGreaterThan(0);
-      db.prepare('DELETE FROM resource WHERE id = ?').run(id);
-      db.prepare('INSERT INTO page_ref VALUES (?, -1) ON CONFLICT DO UPDATE SET extra = -1').run(root);
-      contents.delete('v@s2');
-    },
-  },
-  {
-    what: 'a count of mapped blocks, of pages and a record',
-    code: 'MAPPED',
-    mended: { pages: 1 },
-    plant: (db) => {
-      const { page } = find(db, (one) => one.level > 0);
-      put(db, { ...page, mapped: page.mapped + 7 });
-    },
-  },
-  {
-    what: 'a count of mapped blocks of a leaf',
-    code: 'MAPPED',
-    mended: { pages: 1 },
-    plant: (db) => {
-      const { page } = find(db, (one) => one.level === 0);
-      put(db, { ...page, mapped: page.mapped - 1 });
-    },
-  },
-  {
-    what: 'a count of mapped blocks of a record',
-    code: 'RESOURCE',
-    mended: { resources: 1 },
-    plant: (db) => db.prepare("UPDATE resource SET mapped = 1 WHERE name = 'w'").run(),
-  },
-  {
-    what: 'a column that says another base than its page',
-    code: 'PAGE',
-    mended: { pages: 1 },
-    plant: (db) =>
-      expect(
-        db.prepare('UPDATE page SET base = NULL WHERE id = (SELECT max(id) FROM page WHERE base IS NOT NULL)').run()
-          .changes,
-      ).toBe(1),
-  },
-  {
-    what: 'an entry that is borrowed from nobody',
-    code: 'BORROWED',
-    mended: { pages: 1 },
-    plant: (db) => {
-      const { page, i } = find(db, (one, high) => one.level === 0 && one.base === 0 && (high & OWNED) !== 0);
-      page.entries[i * 2 + 1] &= 0xffff;
-      put(db, page);
-    },
-  },
-  {
-    what: 'an entry that is exclusive and not owned',
-    code: 'PAGE',
-    mended: { pages: 1 },
-    plant: (db) => {
-      const { page, i } = find(db, (one, high) => one.level === 0 && one.base !== 0 && (high & OWNED) === 0);
-      page.entries[i * 2 + 1] = (page.entries[i * 2 + 1] | EXCLUSIVE) >>> 0;
-      put(db, page);
-    },
-  },
-  {
-    what: 'an entry that may be written in place although others have its slot',
-    code: 'EXCLUSIVE',
-    mended: { pages: 2 },
-    plant: (db) => {
-      // two volumes' own pages name one slot
-      const own = db.prepare('SELECT id, generation FROM resource WHERE kind = 1').all() as {
-        id: number;
-        generation: number;
-      }[];
-      const live = (page: Page) => own.some((r) => r.id === page.owner && r.generation === page.generation);
-      const from = find(db, (one, high) => live(one) && one.level === 0 && (high & EXCLUSIVE) !== 0 && one.base !== 0);
-      const onto = find(
-        db,
-        (one, high) =>
-          live(one) && one.owner !== from.page.owner && one.level === 0 && (high & EXCLUSIVE) !== 0 && one.base !== 0,
-      );
-      const [freed, kept] = [slotOf(onto.page, onto.i), slotOf(from.page, from.i)];
-      onto.page.entries.set(from.page.entries.subarray(from.i * 2, from.i * 2 + 2), onto.i * 2);
-      put(db, onto.page);
-      db.prepare('INSERT INTO slot_ref VALUES (?, ?, 1)').run(POOL, kept);
-      setBits(db, POOL, (bitmap) => void bitFill(bitmap, freed, 1, false));
-      contents.delete(
-        (db.prepare('SELECT name FROM resource WHERE id = ?').pluck().get(onto.page.owner) as string) ?? '',
-      );
-    },
-  },
-  {
-    what: 'a queue with rows of no kind',
-    code: 'RELEASE',
-    mended: { releases: 1 },
-    plant: (db) => db.prepare('INSERT INTO release VALUES (9999999, 77, 1, 1)').run(),
-  },
-  {
-    what: 'an id that would be given out twice',
-    code: 'META',
-    mended: { meta: 1 },
-    plant: (db) => db.prepare("UPDATE meta SET value = 1 WHERE key = 'next_page'").run(),
-  },
-];
-
 describe('a sound store', () => {
   it('is found sound, and a repair changes nothing', () => {
     damaged(() => undefined);
@@ -415,7 +142,7 @@ describe('damage', () => {
   for (const { what, code, mended, plant } of DAMAGES) {
     it(`${what} is named (${code}), and mended without touching data`, async () => {
       const all = new Map(contents);
-      damaged(plant);
+      damaged((db) => plant(db, (name) => contents.delete(name)));
       const before = data();
       const found = check();
       expect(found.ok).toBe(false);
@@ -458,7 +185,7 @@ describe('damage', () => {
   });
 
   it('that was half mended when the machine stopped is as it was', () => {
-    damaged(DAMAGES[0].plant);
+    damaged((db) => DAMAGES[0].plant(db, () => undefined));
     const before = check();
     const db = new Database(storePath());
     db.exec('BEGIN IMMEDIATE');

@@ -1,5 +1,5 @@
-/** Scrubbing a pool that is damaged all over. */
-import { expect, it } from 'vitest';
+/** Scrubbing a pool that is damaged all over, and the pace of it. */
+import { describe, expect, it } from 'vitest';
 import type { Commits } from '../../src/xseg/mapper/commits.ts';
 import type { Quarantine } from '../../src/xseg/mapper/quarantine.ts';
 import { LOOK_MS_MAX, Scrubber, type ScrubberHost } from '../../src/xseg/mapper/scrubber.ts';
@@ -15,15 +15,15 @@ const SLOTS = 20;
 const POOL = { id: 1, handle: 1, blockSize: BLOCK, groupSlots: 64, row: { name: 'p', kind: 'directory' } } as SlotPool;
 
 /** Each look at a slot takes a millisecond. */
-function setUp() {
+function setUp(slots = SLOTS) {
   let now = 100_000;
   const hash = Buffer.alloc(32, 7);
-  const rows = Array.from({ length: SLOTS }, (_, slot) => ({ slot, hash, bad: null }));
+  const rows = Array.from({ length: slots }, (_, slot) => ({ slot, hash, bad: null }));
   const settings = { scrub_rate: 2 ** 30, scrub_at: 0, scrubbed_at: 0 };
   const sent: CommitBatch[] = [];
   const answers: (() => void)[] = [];
   const seal = {
-    from: (_pool: number, at: number) => rows.slice(at),
+    from: (_pool: number, at: number, max: number) => rows.slice(at, at + max),
     row: (_pool: number, slot: number) => rows[slot],
     slotOf: () => -1,
   };
@@ -58,11 +58,14 @@ function setUp() {
     { now: () => now, date: () => now },
     host,
   );
-  const hashed = () => {
-    const count = job!.job.slots.length;
-    job!.done({
+  /** @param byte 7: they are well */
+  const hashed = (byte = 0) => {
+    const { job: wish, done } = job!;
+    job = null;
+    const count = wish.slots.length;
+    done({
       states: new Uint8Array(count).fill(SLOT_HASHED),
-      hashes: new Uint8Array(count * 32),
+      hashes: new Uint8Array(count * 32).fill(byte),
       bytes: 0,
     } as never);
   };
@@ -70,7 +73,11 @@ function setUp() {
   const answer = () => {
     for (const done of answers.splice(0)) done();
   };
-  return { scrubber, settings, sent, hashed, answer, now: () => now };
+  const wait = (ms: number) => {
+    now += ms;
+  };
+  const asked = () => job?.job.slots.length ?? 0;
+  return { scrubber, settings, sent, hashed, answer, asked, wait, now: () => now };
 }
 
 const condemned = (batches: CommitBatch[]) => batches.map(({ seal }) => (seal?.bad.length ?? 0) / 3);
@@ -104,4 +111,68 @@ it('goes on with what was read although scrubbing was switched off meanwhile', (
   }
   expect(condemned(t.sent).reduce((a, b) => a + b)).toBe(SLOTS);
   expect(t.scrubber.dueIn()).toBe(Number.POSITIVE_INFINITY);
+});
+
+describe('a pass', () => {
+  const MIB = 1024 * 1024;
+
+  /** Each job of a pass: when it was sent, and what it reads. @param jobMs how long each takes */
+  function pass(slots: number, rate: number, jobMs = 0) {
+    const t = setUp(slots);
+    t.settings.scrub_rate = rate;
+    const jobs: { at: number; bytes: number }[] = [];
+    for (let turns = 0; t.settings.scrubbed_at === 0; turns++) {
+      expect(turns).toBeLessThan(10_000);
+      t.scrubber.turn(t.now());
+      if (t.asked() === 0) {
+        t.wait(t.scrubber.dueIn());
+        continue;
+      }
+      jobs.push({ at: t.now(), bytes: t.asked() * BLOCK });
+      t.wait(jobMs);
+      t.hashed(7);
+      t.answer();
+    }
+    expect(t.sent.flatMap(({ seal }) => seal?.bad ?? [])).toEqual([]);
+    expect(jobs.reduce((sum, { bytes }) => sum + bytes, 0)).toBe(slots * BLOCK);
+    return jobs;
+  }
+
+  for (const [what, rate, slots] of [
+    ['less than a block a second', 1000, 5],
+    ['1 MiB/s', MIB, 2000],
+    ['20 MiB/s', 20 * MIB, 20_000],
+  ] as const)
+    it(`at ${what} reads no more by when, and no less`, () => {
+      for (const jobMs of [0, 40]) {
+        const jobs = pass(slots, rate, jobMs);
+        for (let i = 0; i < jobs.length; i++) {
+          // at once: what is due within a second
+          expect(jobs[i].bytes).toBeLessThanOrEqual(Math.max(rate, BLOCK));
+          let bytes = 0;
+          for (let k = i + 1; k < jobs.length; k++) {
+            bytes += jobs[k - 1].bytes;
+            expect(bytes).toBeLessThanOrEqual((rate * (jobs[k].at - jobs[i].at)) / 1000);
+          }
+        }
+        const last = jobs[jobs.length - 1];
+        const least = ((slots * BLOCK - last.bytes) / rate) * 1000;
+        // waits are of whole milliseconds
+        expect(last.at - jobs[0].at).toBeLessThanOrEqual(least + 2 * jobs.length);
+      }
+    });
+
+  it('on a slow disk is as long as that takes, and does not catch up with what it missed', () => {
+    const jobs = pass(2000, MIB, 3000);
+    for (let i = 1; i < jobs.length; i++) expect(jobs[i].at - jobs[i - 1].at).toBeGreaterThanOrEqual(3000);
+    expect(jobs[jobs.length - 1].at - jobs[0].at).toBeLessThanOrEqual(3002 * (jobs.length - 1));
+  });
+
+  it('does not begin without a rate', () => {
+    const t = setUp();
+    t.settings.scrub_rate = 0;
+    t.scrubber.turn(t.now());
+    expect(t.asked()).toBe(0);
+    expect(t.scrubber.dueIn()).toBe(Number.POSITIVE_INFINITY);
+  });
 });

@@ -28,6 +28,7 @@ class Bench {
   readonly owner = { id: 1, group: null };
   failed = false;
   comes = false;
+  guests = false;
 
   constructor(row: Partial<PoolRow>, groups: GroupRow[] = []) {
     let epoch = 0;
@@ -49,7 +50,7 @@ class Bench {
       activate: (_pool, change, _ensure, done) => void this.activations.push({ change, done }),
       ticket: (done) => tickets.push(done) - 1,
       comes: () => this.comes,
-      guestsBusy: () => false,
+      guestsBusy: () => this.guests,
       log: () => undefined,
     };
     this.pool = new SlotPool({ ...POOL_ROW, ...row }, 0, native, 0, reader, host);
@@ -219,6 +220,79 @@ describe('slots that copies of the store hold', () => {
     expect(t.pool.usage()).toMatchObject({ usedBytes: BLOCK, freeBytes: 7 * BLOCK, reclaimingBytes: 2 * BLOCK });
     t.pool.turn();
     expect(t.jobs).toEqual([]);
+  });
+});
+
+describe('zeroing beside guests', () => {
+  afterEach(() => void vi.useRealTimers());
+
+  /** Three groups with a slot each that may be zeroed now. */
+  function due() {
+    vi.useFakeTimers({ toFake: ['performance'] });
+    const t = new Bench({});
+    t.guests = true;
+    const runs: number[] = [];
+    while (runs.length < 3) {
+      const run = t.allocate(GROUP_SLOTS);
+      if (run === 'wait') t.activated();
+      else if (typeof run === 'string') throw new Error(run);
+      else runs.push(run.slot);
+    }
+    t.pool.releaseOwner(t.owner);
+    for (const slot of runs) t.pool.abandon(slot + 3, 1);
+    t.pool.turn();
+    expect(t.jobs).toEqual([]);
+    vi.advanceTimersByTime(COLLECT_QUIET_MS);
+    return t;
+  }
+
+  it('is one job at a time, and nine times as long a pause; without them it is two, and none', () => {
+    const t = due();
+    for (let i = 0; i < 3; i++) t.pool.turn();
+    expect(t.jobs).toHaveLength(1);
+    vi.advanceTimersByTime(30);
+    t.jobs[0].done(0);
+    expect(t.pool.waitMs(performance.now())).toBe(270);
+    vi.advanceTimersByTime(269);
+    t.pool.turn();
+    expect(t.jobs).toHaveLength(1);
+    vi.advanceTimersByTime(1);
+    t.pool.turn();
+    expect(t.jobs).toHaveLength(2);
+    // they go while it is on its way
+    t.guests = false;
+    t.pool.turn();
+    expect(t.jobs).toHaveLength(3);
+    for (const job of t.jobs.slice(1)) job.done(0);
+    expect(t.pool.reclaimingSlots).toBe(0);
+  });
+
+  it('is not stopped by a slow disk: the pause has an end', () => {
+    const t = due();
+    t.pool.turn();
+    vi.advanceTimersByTime(10_000);
+    t.jobs[0].done(0);
+    expect(t.pool.waitMs(performance.now())).toBe(1000);
+    vi.advanceTimersByTime(1000);
+    t.pool.turn();
+    expect(t.jobs).toHaveLength(2);
+  });
+
+  it('keeps nobody waiting who needs the slots', () => {
+    const t = new Bench({ size: GROUP_SLOTS * BLOCK });
+    t.guests = true;
+    t.allocate();
+    t.activated();
+    expect(t.allocate(GROUP_SLOTS)).toEqual({ slot: 0, count: GROUP_SLOTS });
+    t.pool.abandon(9, 1);
+    expect(t.allocate()).toBe('wait');
+    t.pool.turn();
+    t.pool.abandon(20, 1);
+    t.pool.turn();
+    expect(t.jobs.map((job) => job.runs)).toEqual([
+      [9, 1],
+      [20, 1],
+    ]);
   });
 });
 

@@ -105,6 +105,7 @@ function repairText(repaired: RepairReport): string {
     [repaired.releases, 'rows of the queue of releases put right'],
     [repaired.meta, 'bounds of ids put right'],
     [repaired.seal, 'rows of sealing put right'],
+    [repaired.indexes, "indexes of the store's tables made anew"],
   ];
   const done = words.filter(([count]) => count > 0).map(([count, what]) => `repaired: ${count} ${what}\n`);
   const doubt = 'a map page is damaged or missing, so nothing was freed and no count lowered\n';

@@ -37,7 +37,7 @@ const BUSY_PAUSE_MS_MAX = 200;
 const FRUITLESS_MS = 20;
 const FRUITLESS_MS_MAX = 1000;
 /** From this many rows on the newest go first: those of pages further down, which add fewer rows than they take. */
-export const QUEUE_LONG = 65536;
+const QUEUE_LONG = 65536;
 /** Rows looked at per turn after a start, to know how much there is to free. */
 const SURVEY_MAX = 128;
 /** Bytes 36–43 of a page's blob: blocks mapped below it. */
@@ -115,6 +115,7 @@ export class Freeing {
     readonly native: Native,
     readonly host: FreeingHost,
     readonly clock: Clock = systemClock,
+    readonly queueLong = QUEUE_LONG,
   ) {
     this.queued = reader.releaseCount();
     this.#surveyEnd = this.queued === 0 ? 0 : reader.releaseMax();
@@ -190,7 +191,7 @@ export class Freeing {
   }
 
   #read(): void {
-    this.#backwards = this.queued >= QUEUE_LONG;
+    this.#backwards = this.queued >= this.queueLong;
     if (this.#backwards) this.#rows = this.reader.newestReleases(this.#newest, READ_MAX);
     else this.#rows = this.reader.releases(this.#cursor, READ_MAX);
   }
@@ -330,7 +331,7 @@ export class Freeing {
     }
     this.pagesFreed += changes.pagesDeleted.length;
     this.#more = true;
-    if (this.queued < QUEUE_LONG || changes.releases.length === 0) return;
+    if (this.queued < this.queueLong || changes.releases.length === 0) return;
     // what it queued is newer than anything that was read
     this.#newest = Number.MAX_SAFE_INTEGER;
     this.#rows = [];
