@@ -5,7 +5,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { moduleUrl } from '../module-url.ts';
-import type { FamilyAnswer, FamilyRequest } from './exclusive-worker.ts';
+import type { FamilyAnswer, FamilyRequest } from './family-count.ts';
 import type { AccountingTicket } from './mapper/accounting.ts';
 import type { EngineOptions } from './types.ts';
 

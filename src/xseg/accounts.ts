@@ -78,7 +78,6 @@ export function account(rows: StoreRows, decode: Decode): Accounts {
 function accountPool(pool: PoolRow, resources: ResourceRow[], rows: StoreRows, decode: Decode, into: Accounts): void {
   /** slot → who alone names it, or SHARED */
   const holders = new Map<number, number>();
-  /** slots that one resource names more than once */
   const sums: PoolAccount = { logicalBytes: 0, mapped: 0, used: 0, exclusive: 0, shared: 0, releasing: 0 };
   for (const r of resources) {
     const mine: ResourceAccount = { mapped: 0, exclusive: 0 };
@@ -91,6 +90,8 @@ function accountPool(pool: PoolRow, resources: ResourceRow[], rows: StoreRows, d
     });
     if (mine.mapped !== r.mapped)
       into.errors.push(`resource ${r.id}: its record says ${r.mapped} blocks, its map has ${mine.mapped}`);
+    const places = Math.ceil(r.size / 2 ** pool.block_shift);
+    if (mine.mapped > places) into.errors.push(`resource ${r.id}: ${mine.mapped} blocks are mapped, it has ${places}`);
     sums.logicalBytes += r.size;
     sums.mapped += mine.mapped;
   }
@@ -123,28 +124,36 @@ function accountPool(pool: PoolRow, resources: ResourceRow[], rows: StoreRows, d
 
 function walk(r: ResourceRow, rows: StoreRows, decode: Decode, errors: string[], see: (slot: number) => void): void {
   const header = new Float64Array(8);
-  const step = (id: number, level: number): void => {
+  const step = (id: number, level: number): number => {
     const entries = new Uint32Array(ENTRIES * 2);
     const blob = rows.page(id);
     if (blob === undefined || decode(blob, id, entries, header) !== 0 || header[0] !== level) {
       errors.push(`resource ${r.id}: page ${id} of level ${level} cannot be read`);
-      return;
+      return 0;
     }
+    const mapped = header[5];
+    let found = 0;
     for (let i = 0; i < ENTRIES; i++) {
       const value = entries[i * 2] + (entries[i * 2 + 1] & 0xffff) * 2 ** 32;
       if (value === 0) continue;
       if (level === 0) see(value - 1);
-      else step(value, level - 1);
+      found += level === 0 ? 1 : step(value, level - 1);
     }
+    if (found !== mapped) errors.push(`resource ${r.id}: page ${id} says ${mapped} blocks, has ${found}`);
+    return found;
   };
   if (r.root !== 0) step(r.root, r.height);
 }
 
+type ResourceTold = 'id' | 'name' | 'size' | 'blockSize' | 'mappedBytes' | 'exclusiveBytes' | 'sharedBytes';
+type PoolSums = 'logicalBytes' | 'mappedBytes' | 'exclusiveBytes' | 'sharedBytes' | 'releasingBytes';
+type PoolTold = 'id' | 'name' | 'blockSize' | 'state' | 'capacityBytes' | 'usedBytes' | 'freeBytes';
+
 /** What the engine says of itself at a moment when all is durable. */
 export interface Told {
-  pools: PoolInfo[];
-  volumes: VolumeInfo[];
-  snapshots: SnapshotInfo[];
+  pools: Pick<PoolInfo, PoolTold | PoolSums>[];
+  volumes: Pick<VolumeInfo, ResourceTold>[];
+  snapshots: Pick<SnapshotInfo, ResourceTold>[];
 }
 
 /**
@@ -153,11 +162,16 @@ export interface Told {
  */
 export function accountErrors(rows: StoreRows, decode: Decode, told?: Told): string[] {
   const accounts = account(rows, decode);
-  const errors = [...accounts.errors];
-  if (told === undefined) return errors;
+  return told === undefined ? accounts.errors : [...accounts.errors, ...toldErrors(accounts, rows, told)];
+}
+
+/** What the engine says and is not so. @param accounts of `rows`, and of the moment at which it said it */
+export function toldErrors(accounts: Accounts, rows: StoreRows, told: Told): string[] {
+  const errors: string[] = [];
   const same = (what: string, said: number | null, found: number) => {
     if (said !== null && said !== found) errors.push(`${what}: the engine says ${said}, it is ${found}`);
   };
+  const queued = new Set([...rows.releases()].map(({ pool }) => pool));
   const byUuid = new Map([...rows.resources()].map((r) => [r.uuid, r]));
   for (const info of [...told.volumes, ...told.snapshots]) {
     const row = byUuid.get(info.id);
@@ -166,9 +180,14 @@ export function accountErrors(rows: StoreRows, decode: Decode, told?: Told): str
       errors.push(`${info.name} is not in the store`);
       continue;
     }
-    same(`${info.name}, mapped`, info.mappedBytes, found.mapped * info.blockSize);
-    same(`${info.name}, exclusive`, info.exclusiveBytes, found.exclusive * info.blockSize);
-    same(`${info.name}, shared`, info.sharedBytes, (found.mapped - found.exclusive) * info.blockSize);
+    const { name, blockSize, mappedBytes, exclusiveBytes, sharedBytes } = info;
+    same(`${name}, mapped`, mappedBytes, found.mapped * blockSize);
+    // what others give up of slots that sealing folded is theirs until it is released
+    const late = row !== undefined && queued.has(row.pool) && (exclusiveBytes ?? 0) < found.exclusive * blockSize;
+    if (!late) same(`${name}, exclusive`, exclusiveBytes, found.exclusive * blockSize);
+    if (exclusiveBytes !== null) same(`${name}, shared`, sharedBytes, mappedBytes - exclusiveBytes);
+    if (mappedBytes > Math.ceil(info.size / blockSize) * blockSize)
+      errors.push(`${name}: ${mappedBytes} bytes are mapped of ${info.size}`);
   }
   for (const row of rows.pools()) {
     const info = told.pools.find((p) => p.id === row.uuid);
@@ -181,8 +200,11 @@ export function accountErrors(rows: StoreRows, decode: Decode, told?: Told): str
     same(`pool ${name}, exclusive`, info.exclusiveBytes, found.exclusive * blockSize);
     same(`pool ${name}, shared`, info.sharedBytes, found.shared * blockSize);
     same(`pool ${name}, capacity`, info.capacityBytes, info.usedBytes + info.freeBytes);
-    if (info.releasingBytes < found.releasing * blockSize)
-      errors.push(`pool ${name}: ${info.releasingBytes} bytes to release at most, ${found.releasing * blockSize} are`);
+    // while something is queued the engine has an estimate
+    const named = info.usedBytes - found.releasing * blockSize;
+    if (info.mappedBytes < named)
+      errors.push(`pool ${name}: ${info.mappedBytes} bytes are mapped, to ${named} of slots`);
+    if (!queued.has(row.id)) same(`pool ${name}, releasing`, info.releasingBytes, 0);
   }
   return errors;
 }

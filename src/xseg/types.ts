@@ -174,7 +174,7 @@ export interface PoolInfo {
   reclaimingBytes: number;
   /** copies of the store that the pool carries; null while it is not open */
   copies: PoolCopies | null;
-  /** mapped by what is being deleted: at most so much becomes free */
+  /** mapped by what is being deleted: an estimate of what becomes free, 0 when nothing is queued */
   releasingBytes: number;
   /** sizes of its volumes and snapshots */
   logicalBytes: number;
@@ -255,7 +255,7 @@ export interface EngineStatus {
   };
   commits: { count: number; pages: number; p50Ms: number; p99Ms: number; logBytes: number };
   /**
-   * what is left to do: rows of the queue of releases, bytes they map (at most so many become free), bytes to zero now.
+   * what is left to do: rows of the queue of releases, bytes they map (an estimate of what becomes free), bytes to zero now.
    * What copies of the store hold is not to do yet: `reclaimingBytes` of pools has it, and `copies.heldBytes` alone
    */
   background: { dropQueue: number; freeQueueBytes: number; zeroQueueBytes: number };

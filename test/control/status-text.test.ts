@@ -34,10 +34,10 @@ describe('space to free', () => {
   it('goes down from what is deleted, over what is freed, to nothing', async () => {
     const pool = engine.pools.get('local')!;
     engine.background = { dropQueue: 12, freeQueueBytes: 5 * GIB, zeroQueueBytes: 0 };
-    expect(await left()).toEqual(['at most 5 GiB in 12 map pages']);
+    expect(await left()).toEqual(['about 5 GiB in 12 map pages']);
     engine.background = { dropQueue: 3, freeQueueBytes: GIB, zeroQueueBytes: 2 * GIB };
     pool.reclaimingBytes = 2 * GIB;
-    expect(await left()).toEqual(['at most 1 GiB in 3 map pages, 2 GiB to zero']);
+    expect(await left()).toEqual(['about 1 GiB in 3 map pages, 2 GiB to zero']);
     engine.background = { dropQueue: 0, freeQueueBytes: 0, zeroQueueBytes: 512 * MIB };
     pool.reclaimingBytes = 512 * MIB;
     expect(await left()).toEqual(['512 MiB to zero']);

@@ -135,6 +135,20 @@ export class SimDisk {
     for (let i = 0; i < sectors; i++) out[from + i] = file.cache.get(first + i) ?? file.durable.get(first + i) ?? blank;
   }
 
+  /** Blocks that take space: with a sector that does not read as zeroes. */
+  get takenBlocks(): number {
+    const blockSectors = 2 ** this.row.block_shift / SECTOR;
+    let taken = 0;
+    for (const { cache, durable } of this.#files.values()) {
+      const blocks = new Set<number>();
+      for (const [sector, value] of cache) if (value !== 0) blocks.add(Math.floor(sector / blockSectors));
+      for (const [sector, value] of durable)
+        if (value !== 0 && !cache.has(sector)) blocks.add(Math.floor(sector / blockSectors));
+      taken += blocks.size;
+    }
+    return taken;
+  }
+
   /** 0 or errno; when it fails, some of it may have been written. */
   write(address: number, from: Uint32Array, at: number, sectors: number): number {
     if (this.failed) return EIO;

@@ -1,5 +1,5 @@
 /**
- * The hashing pool (seal/hashing.ts), simulated: jobs run beside each other and beside everything else, some slots at a time,
+ * The hashing pool (src/xseg/seal/hash-worker.ts, in piscina's threads), simulated: jobs run beside each other and beside everything else, some slots at a time,
  * and now and then one is lost with its thread for good.
  */
 import { HashRun } from '../../src/xseg/seal/hash-run.ts';

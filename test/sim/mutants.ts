@@ -2,6 +2,7 @@
  * Bugs planted in the engine itself: one place of its source is changed, the rest is what the daemon runs. A mutant whose place is
  * gone from the source is an error: whoever changes that place says what the bug would be now.
  */
+import { COUNTED } from './counted-mutants.ts';
 import type { ProfileName } from './profiles.ts';
 
 export interface Mutant {
@@ -18,6 +19,7 @@ export interface Mutant {
 }
 
 export const MUTANTS: Mutant[] = [
+  ...COUNTED,
   {
     name: 'a commit does not sync data',
     invariant: 1,

@@ -119,6 +119,8 @@ export class SimNative implements Used {
   flushFails = -1;
   /** hears of blocks that are copied, and when the slots they are copied from were told */
   copied: (block: Uint32Array, told: number) => void = () => undefined;
+  /** hears of records that the mapper takes from reactors and from background work */
+  taken: (record: RequestRecord) => void = () => undefined;
 
   constructor(
     readonly shape: CoreShape,
@@ -297,8 +299,10 @@ export class SimNative implements Used {
       const at = this.rng.int(rings.length);
       const ring = rings[at];
       const some = this.rng.chance(0.8) ? ring.length : 1 + this.rng.int(ring.length);
-      for (const record of ring.splice(0, Math.min(some, max - taken)))
+      for (const record of ring.splice(0, Math.min(some, max - taken))) {
+        this.taken(record);
         encode(record, words, (taken++ * RECORD_BYTES) / 4);
+      }
       rings.splice(at, 1);
     }
     return taken;

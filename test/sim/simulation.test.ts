@@ -14,6 +14,8 @@ import type { SimulationFailure } from './world.ts';
 const SECONDS = Number(process.env.ATOLL_SIM_SECONDS ?? (LONG ? 600 : 50));
 /** The clock decides how many seeds run, but never how one runs. As many as it takes for one of each kind. */
 const SEEDS_MIN = 10;
+/** So many have everything in them that is looked at. */
+const SEEDS_ALL = 50;
 const FOLDER = path.join(import.meta.dirname, '../../build/sim-compiled', `simulation-${process.pid}`);
 const first =
   process.env.ATOLL_SEED === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(process.env.ATOLL_SEED);
@@ -40,6 +42,7 @@ function withTrace(error: unknown): never {
 it(`every seed from ${first} on`, { timeout: (SECONDS + 600) * 1000 }, () => {
   const started = Date.now();
   const sum = { seeds: 0, operations: 0, crashes: 0, steps: 0, commits: 0 };
+  const looks: Record<string, number> = {};
   try {
     while (sum.seeds < SEEDS_MIN || Date.now() - started < SECONDS * 1000) {
       const result = run(first + sum.seeds, { profile });
@@ -48,6 +51,7 @@ it(`every seed from ${first} on`, { timeout: (SECONDS + 600) * 1000 }, () => {
       sum.crashes += result.crashes;
       sum.steps += result.steps;
       sum.commits += result.commits;
+      for (const [what, times] of Object.entries(result.looks)) looks[what] = (looks[what] ?? 0) + times;
     }
   } catch (error) {
     withTrace(error);
@@ -56,8 +60,10 @@ it(`every seed from ${first} on`, { timeout: (SECONDS + 600) * 1000 }, () => {
   const rate = (n: number) => Math.round(n / minutes).toLocaleString('en');
   console.log(
     `simulation: seeds ${first}–${first + sum.seeds - 1}, ${sum.operations} operations, ${sum.crashes} crashes, ${sum.commits} commits; ` +
-      `${rate(sum.operations)} operations and ${rate(sum.crashes)} crashes a minute`,
+      `${rate(sum.operations)} operations and ${rate(sum.crashes)} crashes a minute; looked at: ${JSON.stringify(looks)}`,
   );
+  if (profile !== undefined || sum.seeds < SEEDS_ALL) return;
+  for (const [what, times] of Object.entries(looks)) expect(times, what).toBeGreaterThan(0);
 });
 
 it('a seed does the same every time', () => {

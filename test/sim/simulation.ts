@@ -31,6 +31,8 @@ export interface SimulationResult {
   crashes: number;
   commits: number;
   digest: number;
+  /** how often cost and space were looked at */
+  looks: World['costs']['looks'] & World['space']['looks'];
 }
 
 function poolsOf(rng: Rng, { pools }: Profile): PoolRow[] {
@@ -116,8 +118,18 @@ export class Simulation {
     } finally {
       world.store.db.close();
     }
-    const { steps, operations, crashes, digest } = world;
-    return { seed: this.seed, profile: this.profile, steps, operations, crashes, digest, commits: world.store.commits };
+    const { steps, operations, crashes, digest, store } = world;
+    const looks = { ...world.costs.looks, ...world.space.looks };
+    return {
+      seed: this.seed,
+      profile: this.profile,
+      steps,
+      operations,
+      crashes,
+      digest,
+      commits: store.commits,
+      looks,
+    };
   }
 
   #lives(stepsMax: number): void {

@@ -36,6 +36,10 @@ export class SimStore {
   #former: { committer: Committer; queue: CommitBatch[] } | null = null;
   #lostOne = false;
   #leaked = 0;
+  /** hears of batches that the mapper sends */
+  sent: (batch: CommitBatch) => void = () => undefined;
+  /** hears of batches that are durable */
+  applied: (batches: readonly CommitBatch[]) => void = () => undefined;
 
   constructor(
     readonly rng: Rng,
@@ -59,7 +63,9 @@ export class SimStore {
     send: (message) => {
       if (message === 'close') while (this.busy) this.step();
       else {
-        this.#queue.push(structuredClone(message as CommitBatch));
+        const batch = structuredClone(message as CommitBatch);
+        this.sent(batch);
+        this.#queue.push(batch);
         this.came++;
       }
     },
@@ -146,6 +152,7 @@ export class SimStore {
 
   #apply(batches: CommitBatch[]): void {
     this.#committer.apply(batches.map((batch) => this.#broken(batch)));
+    this.applied(batches);
   }
 
   /** The batch as a committer with a bug would apply it. */

@@ -1,6 +1,6 @@
 /** How long a count of what is exclusive holds. */
 import { describe, expect, it } from 'vitest';
-import { Accounting, type AccountingTicket } from '../../src/xseg/mapper/accounting.ts';
+import { Accounting, type AccountingTicket, FAMILIES_MAX } from '../../src/xseg/mapper/accounting.ts';
 
 const A = { id: 1, pool: 1, grp: 10, root: 5 };
 const B = { id: 2, pool: 1, grp: 20, root: 6 };
@@ -55,5 +55,27 @@ describe('a count', () => {
     known.end(ticket, [[B.id, 3]], false);
     expect(known.exclusiveBlocks(A)).toBeNull();
     expect(known.exclusiveBlocks(B)).toBeNull();
+  });
+
+  it.each([
+    ['holds after', FAMILIES_MAX, 7],
+    ['is forgotten after', FAMILIES_MAX + 1, null],
+  ])('%s %i changes of other families while it was made', (_, others, blocks) => {
+    const { known, begin } = accounting();
+    const ticket = begin(A);
+    for (let grp = 100; grp < 100 + others; grp++) known.changed({ pool: 1, grp });
+    known.end(ticket, [[A.id, 7]], false);
+    expect(known.exclusiveBlocks(A)).toBe(blocks);
+    known.end(begin(A), [[A.id, 9]], false);
+    expect(known.exclusiveBlocks(A)).toBe(9);
+  });
+
+  it('is none when its family changed first, and more families since than are remembered', () => {
+    const { known, begin } = accounting();
+    const ticket = begin(A);
+    known.changed(A);
+    for (let grp = 100; grp < 100 + FAMILIES_MAX; grp++) known.changed({ pool: 1, grp });
+    known.end(ticket, [[A.id, 7]], false);
+    expect(known.exclusiveBlocks(A)).toBeNull();
   });
 });

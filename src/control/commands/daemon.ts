@@ -158,7 +158,7 @@ function freeing({ dropQueue, freeQueueBytes }: DaemonStatus['background'], pool
   const freedBytes = pools.reduce((sum, pool) => sum + pool.reclaimingBytes, 0);
   const heldBytes = pools.reduce((sum, pool) => sum + (pool.copies?.heldBytes ?? 0), 0);
   const parts: string[] = [];
-  if (dropQueue > 0) parts.push(`at most ${formatSize(freeQueueBytes)} in ${dropQueue} map pages`);
+  if (dropQueue > 0) parts.push(`about ${formatSize(freeQueueBytes)} in ${dropQueue} map pages`);
   if (freedBytes > 0) parts.push(`${formatSize(freedBytes)} to zero`);
   if (heldBytes > 0) parts.push(`${formatSize(heldBytes)} of that when copies of the store are newer`);
   return parts.join(', ') || 'none';

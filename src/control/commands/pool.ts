@@ -93,7 +93,7 @@ function poolFacts(pool: PoolInfo): string {
     ['exclusive', exclusiveFact(pool)],
     ['shared', pool.sharedBytes === null ? 'being computed' : sizeFact(pool.sharedBytes)],
     ['on its backend', sizeFact(pool.physicalBytes)],
-    ['being freed', `at most ${sizeFact(pool.releasingBytes)}`],
+    ['being freed', `about ${sizeFact(pool.releasingBytes)}`],
     ['coming back', sizeFact(pool.reclaimingBytes)],
     ['copy of the store', copyFact(pool.copies)],
     ['sealing', pool.seal === null ? '-' : sealLine(pool.seal)],

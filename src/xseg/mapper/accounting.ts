@@ -6,6 +6,8 @@ import type { Resource } from './resource.ts';
 
 /** Members' changes are made durable so often before a family is left for later: it changes all the time. */
 const SETTLE_TRIES = 3;
+/** Families of which the last change is known: of those that were longest without one it is forgotten. */
+export const FAMILIES_MAX = 1024;
 
 export interface AccountingHost {
   /** in memory: others are as the store has them */
@@ -18,6 +20,7 @@ export interface AccountingTicket {
   pool: number;
   /** value of `resource.grp` */
   family: number;
+  /** changes of all families until then */
   version: number;
   epoch: number;
   drops: number;
@@ -25,7 +28,11 @@ export interface AccountingTicket {
 
 export class Accounting {
   #epoch = 0;
-  #versions = new Map<string, number>();
+  #changes = 0;
+  /** value of `#changes` at a family's last change; oldest first */
+  #changedAt = new Map<string, number>();
+  /** at which those that are not in it may have changed last */
+  #forgottenAt = 0;
   #known = new Map<string, Map<number, number>>();
   /** families that share slots with others: what these give back changes their counts too */
   #foreign = new Set<string>();
@@ -40,8 +47,13 @@ export class Accounting {
   /** The resource's map, or who shares it, changed. */
   changed(row: { pool: number; grp: number }): void {
     const key = this.#key(row);
-    this.#versions.set(key, (this.#versions.get(key) ?? 0) + 1);
     this.#known.delete(key);
+    this.#changedAt.delete(key);
+    this.#changedAt.set(key, ++this.#changes);
+    if (this.#changedAt.size <= FAMILIES_MAX) return;
+    const [oldest] = this.#changedAt;
+    [, this.#forgottenAt] = oldest;
+    this.#changedAt.delete(oldest[0]);
   }
 
   /** Slots were folded together, or apart: that crosses families. */
@@ -72,8 +84,7 @@ export class Accounting {
       const open: Resource[] = [];
       for (const r of this.host.resources()) if (this.#key(r.row) === key && !r.clean) open.push(r);
       if (open.length === 0) {
-        const version = this.#versions.get(key) ?? 0;
-        done({ pool: row.pool, family: row.grp, version, epoch: this.#epoch, drops: this.#drops });
+        done({ pool: row.pool, family: row.grp, version: this.#changes, epoch: this.#epoch, drops: this.#drops });
         return;
       }
       if (tries++ >= SETTLE_TRIES || open.some((r) => r.failed !== 0)) {
@@ -97,7 +108,8 @@ export class Accounting {
    */
   end(ticket: AccountingTicket, blocks: [number, number][], foreign: boolean): void {
     const key = `${ticket.pool}/${ticket.family}`;
-    if (ticket.epoch !== this.#epoch || ticket.version !== (this.#versions.get(key) ?? 0)) return;
+    const changedAt = this.#changedAt.get(key) ?? this.#forgottenAt;
+    if (ticket.epoch !== this.#epoch || ticket.version < changedAt) return;
     if (foreign) {
       if (ticket.drops !== this.#drops) return;
       this.#foreign.add(key);

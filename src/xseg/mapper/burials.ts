@@ -109,7 +109,7 @@ export class Burials {
     batch.resourcesDeleted.push(...ids);
     batch.releases.push(...releases);
     this.steps.host.sendLoose(batch, (error) => {
-      for (const r of gone) this.steps.registry.buried(r.id);
+      for (const r of gone) this.#gone(r);
       this.steps.host.poke();
       finish(error === null ? null : new EngineError('IO', error.message));
     });
@@ -120,11 +120,17 @@ export class Burials {
     this.steps.durable(carrier, (error) => {
       for (const r of [carrier, ...others]) {
         if (!r.dead) continue;
-        this.steps.registry.buried(r.id);
+        this.#gone(r);
         this.steps.registry.settleName(r.row, 0);
       }
       this.steps.host.poke();
       finish(error);
     });
+  }
+
+  /** Who counted its family until now counted it too. */
+  #gone(r: Resource): void {
+    this.steps.registry.buried(r.id);
+    this.steps.host.accountChanged(r.row);
   }
 }

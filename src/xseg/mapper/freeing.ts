@@ -46,7 +46,7 @@ const MAPPED_AT = 36;
 export interface FreeingHost {
   /** references on slots that have several changed, durably */
   slotsDropped(): void;
-  /** @param blocks mapped below what loses a reference: at most so many become free */
+  /** @param blocks mapped below what loses a reference: of these some become free */
   nextRelease(pool: number, blocks: number): number;
   /** the live resource whose page in place this is, if its record still says so */
   ownerOf(resourceId: number, generation: number): Resource | undefined;
@@ -143,7 +143,7 @@ export class Freeing {
     return this.blocksLeft(pool) > 0 && this.#fruitlessMs < FRUITLESS_MS_MAX;
   }
 
-  /** Blocks of a pool that are still to be released: at most so many become free. */
+  /** Blocks of a pool that are still to be released, as estimated; 0 when nothing is queued. */
   blocksLeft(pool: number): number {
     return this.#blocksLeft.get(pool) ?? 0;
   }

@@ -37,7 +37,7 @@ export function heightFor(size: number, blockSize: number): number {
 
 export interface TreeHost {
   nextPage(): number;
-  /** @param blocks of a pool that the released page maps: at most so many become free */
+  /** @param blocks of a pool that the released page maps: of these some become free */
   nextRelease(pool: number, blocks: number): number;
   /** a new page has this base, in memory and not yet in the store */
   baseAdded(page: number, base: number): void;

@@ -64,7 +64,7 @@ export class Ending {
     for (const volume of ledger.volumes)
       for (const snap of volume.snaps.values())
         if (snap.hash === null && snap.frozen.known) world.fail(`${volume.name}@${snap.name} has no hash`);
-    world.account();
+    world.space.walk();
     return world.profile.streams.last ? this.#oneMore(stepsMax) : true;
   }
 
