@@ -1,6 +1,7 @@
 /**
  * Memory that a thread keeps and may not need again. V8 looks for a thread's garbage when there are some MiB of it, which
- * is a quarter of an hour's where little is made; and a connection of SQLite keeps every page that it met, up to its bound.
+ * is a quarter of an hour's where little is made; a connection of SQLite keeps every page that it met, up to its bound; and
+ * the C library keeps what was freed in the middle of its heaps.
  */
 import { loadNative } from './native.ts';
 
@@ -16,6 +17,7 @@ export function giveBackRegularly(caches: () => void): () => void {
   const timer = setInterval(() => {
     caches();
     native.collectGarbage();
+    native.trimHeaps();
   }, GIVE_BACK_MS).unref();
   return () => clearInterval(timer);
 }

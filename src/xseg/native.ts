@@ -125,6 +125,8 @@ export interface Native {
   // ---- any thread
   /** V8 begins to look for garbage of this thread, which has an event loop, beside what it does. */
   collectGarbage(): void;
+  /** Pages of the C library's heaps, of all threads, that are free whole go back to the system. Takes about a millisecond. */
+  trimHeaps(): void;
 
   // ---- pools: any thread; handle is a small integer. Throws on errors.
   openPool(core: number, spec: PoolSpec): number;

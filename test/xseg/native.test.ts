@@ -155,6 +155,28 @@ describe('1. life', () => {
     expect(held.deref()).toBeUndefined();
   });
 
+  test('heaps are trimmed in their middle too', () => {
+    const script = `const native = require(${JSON.stringify(ADDON)});
+      const resident = () => process.memoryUsage.rss() / 2 ** 20;
+      const kept = [];
+      const before = resident();
+      // below the size from which the C library maps each by itself; every 64th stays
+      for (let i = 0; i < 4096; i++) {
+        const one = Buffer.allocUnsafeSlow(16384).fill(i);
+        if (i % 64 === 0) kept.push(one);
+      }
+      // V8 frees what was collected on another thread
+      while (process.memoryUsage().arrayBuffers > 2 * kept.length * 16384) gc();
+      const freed = resident();
+      native.trimHeaps();
+      console.log(JSON.stringify([freed - before, freed - resident()]));`;
+    const child = spawnSync(process.execPath, ['--expose-gc', '-e', script], { timeout: LONG_MS, encoding: 'utf8' });
+    expect([child.status, child.stderr]).toEqual([0, '']);
+    const [held, back] = JSON.parse(child.stdout) as number[];
+    expect(held).toBeGreaterThan(10);
+    expect(back).toBeGreaterThan(held / 2);
+  });
+
   test('1.7 a worker thread attaches by number, sees the same memory, and leaves the core alone when it ends', async () => {
     const script = `const { parentPort, workerData } = require('node:worker_threads');
       const native = require(workerData.addon);
