@@ -11,6 +11,8 @@ namespace atoll_native {
 
 /// Bits of a map entry (layout.json "entry").
 inline constexpr uint64_t kEntryValueMask = (uint64_t{1} << 48) - 1;
+/// A leaf's entry of a block of zeroes that was folded away: reads as an empty one, and counts as mapped.
+inline constexpr uint64_t kEntryZeroes = kEntryValueMask;
 inline constexpr uint64_t kEntryBad = uint64_t{1} << 61;
 inline constexpr uint64_t kEntryOwned = uint64_t{1} << 62;
 inline constexpr uint64_t kEntryExclusive = uint64_t{1} << 63;

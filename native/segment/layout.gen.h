@@ -51,7 +51,7 @@ inline constexpr uint32_t kVolumeOpen = 1u;  // volume record state
 inline constexpr uint32_t kVolumeReadOnly = 1u;  // volume record flag
 inline constexpr uint32_t kVolumeVerify = 2u;  // volume record flag: blocks are compared with their hash before their bytes are returned or copied
 
-// a map entry, 64 bits: bits 0-47 slot+1 (leaf) or page id (inner), 0 = empty; bit 61 BAD: in memory only, the slot does not hold what it should and reads of it answer EIO; bit 62 OWNED: this page holds the reference; bit 63 EXCLUSIVE: a leaf's slot may be written in place while the frame's stamp is the volume's
+// a map entry, 64 bits: bits 0-47 slot+1 (leaf) or page id (inner), 0 = empty, 2^48-1 in a leaf = zeroes that were folded away: no slot, reads as empty; bit 61 BAD: in memory only, the slot does not hold what it should and reads of it answer EIO; bit 62 OWNED: this page holds the reference; bit 63 EXCLUSIVE: a leaf's slot may be written in place while the frame's stamp is the volume's
 // a leaf hash entry, 64 bits, 0 = empty, 1 = deleted: bits 0-21 frame+2, bits 22-51 leaf number (block >> 9), bits 52-63 volume handle
 
 /// One value that has `Stride` bytes to itself, so that threads that write neighbours do not share a cache line.

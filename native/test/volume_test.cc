@@ -73,6 +73,22 @@ void test_marked_entries_answer_an_error() {
   CHECK(bytes == a);
 }
 
+/// They lie between slots in a row.
+void test_entries_of_zeroes_read_as_zeroes() {
+  Bench bench;
+  bench.mapper->open_volume(1, kSize, 16, bench.memory_pool());
+  std::vector<uint8_t> a = pattern(6 * kBlock, 1);
+  CHECK_EQ(bench.write(1, 0, a), 0);
+  std::atomic<uint64_t>* const entries = bench.core->segment().frame(bench.core->leaf_hash().find(1, 0));
+  uint64_t kept[3];
+  for (const uint32_t i : {0, 1, 2}) kept[i] = entries[2 + i].exchange(kEntryZeroes);
+  std::fill(a.begin() + 2 * kBlock, a.begin() + 5 * kBlock, 0);
+  CHECK(bench.read(1, 0, a.size()) == a);
+  CHECK(bench.read(1, 3 * kBlock + 5, 100) == std::vector<uint8_t>(100, 0));
+  CHECK(bench.read(1, 5 * kBlock - 1, 2) == std::vector<uint8_t>({0, a[5 * kBlock]}));
+  for (const uint32_t i : {0, 1, 2}) entries[2 + i].store(kept[i]);
+}
+
 void test_runs_granted_in_parts() {
   Bench bench;
   bench.mapper->open_volume(1, kSize, 16, bench.memory_pool({}, kBlock * 4));
@@ -487,6 +503,7 @@ int main() {
   test_reads_zeroes_and_what_was_written();
   test_refusals();
   test_marked_entries_answer_an_error();
+  test_entries_of_zeroes_read_as_zeroes();
   test_runs_granted_in_parts();
   test_errors_of_grants_and_full_pool();
   test_block_errors_answer_the_grant();

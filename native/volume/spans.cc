@@ -15,8 +15,11 @@ namespace {
 
 uint64_t value_of(uint64_t entry) { return entry & kEntryValueMask; }
 
-/// The same for who reads: what must not be read is no slot's value and follows none.
-uint64_t readable_of(uint64_t entry) { return entry & (kEntryValueMask | kEntryBad); }
+/// The same for who reads: what must not be read is no slot's value and follows none. 0: zeroes.
+uint64_t readable_of(uint64_t entry) {
+  const uint64_t value = entry & (kEntryValueMask | kEntryBad);
+  return value == kEntryZeroes ? 0 : value;
+}
 
 uint64_t leaf_of(uint64_t block) { return block >> kPageEntriesShift; }
 

@@ -2,6 +2,7 @@
  * The equations of docs/format.md ("Space in numbers"), worked out the long way: every map walked whole, every slot looked
  * up. For tests and the simulation, beside what the engine says; memory grows with the store.
  */
+import { ZEROES } from './page-table.ts';
 import type { PoolRow, ReleaseRow, ResourceRow } from './store/batch.ts';
 import { bitCount, bitGet } from './store/bitmap.ts';
 import type { StoreDatabase } from './store/schema.ts';
@@ -82,8 +83,7 @@ function accountPool(pool: PoolRow, resources: ResourceRow[], rows: StoreRows, d
   for (const r of resources) {
     const mine: ResourceAccount = { mapped: 0, exclusive: 0 };
     into.resources.set(r.id, mine);
-    walk(r, rows, decode, into.errors, (slot) => {
-      mine.mapped++;
+    mine.mapped = walk(r, rows, decode, into.errors, (slot) => {
       const holder = holders.get(slot);
       if (holder === undefined) holders.set(slot, r.id);
       else if (holder !== r.id) holders.set(slot, SHARED);
@@ -122,7 +122,8 @@ function accountPool(pool: PoolRow, resources: ResourceRow[], rows: StoreRows, d
   into.pools.set(pool.id, sums);
 }
 
-function walk(r: ResourceRow, rows: StoreRows, decode: Decode, errors: string[], see: (slot: number) => void): void {
+/** @returns blocks that are mapped; `see` hears of those that have a slot */
+function walk(r: ResourceRow, rows: StoreRows, decode: Decode, errors: string[], see: (slot: number) => void): number {
   const header = new Float64Array(8);
   const step = (id: number, level: number): number => {
     const entries = new Uint32Array(ENTRIES * 2);
@@ -136,13 +137,13 @@ function walk(r: ResourceRow, rows: StoreRows, decode: Decode, errors: string[],
     for (let i = 0; i < ENTRIES; i++) {
       const value = entries[i * 2] + (entries[i * 2 + 1] & 0xffff) * 2 ** 32;
       if (value === 0) continue;
-      if (level === 0) see(value - 1);
+      if (level === 0 && value !== ZEROES) see(value - 1);
       found += level === 0 ? 1 : step(value, level - 1);
     }
     if (found !== mapped) errors.push(`resource ${r.id}: page ${id} says ${mapped} blocks, has ${found}`);
     return found;
   };
-  if (r.root !== 0) step(r.root, r.height);
+  return r.root === 0 ? 0 : step(r.root, r.height);
 }
 
 type ResourceTold = 'id' | 'name' | 'size' | 'blockSize' | 'mappedBytes' | 'exclusiveBytes' | 'sharedBytes';

@@ -5,7 +5,7 @@
  */
 import { SealCheck } from './check-seal.ts';
 import type { Native } from './native.ts';
-import { ENTRIES, EXCLUSIVE_HI, LEVEL_UNKNOWN, OWNED_HI, PageTable, type PageView } from './page-table.ts';
+import { ENTRIES, EXCLUSIVE_HI, LEVEL_UNKNOWN, OWNED_HI, PageTable, type PageView, ZEROES } from './page-table.ts';
 import { type Live, type SlotWindow, SlotWindows } from './slot-windows.ts';
 import {
   KIND_INGEST,
@@ -121,7 +121,9 @@ export class Check {
       if (table.value(i) === 0) continue;
       present++;
       const owned = (table.high(i) & OWNED_HI) !== 0;
-      if (!owned) borrowed++;
+      if (page.level === 0 && table.value(i) === ZEROES) {
+        if (owned) this.#problem('PAGE', `map page ${id} entry ${i} is of zeroes and owned`);
+      } else if (!owned) borrowed++;
       if ((table.high(i) & EXCLUSIVE_HI) !== 0 && !owned)
         this.#problem('PAGE', `map page ${id} entry ${i} is exclusive but not owned`);
     }
@@ -142,6 +144,7 @@ export class Check {
     if (base < 0 || !table.entriesOf(base, this.#baseEntries)) return;
     for (let i = 0; i < ENTRIES; i++) {
       if (table.value(i) === 0 || (table.high(i) & OWNED_HI) !== 0) continue;
+      if (page.level === 0 && table.value(i) === ZEROES) continue;
       const theirs = this.#baseEntries[i * 2] + (this.#baseEntries[i * 2 + 1] & 0xffff) * 2 ** 32;
       if (theirs !== table.value(i))
         this.#problem('BORROWED', `map page ${page.id} borrows entry ${i}, which page ${page.base} does not have`);

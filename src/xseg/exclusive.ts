@@ -6,7 +6,7 @@
  * everything below is theirs together and is not read. Slots that sealing folded are shared across families and block
  * numbers: `slot_ref` counts them.
  */
-import { ENTRIES } from './page-table.ts';
+import { ENTRIES, ZEROES } from './page-table.ts';
 
 /** Values of entries held at once per level of the walk: 8 MiB. */
 const VALUES_MAX = 2 ** 20;
@@ -31,6 +31,8 @@ export interface FamilyStore {
   mapped(page: number): number;
   /** no slot of the pool has more than one reference */
   readonly noExtras: boolean;
+  /** every block that headers count has a slot: none of zeroes was folded away */
+  readonly noZeroes: boolean;
   /** slots of [first, first + count) that have more than one reference */
   slotExtras(first: number, count: number): { slot: number; extra: number }[];
 }
@@ -97,7 +99,7 @@ export class FamilyWalk {
   #place(level: number, groups: Group[]): void {
     if (groups.every(({ member }) => member === SHARED)) return;
     const [first] = groups;
-    if (groups.length === 1 && first.page > 0 && this.store.noExtras) {
+    if (groups.length === 1 && first.page > 0 && this.store.noExtras && this.store.noZeroes) {
       const blocks = this.store.mapped(first.page);
       if (blocks < 0) throw new Unreadable();
       this.#add(first.member, blocks);
@@ -128,8 +130,10 @@ export class FamilyWalk {
       }
       if (++this.#pages % TURN_PAGES === 0) this.turn();
       if (!this.store.entries(page, this.#entries)) throw new Unreadable();
-      for (let i = from; i < to; i++)
-        values[g * width + i - from] = this.#entries[i * 2] + (this.#entries[i * 2 + 1] & 0xffff) * 2 ** 32;
+      for (let i = from; i < to; i++) {
+        const value = this.#entries[i * 2] + (this.#entries[i * 2 + 1] & 0xffff) * 2 ** 32;
+        values[g * width + i - from] = level === 0 && value === ZEROES ? 0 : value;
+      }
     }
     return values;
   }

@@ -34,6 +34,7 @@ export class FamilyCount {
     this.#statements = {
       page: db.prepare('SELECT data FROM page WHERE id = ?').pluck(),
       extras: db.prepare('SELECT slot, extra FROM slot_ref WHERE pool = ? AND slot >= ? AND slot < ?'),
+      hashed: db.prepare('SELECT 1 FROM seal_pool WHERE pool = ? AND hashed > 0').pluck(),
       anyExtra: db.prepare('SELECT 1 FROM slot_ref WHERE pool = ? LIMIT 1').pluck(),
       members: db.prepare('SELECT id, root, height FROM resource WHERE pool = ? AND grp = ?'),
       queued: db.prepare('SELECT 1 FROM release LIMIT 1').pluck(),
@@ -53,7 +54,7 @@ export class FamilyCount {
   }
 
   #storeOf(pool: number): FamilyStore {
-    const { page, extras, anyExtra } = this.#statements;
+    const { page, extras, anyExtra, hashed } = this.#statements;
     const entries = (id: number, into: Uint32Array): boolean => {
       const blob = page.get(id) as Buffer | undefined;
       return blob !== undefined && this.native.decodePageTo(blob, id, into, this.#header) === 0;
@@ -62,6 +63,7 @@ export class FamilyCount {
       entries,
       mapped: (id) => (entries(id, this.#scratch) ? this.#header[5] : -1),
       noExtras: anyExtra.get(pool) === undefined,
+      noZeroes: hashed.get(pool) === undefined,
       slotExtras: (first, count) => extras.all(pool, first, first + count) as { slot: number; extra: number }[],
     };
   }

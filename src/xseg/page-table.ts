@@ -9,6 +9,8 @@ import type { StoreDatabase } from './store/schema.ts';
 export const ENTRIES = 512;
 export const OWNED_HI = 0x40000000;
 export const EXCLUSIVE_HI = 0x80000000;
+/** value of a leaf's entry whose block of zeroes was folded away: no slot, nobody's; reads as an empty one, counts as mapped */
+export const ZEROES = 2 ** 48 - 1;
 const VALUE_HI = 0xffff;
 /** level of a page that nobody could decode */
 export const LEVEL_UNKNOWN = 255;

@@ -7,7 +7,7 @@
  */
 import { type CheckProgress, idBounds, liveVolumes } from './check.ts';
 import type { Native } from './native.ts';
-import { ENTRIES, EXCLUSIVE_HI, LEVEL_UNKNOWN, OWNED_HI, PageTable, type PageView } from './page-table.ts';
+import { ENTRIES, EXCLUSIVE_HI, LEVEL_UNKNOWN, OWNED_HI, PageTable, type PageView, ZEROES } from './page-table.ts';
 import { type GroupRow, inPlace, type Live, type SlotWindow, SlotWindows } from './slot-windows.ts';
 import {
   GROUP_ACTIVE,
@@ -157,6 +157,12 @@ export class Repair {
       const value = table.value(i);
       if (value === 0) continue;
       const high = table.high(i);
+      if (page.level === 0 && value === ZEROES) {
+        if ((high & (OWNED_HI | EXCLUSIVE_HI)) === 0) continue;
+        entries[i * 2 + 1] = (high & ~(OWNED_HI | EXCLUSIVE_HI)) >>> 0;
+        changed = true;
+        continue;
+      }
       const theirs = base[i * 2] + (base[i * 2 + 1] & 0xffff) * 2 ** 32;
       // What nobody lends is held by who names it. A base that cannot be read may lend it.
       const lent = known ? theirs === value : index >= 0;

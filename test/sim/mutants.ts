@@ -149,7 +149,7 @@ export const MUTANTS: Mutant[] = [
     file: 'mapper/freeing.ts',
     find: 'if (leaf) this.#addSlotRef(pool, value - 1, 1, changes);',
     replace: 'if (leaf) this.#addSlotRef(pool, value - 1, 2, changes);',
-    profile: 'sealing',
+    profile: 'folding',
   },
   {
     name: 'a shared slot is freed by the first who drops it',
@@ -256,6 +256,30 @@ export const MUTANTS: Mutant[] = [
     file: 'mapper/folding.ts',
     find: '      if (owned)\n        into.releases',
     replace: '      if (true)\n        into.releases',
+  },
+  {
+    name: 'a block of zeroes that was folded is copied from the slot of that number',
+    invariant: 1,
+    file: 'mapper/faults.ts',
+    find: 'old === 0 || old === ZEROES ? SLOT_NONE : old - 1',
+    replace: 'old === 0 ? SLOT_NONE : old - 1',
+    profile: 'folding',
+  },
+  {
+    name: 'a block of zeroes that is folded holds a reference',
+    invariant: 6,
+    file: 'mapper/folding.ts',
+    find: 'frames.set(frame, index, ZEROES, 0);',
+    replace: 'frames.set(frame, index, ZEROES, OWNED);',
+    profile: 'folding',
+  },
+  {
+    name: 'a block that gets zeroes of its own is not counted any more',
+    invariant: 6,
+    file: 'mapper/entries.ts',
+    find: 'if (old === 0) fresh++;',
+    replace: 'if (old === 0 || old === 2 ** 48 - 1) fresh++;',
+    profile: 'folding',
   },
   {
     name: 'blocks of zeroes have a hash of their own in the tree',
@@ -455,7 +479,7 @@ export const MUTANTS: Mutant[] = [
     file: 'mapper/folding.ts',
     find: ' || !this.#isGood(move)) continue;',
     replace: ') continue;',
-    profile: 'sealing',
+    profile: 'folding',
   },
   {
     name: 'a leaf folds before what its borrowers wrote is durable',

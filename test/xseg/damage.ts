@@ -294,6 +294,21 @@ export const DAMAGES: Damage[] = [
     },
   },
   {
+    what: 'an entry of zeroes that holds a reference',
+    code: 'PAGE',
+    mended: { pages: 1, slotsFreed: 1, groups: 1 },
+    plant: (db, lost) => {
+      const isLive = live(db);
+      const { page, i } = find(
+        db,
+        (one, high) => isLive(one) && one.level === 0 && (high & EXCLUSIVE) !== 0 && one.base !== 0,
+      );
+      page.entries.set([0xffffffff, (OWNED | 0xffff) >>> 0], i * 2);
+      put(db, page);
+      lost(db.prepare('SELECT name FROM resource WHERE id = ?').pluck().get(page.owner) as string);
+    },
+  },
+  {
     what: 'an entry that is exclusive and not owned',
     code: 'PAGE',
     mended: { pages: 1 },

@@ -164,15 +164,21 @@ describe('what is exclusive', () => {
 
 describe('slots that sealing folded', () => {
   const member = (id: number, root: number): Member => ({ id, root, height: 0 });
+  /** a block of zeroes that has no slot any more */
+  const FOLDED = -1;
   /** leaves by id, each with slots from block 0 on */
   const store = (leaves: Record<number, number[]>, extras: Record<number, number>) => ({
     entries: (page: number, into: Uint32Array) => {
       into.fill(0);
-      for (const [i, slot] of (leaves[page] ?? []).entries()) into[i * 2] = slot + 1;
+      for (const [i, slot] of (leaves[page] ?? []).entries()) {
+        into[i * 2] = slot === FOLDED ? 0xffffffff : slot + 1;
+        into[i * 2 + 1] = slot === FOLDED ? 0xffff : 0;
+      }
       return page in leaves;
     },
     mapped: (page: number) => leaves[page]?.length ?? -1,
     noExtras: Object.keys(extras).length === 0,
+    noZeroes: !Object.values(leaves).flat().includes(FOLDED),
     slotExtras: (first: number, count: number) =>
       Object.entries(extras)
         .map(([slot, extra]) => ({ slot: Number(slot), extra }))
@@ -199,6 +205,18 @@ describe('slots that sealing folded', () => {
       [2, 1],
     ]);
     expect(moved.foreign).toBe(false);
+  });
+
+  it('are none where zeroes were', () => {
+    for (const extras of [{}, { 100: 1 }] as Record<number, number>[]) {
+      const alone = new FamilyWalk(store({ 1: [7, FOLDED, 8, FOLDED] }, extras)).run([member(1, 1)]);
+      expect([...(alone.blocks as Map<number, number>)]).toEqual([[1, 2]]);
+      const two = new FamilyWalk(store({ 1: [7, FOLDED, 8], 2: [9, 9, FOLDED] }, extras));
+      expect([...(two.run([member(1, 1), member(2, 2)]).blocks as Map<number, number>)]).toEqual([
+        [1, 2],
+        [2, 2],
+      ]);
+    }
   });
 
   it('of a page that cannot be read are unknown', () => {

@@ -1,11 +1,12 @@
 /** Folding under volumes that cannot follow. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Commits, type CommitsHost } from '../../src/xseg/mapper/commits.ts';
-import { Folding, type FoldingHost } from '../../src/xseg/mapper/folding.ts';
+import { Folding, type FoldingHost, TO_ZEROES } from '../../src/xseg/mapper/folding.ts';
 import { Frames, OWNED } from '../../src/xseg/mapper/frames.ts';
 import { Changes, type Resource } from '../../src/xseg/mapper/resource.ts';
 import { Tree, type TreeHost } from '../../src/xseg/mapper/tree.ts';
 import { loadNative } from '../../src/xseg/native.ts';
+import { ZEROES } from '../../src/xseg/page-table.ts';
 import { type CommitBatch, RELEASE_SLOT } from '../../src/xseg/store/batch.ts';
 import type { StoreReader } from '../../src/xseg/store/reader.ts';
 
@@ -23,14 +24,14 @@ afterEach(() => native.destroyCore(core));
 /** A leaf whose first entry is `slot`. */
 function leaf(id: number, base: number, slot: number, flags: number, owner: number): Buffer {
   const entries = new Uint32Array(1024);
-  entries[0] = slot + 1;
-  entries[1] = flags;
+  entries[0] = (slot + 1) % 2 ** 32;
+  entries[1] = Math.floor((slot + 1) / 2 ** 32) + flags;
   const blob = Buffer.alloc(8192);
   return blob.subarray(0, native.encodePageFrom(entries, 0, id, base, owner, 1, 1, blob, 0));
 }
 
 /** A sealed page, and one in place of a volume that borrows from it. */
-function setUp(live: { failed: number; changes: Changes } | undefined) {
+function setUp(live: { failed: number; changes: Changes } | undefined, to = TO) {
   const store = new Map<number, Buffer>([
     [PAGE, leaf(PAGE, 0, FROM, OWNED, 1)],
     [CHILD, leaf(CHILD, PAGE, FROM, 0, VOLUME)],
@@ -53,6 +54,7 @@ function setUp(live: { failed: number; changes: Changes } | undefined) {
   const sent: CommitBatch[] = [];
   const commitsHost: Partial<CommitsHost> = { send: (batch) => void sent.push(batch), meta: () => ({}) };
   const commits = new Commits(frames, tree, native, core, () => 0, commitsHost as CommitsHost);
+  const listed: number[] = [];
   let children = false;
   const host: FoldingHost = {
     ownerOf: (id) => (id === VOLUME ? (live as Resource | undefined) : undefined),
@@ -63,9 +65,10 @@ function setUp(live: { failed: number; changes: Changes } | undefined) {
     commitSoon: () => undefined,
     commitAll: () => undefined,
     poke: () => undefined,
+    listed: (pool) => void listed.push(pool),
   };
   const folding = new Folding(frames, tree, reader, commits, native, host);
-  folding.start(1, [{ page: PAGE, moves: new Map([[0, { from: FROM, to: TO, hash: HASH }]]), hash: HASH }], 0);
+  folding.start(1, [{ page: PAGE, moves: new Map([[0, { from: FROM, to, hash: HASH }]]), hash: HASH }], 0);
   const entry = (page: number) => {
     const frame = frames.byPage.get(page) as number;
     return [frames.value(frame, 0) - 1, frames.flags(frame, 0)];
@@ -73,7 +76,7 @@ function setUp(live: { failed: number; changes: Changes } | undefined) {
   const answer = (batch: CommitBatch) => commits.result({ seq: batch.seq, error: null, ms: 0, logBytes: 0 });
   const setNewChildren = (on: boolean) => (children = on);
   const setThere = (on: boolean) => (there = on);
-  return { folding, tree, frames, store, sent, entry, answer, setNewChildren, setThere };
+  return { folding, tree, frames, store, sent, listed, entry, answer, setNewChildren, setThere };
 }
 
 describe('folding', () => {
@@ -101,10 +104,33 @@ describe('folding', () => {
     expect(t.folding.done).toBe(true);
   });
 
-  it('leaves a page as it is that a failed volume borrows from: what the volume gets is not durable', () => {
+  it('takes the slot from zeroes, and gives them none', () => {
+    const live = { failed: 0, changes: new Changes() };
+    const t = setUp(live, TO_ZEROES);
+    t.setThere(false);
+    expect(t.folding.step(0)).toBe(true);
+    expect(t.entry(CHILD)).toEqual([ZEROES - 1, 0]);
+    expect(t.entry(PAGE)).toEqual([FROM, OWNED]);
+    expect([live.changes.slotRefs, live.changes.releases]).toEqual([[], []]);
+    t.store.set(CHILD, leaf(CHILD, PAGE, ZEROES - 1, 0, VOLUME)); // what the volume's batch brought
+    for (const waiter of live.changes.waiters) waiter(0);
+    t.folding.step(1); // freeing's turn
+    t.folding.step(2);
+    expect(t.entry(PAGE)).toEqual([ZEROES - 1, 0]);
+    expect(t.sent[0]).toMatchObject({
+      slotRefs: [],
+      releases: [{ kind: RELEASE_SLOT, id: FROM, pool: 1 }],
+      seal: { pages: [PAGE], sealed: [], counts: [1, 0, 1] },
+    });
+  });
+
+  it.each([
+    ['a slot', TO],
+    ['zeroes', TO_ZEROES],
+  ])('to %s leaves a page as it is that a failed volume borrows from: what the volume gets is not durable', (_, to) => {
     for (const when of ['before', 'meanwhile']) {
       const live = { failed: when === 'before' ? 5 : 0, changes: new Changes() };
-      const t = setUp(live);
+      const t = setUp(live, to);
       t.folding.step(0);
       if (when === 'meanwhile') {
         live.failed = 5;
@@ -115,6 +141,8 @@ describe('folding', () => {
       expect(t.entry(PAGE)).toEqual([FROM, OWNED]);
       expect(t.sent).toHaveLength(1);
       expect(t.sent[0]).toMatchObject({ slotRefs: [], releases: [], seal: { pages: [PAGE], sealed: [1, FROM] } });
+      // who asks whether it is in the index is told so before the row is there: it may be the pool's first
+      expect(t.listed).toEqual([1]);
     }
   });
 

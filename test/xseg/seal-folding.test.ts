@@ -77,6 +77,7 @@ describe('a fold', () => {
       commitSoon: () => void wanted++,
       commitAll: () => undefined,
       poke: () => undefined,
+      listed: () => undefined,
     };
     folding = new Folding(frames, tree, reader, commits, native, host);
     const moves = new Map([[0, { from: FROM, to: TO, hash: HASH }]]);

@@ -1,5 +1,6 @@
 /** Walks maps: which blocks are mapped (allocation), which differ between two resources (changed since, diff). */
 import { PAGE_ENTRIES } from '../layout.gen.ts';
+import { ZEROES } from '../page-table.ts';
 import type { Frames } from './frames.ts';
 import type { Resource } from './resource.ts';
 import { BROKEN, type Tree, WAIT } from './tree.ts';
@@ -74,7 +75,8 @@ export class Walk {
 
   #entry(r: Resource, id: number, frame: number, level: number, index: number): number {
     if (id === VIRTUAL) return index === 0 ? (level - 1 > r.row.height ? VIRTUAL : r.row.root) : 0;
-    return frame === 0 ? 0 : this.frames.value(frame, index);
+    const value = frame === 0 ? 0 : this.frames.value(frame, index);
+    return level === 0 && value === ZEROES ? 0 : value;
   }
 
   #load(id: number, level: number): number {

@@ -28,6 +28,7 @@ import {
   SLOT_NONE,
 } from '../layout.gen.ts';
 import type { Native } from '../native.ts';
+import { ZEROES } from '../page-table.ts';
 import { KIND_SNAPSHOT } from '../store/batch.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { Entries, type EntriesHost, type Run } from './entries.ts';
@@ -355,7 +356,7 @@ export class Faults {
       at: f.at,
     };
     const old = full ? 0 : frames.value(frame, index);
-    const oldSlot = old === 0 ? SLOT_NONE : old - 1;
+    const oldSlot = old === 0 || old === ZEROES ? SLOT_NONE : old - 1;
     const at = this.#reply(f);
     const o = this.#out;
     o[at + Reply.grant / 4] = id;

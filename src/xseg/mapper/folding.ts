@@ -5,6 +5,7 @@
  */
 import { PAGE_ENTRIES } from '../layout.gen.ts';
 import type { Native } from '../native.ts';
+import { ZEROES } from '../page-table.ts';
 import { RELEASE_SLOT } from '../store/batch.ts';
 import type { StoreReader } from '../store/reader.ts';
 import { emptySeal, HASH_BYTES, type SealChanges } from '../store/seal-batch.ts';
@@ -21,9 +22,13 @@ const CHILDREN_PER_STEP = 64;
 /** A leaf that cannot be folded for so long (pages always dirty, new clones all the time) stays as it is. */
 const GIVE_UP_MS = 10_000;
 
+/** Where blocks of zeroes go. */
+export const TO_ZEROES = -1;
+
 /** One entry's way. */
 export interface Move {
   from: number;
+  /** the slot with the same bytes; TO_ZEROES: they are zeroes and need none */
   to: number;
   /** of the bytes of both */
   hash: Buffer;
@@ -48,6 +53,8 @@ export interface FoldingHost {
   commitSoon(resource: Resource): void;
   commitAll(): void;
   poke(): void;
+  /** a row more of the index is on its way: from now on its slot must not become writable in place */
+  listed(pool: number): void;
 }
 
 interface Visit {
@@ -120,7 +127,8 @@ export class Folding {
     this.#judged = null;
     let outcome: Outcome = 'next';
     while ((outcome === 'next' || outcome === 'never') && this.#todo.length > 0) {
-      if (changes.frames.length >= BATCH_PAGES_MAX || changes.slotRefs.length / 3 >= BATCH_ENTRIES_MAX) break;
+      const entries = Math.max(changes.slotRefs.length / 3, changes.releases.length);
+      if (changes.frames.length >= BATCH_PAGES_MAX || entries >= BATCH_ENTRIES_MAX) break;
       const never = outcome === 'never' || this.#failed;
       this.#failed = false;
       if (never || now - this.#since > GIVE_UP_MS) outcome = this.#finishLeaf(this.#todo[0], seal, hashes, nodes);
@@ -243,8 +251,12 @@ export class Folding {
     for (const [index, move] of fold.moves) {
       if (frames.value(frame, index) !== move.from + 1 || !this.#isGood(move)) continue;
       const owned = (frames.high(frame, index) & OWNED) !== 0;
-      frames.set(frame, index, move.to + 1, OWNED);
-      into.slotRefs.push(this.#pool, move.to, 1);
+      if (move.to === TO_ZEROES) {
+        frames.set(frame, index, ZEROES, 0);
+      } else {
+        frames.set(frame, index, move.to + 1, OWNED);
+        into.slotRefs.push(this.#pool, move.to, 1);
+      }
       if (owned)
         into.releases.push({
           seq: this.host.nextRelease(this.#pool, 1),
@@ -272,7 +284,7 @@ export class Folding {
   #judge(fold: Fold): void {
     if (this.#judged === fold) return;
     this.#judged = fold;
-    const moves = [...fold.moves.values()].filter(({ to }) => !this.#good.has(to));
+    const moves = [...fold.moves.values()].filter(({ to }) => to !== TO_ZEROES && !this.#good.has(to));
     const slots = Float64Array.from(moves, ({ to }) => to);
     const held = this.reader.seal.hold(this.#pool, slots, Buffer.concat(moves.map(({ hash }) => hash)));
     for (const [k, { to }] of moves.entries()) {
@@ -283,7 +295,7 @@ export class Folding {
   }
 
   #isGood({ to }: Move): boolean {
-    return this.#good.get(to) === true && !this.#gone.has(to);
+    return to === TO_ZEROES || (this.#good.get(to) === true && !this.#gone.has(to));
   }
 
   /** The leaf is as folded as it will be: its node is stored, and what stayed is in the index. */
@@ -300,6 +312,7 @@ export class Folding {
         this.#folded.add(move.from);
       } else if (!this.#listed(seal, move.from)) {
         seal.sealed.push(this.#pool, move.from);
+        this.host.listed(this.#pool);
         this.kept.add(move.from);
         hashes.push(move.hash);
       }

@@ -40,7 +40,7 @@ export class Frames {
   readonly owner: Float64Array;
   readonly generation: Uint32Array;
   readonly level: Uint8Array;
-  /** blocks that have a slot below this page */
+  /** blocks below this page whose entries are not empty */
   readonly mapped: Float64Array;
   /** index of the page among those of its level; known for pages written in place */
   readonly position: Float64Array;

@@ -1,5 +1,6 @@
 /** A volume's new size: a taller tree, or blocks unmapped and the last block's tail zeroed (invariant 12: shrink, then grow). */
 import type { Native } from '../native.ts';
+import { ZEROES } from '../page-table.ts';
 import { EngineError } from '../types.ts';
 import type { Faults } from './faults.ts';
 import type { Frames } from './frames.ts';
@@ -115,7 +116,7 @@ export class Resizing {
       return;
     }
     const old = this.frames.value(frame, block % 512);
-    if (old === 0) {
+    if (old === 0 || old === ZEROES) {
       done(null);
       return;
     }

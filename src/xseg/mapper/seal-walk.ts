@@ -4,10 +4,13 @@
  */
 import { PAGE_ENTRIES } from '../layout.gen.ts';
 import type { Native } from '../native.ts';
+import { ZEROES } from '../page-table.ts';
 import { NODE_BYTES, nodeHash, ZERO_HASH } from '../seal/tree-hash.ts';
 import type { StoreReader } from '../store/reader.ts';
 import { HASH_BYTES } from '../store/seal-batch.ts';
 
+/** Leaves of a group, whatever few blocks they have: each takes 20 KiB until its row is durable. */
+export const GROUP_LEAVES_MAX = 256;
 /** Entries looked at in one step. */
 const LOOKS_MAX = 1024;
 
@@ -93,6 +96,7 @@ export class SealWalk {
   }
 
   #full(): boolean {
+    if (this.leaves.length >= GROUP_LEAVES_MAX) return true;
     let slots = 0;
     for (const leaf of this.leaves) slots += leaf.present;
     return this.leaves.length > 0 && slots + PAGE_ENTRIES > this.slotsMax;
@@ -131,7 +135,7 @@ export class SealWalk {
       );
       return null;
     }
-    const slots = Float64Array.from({ length: PAGE_ENTRIES }, (_, i) => this.#value(i) - 1);
+    const slots = Float64Array.from({ length: PAGE_ENTRIES }, (_, i) => this.#slot(i));
     const present = slots.reduce((sum, slot) => sum + (slot < 0 ? 0 : 1), 0);
     this.leaves.push({ id, at, slots, hashes: Buffer.alloc(NODE_BYTES), present });
     this.taken(id);
@@ -163,6 +167,12 @@ export class SealWalk {
     if (this.native.decodePageTo(blob, id, this.#words, this.#header) !== 0 || this.#header[0] !== level)
       return 'broken';
     return null;
+  }
+
+  /** −1: it reads as zeroes */
+  #slot(index: number): number {
+    const value = this.#value(index);
+    return value === ZEROES ? -1 : value - 1;
   }
 
   #value(index: number): number {

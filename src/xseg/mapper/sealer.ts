@@ -14,7 +14,7 @@ import type { SealInfo } from '../types.ts';
 import { Backlog, type BacklogHost } from './backlog.ts';
 import type { Clock } from './clock.ts';
 import type { Commits } from './commits.ts';
-import { type Fold, Folding, type FoldingHost, type Move } from './folding.ts';
+import { type Fold, Folding, type FoldingHost, type Move, TO_ZEROES } from './folding.ts';
 import type { Frames } from './frames.ts';
 import type { Resource } from './resource.ts';
 import { type Leaf, SealWalk } from './seal-walk.ts';
@@ -31,7 +31,7 @@ const RETRY_MS = 60_000;
 /** A row of `sealed` with its part of the index, about. */
 export const SEALED_ROW_BYTES = 70;
 
-export interface SealerHost extends FoldingHost, Pick<BacklogHost, 'pendingFrom'> {
+export interface SealerHost extends Omit<FoldingHost, 'listed'>, Pick<BacklogHost, 'pendingFrom'> {
   /** damaged blocks of a pool */
   quarantined(pool: number): number;
   /** hashes slots on another thread; null when that failed */
@@ -105,7 +105,10 @@ export class Sealer {
     readonly host: SealerHost,
     readonly groupSlots = GROUP_SLOTS_MAX,
   ) {
-    this.folding = new Folding(frames, tree, reader, commits, native, host);
+    this.folding = new Folding(frames, tree, reader, commits, native, {
+      ...host,
+      listed: (pool) => this.added(pool, 1),
+    });
     this.#backlog = new Backlog(reader.seal, {
       pendingFrom: host.pendingFrom,
       there: (id) => host.resource(id) !== undefined,
@@ -368,6 +371,7 @@ export class Sealer {
     /** positions in `slots` → slot with equal bytes */
     const moves = new Map<number, Move>();
     const first = new Map<string, number>();
+    const zero = zeroBlockHash(run.pool.blockSize);
     let hashed = 0;
     for (let k = 0; k < slots.length; k++) {
       if (states[k] === SLOT_UNREADABLE) {
@@ -381,6 +385,10 @@ export class Sealer {
       if (states[k] !== SLOT_HASHED || recent.slots.has(slots[k])) continue;
       hashed++;
       const hash = hashes.subarray(k * HASH_BYTES, (k + 1) * HASH_BYTES);
+      if (hash.equals(zero)) {
+        moves.set(k, { from: slots[k], to: TO_ZEROES, hash });
+        continue;
+      }
       const key = hash.toString('latin1');
       const to = same[k] >= 0 ? same[k] : (first.get(key) ?? recent.byHash.get(key));
       if (to === undefined) {

@@ -67,7 +67,7 @@ export class Views {
     return { exclusiveBytes: exclusive * blockSize, sharedBytes: (blocks - exclusive) * blockSize };
   }
 
-  /** Blocks with a slot, changes of this moment included. */
+  /** Blocks whose entries are not empty, changes of this moment included. */
   mapped(r: Resource): number {
     let blocks = r.row.mapped;
     const root = r.row.root === 0 ? undefined : this.frames.byPage.get(r.row.root);

@@ -124,11 +124,14 @@ export class HashRun {
     hashed.fill(SLOT_HASHED);
   }
 
-  /** Who has the same bytes, of all that was hashed. */
+  /** Who has the same bytes, of all that was hashed. Zeroes need no slot. */
   #look(): void {
     const { states, hashes, same } = this.result;
     const hashed: number[] = [];
-    for (let i = 0; i < states.length; i++) if (states[i] === SLOT_HASHED) hashed.push(i);
+    for (let i = 0; i < states.length; i++) {
+      const hash = hashes.subarray(i * HASH_BYTES, (i + 1) * HASH_BYTES);
+      if (states[i] === SLOT_HASHED && !this.#zeroHash.equals(hash)) hashed.push(i);
+    }
     const wanted = Buffer.alloc(hashed.length * HASH_BYTES);
     for (const [k, i] of hashed.entries())
       wanted.set(hashes.subarray(i * HASH_BYTES, (i + 1) * HASH_BYTES), k * HASH_BYTES);

@@ -35,7 +35,7 @@ export function blockHash(block: Buffer): Buffer {
 
 const zeroBlocks = new Map<number, Buffer>();
 
-/** Plain hash of a block of zeroes: what the index has for it. In the tree it counts as ZERO_HASH. */
+/** Plain hash of a block of zeroes, which is how one is found. In the tree it counts as ZERO_HASH. */
 export function zeroBlockHash(blockSize: number): Buffer {
   let hash = zeroBlocks.get(blockSize);
   if (hash === undefined) {

@@ -27,6 +27,8 @@ export const STEPS: readonly FormatStep[] = [
     sql: `ALTER TABLE resource ADD COLUMN attached TEXT; ALTER TABLE resource ADD COLUMN attached_to TEXT;
       ALTER TABLE resource ADD COLUMN attached_at INTEGER`,
   },
+  // entries of zeroes: an older version would look for a slot of that number
+  { to: 6, sql: '' },
 ];
 
 /** Version of everything on disk; a newer one is refused. */

@@ -1,6 +1,7 @@
 /** Where bytes of a volume lie, as a reactor finds out (native/volume/spans.cc). */
 import { PAGE_ENTRIES, VOLUME_OPEN, VOLUME_READ_ONLY, VolumeRecord } from '../../../src/xseg/layout.gen.ts';
 import { EINVAL, ENOSPC, EROFS, ESHUTDOWN } from '../../../src/xseg/mapper/errors.ts';
+import { ZEROES } from '../../../src/xseg/page-table.ts';
 import type { Bugs } from '../bugs.ts';
 import type { SimDisk } from '../disk.ts';
 import type { SimNative } from '../native.ts';
@@ -73,7 +74,8 @@ export class Spans {
 
   #entry(frame: number, index: number): number {
     const at = this.native.frameAt(frame) + index * 2;
-    return this.native.words[at] + (this.native.words[at + 1] & VALUE_HI_MASK) * TWO32;
+    const value = this.native.words[at] + (this.native.words[at + 1] & VALUE_HI_MASK) * TWO32;
+    return value === ZEROES ? 0 : value;
   }
 
   #isBad(frame: number, index: number): boolean {
