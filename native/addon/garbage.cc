@@ -15,8 +15,8 @@ Napi::Value collect_garbage(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-/// Pages of the C library's heaps that are free whole go back to the system. By itself it gives back what lies at a heap's
-/// end only: one small piece behind a moment's megabytes keeps them all.
+/// Pages of the C library's heaps that are free whole go back to the system. By itself it gives back what lies at a
+/// heap's end only: one small piece behind a moment's megabytes keeps them all.
 Napi::Value trim_heaps(const Napi::CallbackInfo& info) {
 #ifdef __GLIBC__
   malloc_trim(0);
