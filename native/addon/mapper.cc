@@ -87,7 +87,7 @@ Napi::Value publish_run(const Napi::CallbackInfo& info) {
   if (core == nullptr || !frame_argument(info, *core, 1) || !run_argument(info, 2)) return info.Env().Undefined();
   const uint64_t bits = uint64_t{u32(info, 5)} << 32;
   const uint64_t slot = u64(info, 4);
-  if ((bits & ~(kEntryOwned | kEntryExclusive)) != 0 || slot > kEntryValueMask - kPageEntries) {
+  if ((bits & ~(kEntryOwned | kEntryExclusive)) != 0 || slot >= kEntryZeroes - u32(info, 3)) {
     throw_errno(info.Env(), EINVAL, "slots or flag bits out of range");
     return info.Env().Undefined();
   }

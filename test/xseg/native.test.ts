@@ -13,6 +13,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { DURATION_BUCKETS } from '../../src/xseg/histogram.ts';
 import * as L from '../../src/xseg/layout.gen.ts';
 import { loadNative, type PoolSpec } from '../../src/xseg/native.ts';
+import { ZEROES } from '../../src/xseg/page-table.ts';
 import { blockHash } from '../../src/xseg/seal/tree-hash.ts';
 
 const native = loadNative();
@@ -345,6 +346,9 @@ describe('3. the mapper', () => {
     refuses('EINVAL', () => native.publish(core, 1, L.PAGE_ENTRIES, 1, 0));
     refuses('EINVAL', () => native.publishRun(core, 1, 510, 3, 1, 0));
     refuses('EINVAL', () => native.publishRun(core, 1, 0, 1, L.SLOT_NONE, 0));
+    // the last value of all is that of zeroes
+    native.publishRun(core, 1, 0, 2, ZEROES - 3, 0);
+    refuses('EINVAL', () => native.publishRun(core, 1, 0, 2, ZEROES - 2, 0));
     refuses('EINVAL', () => native.publishRun(core, 1, 0, 1, 1, 1));
     refuses('EINVAL', () => native.clearRun(core, 1, 0xffff_ffff, 2));
     expect(entry(L.FRAME_EMPTY, 0)).toEqual([0, 0]);
