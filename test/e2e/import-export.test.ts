@@ -119,24 +119,6 @@ describe('images', () => {
     expect(leftovers()).toEqual([]);
   });
 
-  it('raw to a sealed snapshot: read by the daemon, or sent, it is the same', async () => {
-    const source = world.file('in.raw');
-    const made = JSON.parse(ok(daemon, 'import', source, 'there@s', '--json'));
-    expect(made).toMatchObject({ format: 'raw', snapshot: { name: 'there@s', size: 256 * MIB } });
-    const stdin = fs.openSync(source, 'r');
-    const sent = spawnSync(ATOLL, ['import', '/dev/stdin', 'sent@s', '--format', 'raw', '--json'], {
-      stdio: [stdin, 'pipe', 'pipe'],
-      env: daemon.cliEnv(),
-    });
-    fs.closeSync(stdin);
-    expect(JSON.parse(String(sent.stdout)).snapshot).toMatchObject({ hash: made.snapshot.hash, name: 'sent@s' });
-    for (const name of ['there', 'sent']) {
-      const target = world.file(`${name}.raw`);
-      ok(daemon, 'export', `${name}@s`, target);
-      expect(sameFiles(source, target)).toBe(true);
-    }
-  });
-
   it('explicit zeroes take no space', async () => {
     fs.writeFileSync(world.file('zero.raw'), Buffer.alloc(8 * MIB));
     ok(daemon, 'import', 'zero.raw', 'zero');

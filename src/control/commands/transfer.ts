@@ -9,7 +9,7 @@ export function transferCommands(program: Command, world: World): void {
   leaf(
     program,
     'import <file> [name]',
-    'make a volume or a sealed snapshot from an image, a volume from a backup stream, or bring one up to date',
+    'make a volume or a sealed snapshot from an image or a backup stream, or bring a volume up to date',
   )
     .addOption(
       new Option('--format <format>', 'what the file is (default: by its first bytes)').choices(SOURCE_FORMATS),

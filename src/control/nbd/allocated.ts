@@ -11,14 +11,18 @@ export interface Run {
 /** status requests at once: an empty petabyte is a quarter of a million of them */
 const STATUS_DEPTH = 16;
 
-/** Ascending, not adjacent. A server that does not tell has everything allocated. */
-export async function* allocated(client: NbdClient): AsyncGenerator<Run> {
+/**
+ * Ascending, not adjacent. A server that does not tell has everything allocated.
+ * @param window bytes of one request, and of what is kept of its answer: a server whose extents may be as small as sectors wants
+ * less than all that a request can ask for
+ */
+export async function* allocated(client: NbdClient, window = STATUS_BYTES_MAX): AsyncGenerator<Run> {
   if (!client.hasStatus) {
     if (client.size > 0) yield { offset: 0, length: client.size };
     return;
   }
   let current: Run | null = null;
-  for await (const runs of ordered(windows(client.size), STATUS_DEPTH, (window) => runsOf(client, window))) {
+  for await (const runs of ordered(windows(client.size, window), STATUS_DEPTH, (one) => runsOf(client, one))) {
     for (const run of runs) {
       if (current && current.offset + current.length === run.offset) {
         current.length += run.length;
@@ -31,9 +35,9 @@ export async function* allocated(client: NbdClient): AsyncGenerator<Run> {
   if (current) yield current;
 }
 
-function* windows(size: number): Generator<Run> {
-  for (let offset = 0; offset < size; offset += STATUS_BYTES_MAX) {
-    yield { offset, length: Math.min(STATUS_BYTES_MAX, size - offset) };
+function* windows(size: number, most: number): Generator<Run> {
+  for (let offset = 0; offset < size; offset += most) {
+    yield { offset, length: Math.min(most, size - offset) };
   }
 }
 

@@ -3,7 +3,8 @@ import type { VolumeInfo } from '../../xseg/types.ts';
 import type { ControlClient } from '../client.ts';
 import { NbdClient } from '../nbd/client.ts';
 import { nbdUri } from '../nbd/uri.ts';
-import { CONVERT_ARGS, check, convert, SOURCE_PATH } from './qemu-img.ts';
+import { CONVERT_ARGS, check, convert } from './qemu-img.ts';
+import { SOURCE_PATH } from './qemu-tool.ts';
 import { findNbdSocket, showSnapshot, withTransfer } from './remote.ts';
 import type { ImageSource } from './source.ts';
 import type { TargetFile } from './target-file.ts';
@@ -22,8 +23,7 @@ export async function importImage(
   name: string,
   pool: string | undefined,
 ): Promise<VolumeInfo> {
-  const driver = source.device ? 'host_device' : 'file';
-  const from = ['--image-opts', `driver=${source.format},file.driver=${driver},file.filename=${SOURCE_PATH}`];
+  const from = ['--image-opts', imageOptions(source)];
   const common = { sourceFd: source.file.fd, sourceName: source.path, signal: run.signal };
   if (source.format === 'qcow2') await check({ ...common, args: from });
   const socket = await findNbdSocket(run.client);
@@ -36,6 +36,11 @@ export async function importImage(
     await flushExport(socket, transfer.info.export);
     return transfer.commit();
   });
+}
+
+/** What QEMU's tools open: the descriptor that they get, as the format that was found. */
+export function imageOptions({ format, device }: ImageSource): string {
+  return `driver=${format},file.driver=${device ? 'host_device' : 'file'},file.filename=${SOURCE_PATH}`;
 }
 
 async function flushExport(socket: string, exportName: string): Promise<void> {

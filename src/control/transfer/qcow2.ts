@@ -4,7 +4,7 @@
  * Source: docs/interop/qcow2.txt of QEMU.
  */
 import { ControlError } from '../errors.ts';
-import { roundUpToSector, SIZE_MAX } from '../sizes.ts';
+import { SECTOR_BYTES, SIZE_MAX } from '../sizes.ts';
 
 export const QCOW2_MAGIC = Buffer.from([0x51, 0x46, 0x49, 0xfb]);
 /** what inspectQcow2() wants to see of a file: header and extensions are within the first cluster, ours within this */
@@ -26,7 +26,7 @@ const EXTENSION = { end: 0, backingFormat: 0xe2792aca, dataFileName: 0x44415441,
 const EXTENSIONS_MAX = 64;
 
 export interface Qcow2Facts {
-  /** bytes, rounded up to whole sectors */
+  /** bytes, whole sectors */
   size: number;
   /** what the user should know */
   notes: string[];
@@ -54,7 +54,9 @@ function sizeOf(head: Buffer): number {
   if (size === 0n) throw broken('its size is zero');
   if (size > BigInt(SIZE_MAX))
     throw new ControlError('TOO_LARGE', 'the qcow2 image is larger than 1 PiB, the largest volume');
-  return roundUpToSector(Number(size));
+  // QEMU would leave out what is behind the last whole one.
+  if (size % BigInt(SECTOR_BYTES) !== 0n) throw refused(`has ${size} bytes, no multiple of ${SECTOR_BYTES}`);
+  return Number(size);
 }
 
 function notesOf(head: Buffer): string[] {

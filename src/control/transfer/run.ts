@@ -48,8 +48,8 @@ export async function importFile(
     }
     for (const note of source.notes) if (!options.json) world.err(`atoll: note: ${file}: ${note}\n`);
     if (made.snapshot !== null) {
-      const names = { volume: made.volume, snapshot: made.snapshot };
-      const snapshot = await withRun('import', options, world, (run) => importSealed(run, source, names, pool));
+      const target = { volume: made.volume, snapshot: made.snapshot, ...(pool === undefined ? {} : { pool }) };
+      const snapshot = await withRun('import', options, world, (run) => importSealed(run, source, target));
       const facts = `${sizeFact(snapshot.size)}, ${formatSize(snapshot.mappedBytes)} mapped, hash ${snapshot.hash}`;
       const document = { snapshot, format: source.format, notes: source.notes };
       return print(world, options, document, () => `snapshot ${snapshot.name}: ${facts}\n`);

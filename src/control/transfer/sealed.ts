@@ -1,6 +1,6 @@
 /**
- * `atoll import FILE VOLUME@SNAPSHOT`: a raw image becomes a sealed snapshot, through /v1/ingests. The daemon reads the file
- * itself where it can; else its bytes are sent.
+ * `atoll import FILE VOLUME@SNAPSHOT`: an image, or a full backup stream, becomes a sealed snapshot, through /v1/ingests. The
+ * daemon reads a raw image itself where it can; else bytes are sent.
  */
 import path from 'node:path';
 import type { SnapshotInfo } from '../../xseg/types.ts';
@@ -8,37 +8,72 @@ import { type ControlClient, route, withQuery } from '../client.ts';
 import { ControlError } from '../errors.ts';
 import type { NamedFile } from '../ingest-file.ts';
 import type { IngestInfo } from '../ingests.ts';
-import type { TransferRun } from './images.ts';
+import { imageOptions, type TransferRun } from './images.ts';
+import { GAP_BYTES, named, nbdParts, type Part, rawParts, streamParts } from './parts.ts';
+import { check } from './qemu-img.ts';
+import { withQemuNbd } from './qemu-nbd.ts';
+import { interrupted } from './qemu-tool.ts';
 import type { ImageSource } from './source.ts';
+import { openFull } from './streams.ts';
 
 /** Read by the daemon for one request. */
 const READ_BYTES = 256 * 1024 * 1024;
-/** Read, and sent in one request; the next is read meanwhile. */
-const PART_BYTES = 16 * 1024 * 1024;
-/** Zeroes are not sent, from so many on that lie in such a piece. */
-const ZERO_BYTES = 1024 * 1024;
+/** Zeroes are not sent, from so many on that lie in such a piece of a part. */
+const ZERO_BYTES = GAP_BYTES;
 const ZEROES = Buffer.alloc(ZERO_BYTES);
 
-export async function importSealed(
-  run: TransferRun,
-  source: ImageSource,
-  name: { volume: string; snapshot: string },
-  pool: string | undefined,
+export interface SealedTarget {
+  volume: string;
+  snapshot: string;
+  pool?: string;
+}
+
+export function importSealed(run: TransferRun, source: ImageSource, target: SealedTarget): Promise<SnapshotInfo> {
+  if (source.format === 'qcow2') return importQcow2(run, source, target);
+  if (source.format === 'stream') return importFull(run, source, target);
+  return importRaw(run, source, target);
+}
+
+async function importRaw(run: TransferRun, source: ImageSource, target: SealedTarget): Promise<SnapshotInfo> {
+  const named = { ...target, file: await nameOf(source) };
+  return withIngest(run, named, source.size, ({ id, reads }) =>
+    reads ? readThere(run, source, id) : sendAll(run, source.size, id, rawParts(source)),
+  );
+}
+
+async function importQcow2(run: TransferRun, source: ImageSource, target: SealedTarget): Promise<SnapshotInfo> {
+  const image = imageOptions(source);
+  const common = { sourceFd: source.file.fd, sourceName: source.path, signal: run.signal };
+  await check({ ...common, args: ['--image-opts', image] });
+  return withQemuNbd({ ...common, image }, (nbd) => {
+    if (nbd.size !== source.size) throw new ControlError('DAMAGED', `${source.path} changed while it was read`);
+    const parts = named(source.path, nbdParts(nbd));
+    return withIngest(run, target, source.size, ({ id }) => sendAll(run, source.size, id, parts));
+  });
+}
+
+/** Read once: nothing of it is there before its end was found to be sound. */
+async function importFull(run: TransferRun, source: ImageSource, target: SealedTarget): Promise<SnapshotInfo> {
+  const reader = await openFull(source);
+  const { size } = reader.header;
+  const parts = named(source.path, streamParts(reader, run.signal));
+  return withIngest(run, target, size, ({ id }) => sendAll(run, size, id, parts));
+}
+
+/** @param size bytes; what `fill` leaves out up to there is zeroes */
+async function withIngest(
+  { client }: TransferRun,
+  begin: SealedTarget & { file?: NamedFile },
+  size: number,
+  fill: (ingest: IngestInfo) => Promise<void>,
 ): Promise<SnapshotInfo> {
-  if (source.format !== 'raw') {
-    const way = source.format === 'qcow2' ? '; `qemu-img convert -O raw` makes one of it' : '';
-    throw new ControlError('UNSUPPORTED', `a snapshot is imported from a raw image, and ${source.path} is none${way}`);
-  }
-  const { client } = run;
-  const named = { ...name, ...(pool === undefined ? {} : { pool }), file: await nameOf(source) };
-  const lines = client.lines(route('ingests'), named);
+  const lines = client.lines(route('ingests'), begin);
   const first = await lines.next();
   if (first.done || !first.value.ingest) throw new ControlError('PROTOCOL', 'the daemon began no ingest');
-  const { id, reads } = first.value.ingest as IngestInfo;
+  const ingest = first.value.ingest as IngestInfo;
   try {
-    if (reads) await readThere(run, source, id);
-    else await sendAll(run, source, id);
-    return await client.post<SnapshotInfo>(route('ingests', id, 'commit'), { size: source.size });
+    await fill(ingest);
+    return await client.post<SnapshotInfo>(route('ingests', ingest.id, 'commit'), { size });
   } finally {
     await lines.return(undefined);
   }
@@ -56,42 +91,33 @@ async function readThere(
   id: string,
 ): Promise<void> {
   for (let offset = 0; offset < size; offset += READ_BYTES) {
-    signal.throwIfAborted();
+    if (signal.aborted) throw interrupted();
     onProgress(offset / size);
     await client.post(route('ingests', id, 'file'), { offset, length: Math.min(READ_BYTES, size - offset) });
   }
 }
 
-async function sendAll({ client, signal, onProgress }: TransferRun, source: ImageSource, id: string): Promise<void> {
-  const buffers = [Buffer.allocUnsafe(PART_BYTES), Buffer.allocUnsafe(PART_BYTES)];
+/** One part is sent while the next is read. */
+async function sendAll(
+  { client, signal, onProgress }: TransferRun,
+  size: number,
+  id: string,
+  parts: AsyncIterable<Part>,
+): Promise<void> {
   let sent: Promise<unknown> = Promise.resolve();
-  for (let at = 0, turn = 0; at < source.size; turn++) {
-    const buffer = buffers[turn % 2]!;
-    const length = await fill(source, buffer, at, Math.min(PART_BYTES, source.size - at));
+  for await (const part of parts) {
     await sent;
-    signal.throwIfAborted();
-    onProgress(at / source.size);
-    if (length === 0) break;
-    sent = send(client, id, at, buffer.subarray(0, length));
+    if (signal.aborted) throw interrupted();
+    onProgress(part.offset / size);
+    sent = send(client, id, part);
     sent.catch(() => undefined);
-    at += length;
   }
   await sent;
-}
-
-/** @returns bytes read; fewer than wanted at the end of a file only */
-async function fill({ file }: ImageSource, buffer: Buffer, at: number, wanted: number): Promise<number> {
-  let length = 0;
-  while (length < wanted) {
-    const { bytesRead } = await file.read(buffer, length, wanted - length, at + length);
-    if (bytesRead === 0) break;
-    length += bytesRead;
-  }
-  return length;
+  if (signal.aborted) throw interrupted();
 }
 
 /** What is not zero of it. */
-async function send(client: ControlClient, id: string, offset: number, bytes: Buffer): Promise<void> {
+async function send(client: ControlClient, id: string, { offset, bytes }: Part): Promise<void> {
   for (let at = 0; at < bytes.length; ) {
     if (isZero(bytes, at)) {
       at += ZERO_BYTES;

@@ -12,7 +12,7 @@ import { hashExport } from '../stream/hash-export.ts';
 import { StreamReader } from '../stream/read.ts';
 import { type StreamTotals, type TargetExtent, writeStream } from '../stream/write.ts';
 import type { TransferRun } from './images.ts';
-import { interrupted } from './qemu-img.ts';
+import { interrupted } from './qemu-tool.ts';
 import { findNbdSocket, type RemoteTransfer, showSnapshot, withTransfer } from './remote.ts';
 import type { ImageSource } from './source.ts';
 import type { TargetFile } from './target-file.ts';
@@ -96,15 +96,25 @@ export async function importStream(
 ): Promise<VolumeInfo> {
   const part = steps(run, 2);
   const header = await verify(source, run.signal, part(source.size));
-  if (header.kind !== 'full') {
-    const text = 'is incremental; apply it with --onto VOLUME to what it was made from';
-    throw new ControlError('INVALID', `${source.path} ${text} (${header.source.base})`);
-  }
+  checkFull(header, source);
   const socket = await findNbdSocket(run.client);
   return withTransfer(run.client, { kind: 'create', name, size: header.size, pool }, async (transfer) => {
     await withExport(socket, transfer.info.export, (nbd) => apply(source, nbd, run.signal, part(source.size)));
     return transfer.commit();
   });
+}
+
+/** @throws INVALID for an incremental one */
+export async function openFull(source: ImageSource): Promise<StreamReader> {
+  const reader = await StreamReader.open(source.file);
+  checkFull(reader.header, source);
+  return reader;
+}
+
+function checkFull(header: StreamHeader, source: ImageSource): void {
+  if (header.kind === 'full') return;
+  const text = 'is incremental; apply it with --onto VOLUME to what it was made from';
+  throw new ControlError('INVALID', `${source.path} ${text} (${header.source.base})`);
 }
 
 /** A stream becomes the content of a volume that is there, whole or not at all. */
