@@ -303,8 +303,10 @@ export interface Native {
 
 const require = createRequire(import.meta.url);
 
-/** Loads the addon built by `npm run setup`. */
+/** Loads the addon built by `npm run setup`, or the one that $ATOLL_ADDON names: another build of it, for tests. */
 export function loadNative(): Native {
+  const other = process.env.ATOLL_ADDON;
+  if (other !== undefined) return require(other) as Native;
   const root = import.meta.url.includes('/dist/') ? '../../../' : '../../';
   return require(`${root}build/Release/atoll.node`) as Native;
 }
