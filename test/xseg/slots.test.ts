@@ -96,6 +96,51 @@ describe('a slot that is freed in a group nobody loaded', () => {
   });
 });
 
+describe('groups that were nearly full at the start', () => {
+  const full = (grp: number, free: number): GroupRow => {
+    const bitmap = new Uint8Array(GROUP_SLOTS / 8).fill(0xff);
+    bitFill(bitmap, 0, free, false);
+    return { grp, used: GROUP_SLOTS - free, state: GROUP_SEALED, bitmap, dirty: bits() };
+  };
+
+  it('give back what is freed in them since', () => {
+    const groups = [full(0, 0), full(1, 0)];
+    const t = new Bench({ size: 2 * GROUP_SLOTS * BLOCK }, groups);
+    expect(t.allocate()).toBe('full');
+    groups[1] = full(1, 1);
+    t.pool.freeingSlots = 1;
+    t.pool.freedDurable([GROUP_SLOTS, 1]);
+    expect(t.allocate()).toBe('wait');
+    expect(t.activations.map(({ change }) => change.grp)).toEqual([1]);
+    t.pool.turn();
+    t.activated();
+    expect(t.jobs.map((job) => job.runs)).toEqual([[GROUP_SLOTS, 1]]);
+    t.jobs[0].done(0);
+    expect(t.allocate()).toEqual({ slot: GROUP_SLOTS, count: 1 });
+    expect(t.allocate()).toBe('full');
+  });
+
+  it('have what is left of them taken, when nothing else is left', () => {
+    const t = new Bench({ size: 3 * GROUP_SLOTS * BLOCK }, [full(0, 3), full(1, 0), full(2, 4)]);
+    expect(t.allocate()).toBe('wait');
+    // 60 of 64 used is less than 95 %, 61 is not
+    expect(t.activations.map(({ change }) => change.grp)).toEqual([2]);
+    t.activated();
+    expect(t.allocate(4)).toEqual({ slot: 2 * GROUP_SLOTS, count: 4 });
+    expect(t.allocate()).toBe('wait');
+    expect(t.activations.map(({ change }) => change.grp)).toEqual([0]);
+    t.activated();
+    expect(t.allocate(3)).toEqual({ slot: 0, count: 3 });
+    expect(t.allocate()).toBe('full');
+  });
+
+  it('are left alone where new ones can be made', () => {
+    const t = new Bench({}, [full(0, 3)]);
+    expect(t.allocate()).toBe('wait');
+    expect(t.activations.map(({ change }) => change.grp)).toEqual([1, 2]);
+  });
+});
+
 describe('a group that was never used', () => {
   it('is clean in a directory, whose files are made with their groups', () => {
     const t = new Bench({});

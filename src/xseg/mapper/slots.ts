@@ -20,6 +20,8 @@ import { Zeroing, type ZeroingHost } from './zeroing.ts';
 const SPARE_GROUPS = 2;
 /** A volume whose group has fewer free slots than this share of it makes the pool prepare one more. */
 const LOW_SHARE = 0.25;
+/** Groups of the store with fewer than this share used are prepared before new ones; the others only when nothing else is left. */
+const FULL_SHARE = 0.95;
 /**
  * Loaded groups with at least that share free, beyond which none is prepared: volumes that come then share them, and a pool of
  * many small volumes has no file for each.
@@ -88,7 +90,8 @@ export class SlotPool {
   slotsZeroed = 0;
   waiters: (() => void)[] = [];
   #groups = new Map<number, Group>();
-  #summary: { grp: number; used: number; state: number }[];
+  /** groups that there were at the start; `used` is kept for those that are not loaded */
+  #summary = new Map<number, { grp: number; used: number; state: number }>();
   #known = new Set<number>();
   #nextGroup: number;
   #preparing = 0;
@@ -135,10 +138,10 @@ export class SlotPool {
     };
     this.#zeroing = new Zeroing(native, core, handle, this.blockSize, this.groupSlots, zeroing, clock);
     this.holding = new Holding(this.groupSlots);
-    this.#summary = reader.groups(row.id);
     this.usedSlots = 0;
     this.#nextGroup = 0;
-    for (const group of this.#summary) {
+    for (const group of reader.groups(row.id)) {
+      this.#summary.set(group.grp, { ...group });
       this.usedSlots += group.used;
       this.#known.add(group.grp);
       this.#nextGroup = Math.max(this.#nextGroup, group.grp + 1);
@@ -156,8 +159,8 @@ export class SlotPool {
 
   /** Files that there were when the daemon started. */
   files(): number[] {
-    if (this.row.kind === 'directory') return this.#summary.map((group) => group.grp);
-    return this.#summary.length > 0 ? [0] : [];
+    if (this.row.kind === 'directory') return [...this.#summary.keys()];
+    return this.#summary.size > 0 ? [0] : [];
   }
 
   /** freed durable, waiting for readers or zeroing */
@@ -339,17 +342,33 @@ export class SlotPool {
     return this.#nextGroup * this.groupSlots < this.slotLimit;
   }
 
-  /** The group to prepare next: one of the store that has free slots, a new one, one that failed before; −1 none now. */
+  /**
+   * The group to prepare next: one of the store that has free slots, a new one, one that failed before, one of the store that has
+   * hardly any; −1 none now.
+   */
   #next(): number {
     if (this.clock.now() < this.#prepareAt) return -1;
-    const roomy = ({ grp, used }: { grp: number; used: number }) =>
-      used < this.groupSlots * 0.95 && !this.#groups.has(grp) && !this.#failedGroups.has(grp);
     // of an active one nothing is known: while copies hold that back, it has nothing to give
-    for (const group of this.#summary)
-      if (roomy(group) && !(this.oldCopies && group.state === GROUP_ACTIVE)) return group.grp;
+    const known = this.#stored(FULL_SHARE, ({ state }) => !this.oldCopies || state !== GROUP_ACTIVE);
+    if (known >= 0) return known;
     if (this.#failedGroups.size < FAILED_GROUPS_MAX && this.#newGroupFits()) return this.#nextGroup;
-    if (this.oldCopies) for (const group of this.#summary) if (roomy(group)) return group.grp;
+    if (this.oldCopies) {
+      const unknown = this.#stored(FULL_SHARE);
+      if (unknown >= 0) return unknown;
+    }
     for (const grp of this.#failedGroups) if (!this.#groups.has(grp)) return grp;
+    if (this.#preparing > 0) return -1;
+    for (const group of this.#groups.values()) if (group.ready && group.available > 0) return -1;
+    return this.#stored(1);
+  }
+
+  /** A group of the store that is not loaded, with less than that share of it used; −1 when there is none. */
+  #stored(share: number, wanted: (group: { state: number }) => boolean = () => true): number {
+    for (const group of this.#summary.values()) {
+      const { grp, used } = group;
+      if (used >= this.groupSlots * share || this.#groups.has(grp) || this.#failedGroups.has(grp)) continue;
+      if (wanted(group)) return grp;
+    }
     return -1;
   }
 
@@ -483,6 +502,9 @@ export class SlotPool {
     if (group !== undefined) {
       // a group that was read after the commit that freed them has them free already
       group.usedCount -= bitFill(group.used, slot - group.first, count, false);
+    } else {
+      const stored = this.#summary.get(grp);
+      if (stored !== undefined) stored.used -= count;
     }
     this.usedSlots -= count;
     this.slotsFreed += count;
@@ -570,7 +592,9 @@ export class SlotPool {
       const from = Math.max(group.first, Number.isFinite(oldLimit) ? oldLimit : 0);
       const to = Math.min(group.first + this.groupSlots, limit);
       if (Number.isFinite(oldLimit) && to > from && from >= oldLimit) {
-        this.#zeroing.add(0, [from, to - from], true);
+        // a copy that is newer than the store that was recovered may name them
+        if (this.oldCopies) this.holding.add([from, to - from]);
+        else this.#zeroing.add(0, [from, to - from], true);
       }
     }
     this.wake();
