@@ -8,7 +8,7 @@ import { Accountant } from './accountant.ts';
 import type { Activity, MapperActivity } from './activity.ts';
 import { Exports } from './exports.ts';
 import { FilePort } from './file-port.ts';
-import { prepareStore } from './first-start.ts';
+import { prepareStore, type StoreIdentity } from './first-start.ts';
 import { type Home, openHome } from './home.ts';
 import { IngestStream } from './ingest/ingest.ts';
 import { INGESTS_MAX, type IngestBegun } from './ingest/job.ts';
@@ -100,7 +100,7 @@ class EngineImpl implements Engine {
   constructor(
     readonly options: EngineOptions,
     readonly home: Home,
-    readonly homeUuid: string,
+    readonly identity: StoreIdentity,
     readonly native: Native,
     readonly core: number,
     pools: readonly PoolOpen[],
@@ -136,7 +136,7 @@ class EngineImpl implements Engine {
         committer: toCommitter.port1,
         copier: toCopier.port1,
         copyIntervalMs: copyInterval(options),
-        homeUuid,
+        home: { uuid: identity.uuid, line: identity.line.own },
         pools: open,
         levels,
       },
@@ -149,7 +149,7 @@ class EngineImpl implements Engine {
     // guests come first
     this.#hashing = jobs('seal/hash-worker', 1, 10);
     this.#ingesting = jobs('ingest/ingest-worker', INGEST_THREADS, 0);
-    this.pools = new OpenPools(options, homeUuid, native, core, pools, (op, ...args) => this.call(op, ...args));
+    this.pools = new OpenPools(options, identity, native, core, pools, (op, ...args) => this.call(op, ...args));
     this.exports = new Exports(native, core, this, options.log);
     this.files = new FilePort(native, core, ioFlusher, (op, ...args) => this.call(op, ...args));
     this.accountant = new Accountant(home.storePath, (op, ...args) => this.call(op, ...args), options.log);
@@ -547,7 +547,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
   const home = openHome(options.home);
   let core = -1;
   try {
-    const { uuid, pools: rows, clean } = prepareStore(home, native);
+    const { pools: rows, clean, ...identity } = prepareStore(home, native);
     core = native.createCore({
       reactors: options.reactors ?? Math.min(REACTORS_DEFAULT_MAX, availableParallelism()),
       frames: Math.floor(cacheBytes / FRAME_BYTES),
@@ -555,8 +555,8 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
       ioThreads: IO_THREADS,
       ioUring: options.ioUring ?? true,
     });
-    const pools = rows.map((row) => openAtStart(row, uuid, native, core, options));
-    const engine = new EngineImpl(options, home, uuid, native, core, pools, clean, ioFlusher);
+    const pools = rows.map((row) => openAtStart(row, identity, native, core, options));
+    const engine = new EngineImpl(options, home, identity, native, core, pools, clean, ioFlusher);
     await engine.call('status');
     return engine;
   } catch (error) {

@@ -1,6 +1,8 @@
 /** The pools of a served home: which there are, how each was opened, and what can be done with them. */
-import { findCopies, markServing, removeCopies } from './copies/files.ts';
+import { findCopies, lineOf, markServing, removeCopies, unmarkServing } from './copies/files.ts';
+import { mayServe } from './copies/lines.ts';
 import type { CopyPlace } from './copies/place.ts';
+import type { StoreIdentity } from './first-start.ts';
 import type { Generation } from './mapper/copies.ts';
 import type { PoolUsage } from './mapper/reports.ts';
 import { checkName } from './names.ts';
@@ -31,7 +33,7 @@ export class OpenPools {
   /** @param call asks the mapper */
   constructor(
     readonly options: EngineOptions,
-    readonly homeUuid: string,
+    readonly identity: StoreIdentity,
     readonly native: Native,
     readonly core: number,
     pools: readonly PoolOpen[],
@@ -68,11 +70,13 @@ export class OpenPools {
     if (this.#pools.has(spec.name)) throw new EngineError('EXISTS', `a pool named ${spec.name} exists`);
     const id = Math.max(0, ...[...this.#pools.values()].map((p) => p.row.id)) + 1;
     const plan = planPool(spec, id);
-    formatPool(plan, this.homeUuid, this.native);
+    formatPool(plan, this.identity.uuid, this.native);
     const { row } = plan;
-    const { handle, place } = openPool(row, this.homeUuid, this.native, this.core, this.options.poolFaults?.[row.name]);
+    const faults = this.options.poolFaults?.[row.name];
+    const { handle, place } = openPool(row, this.identity.uuid, this.native, this.core, faults);
     try {
-      prepareCopies(place, this.native, this.options);
+      if (place !== null) forgetCopies(place, this.native);
+      prepareCopies(place, row, this.identity, this.native, this.options);
       await this.#call('insertPool', row, handle, place);
     } catch (error) {
       this.native.closePool(this.core, handle);
@@ -125,16 +129,16 @@ export class OpenPools {
 /** A pool that cannot be opened is told of and kept: its volumes cannot be used. */
 export function openAtStart(
   row: PoolRow,
-  homeUuid: string,
+  identity: StoreIdentity,
   native: Native,
   core: number,
   options: EngineOptions,
 ): PoolOpen {
   let handle = -1;
   try {
-    const { place, ...opened } = openPool(row, homeUuid, native, core, options.poolFaults?.[row.name]);
+    const { place, ...opened } = openPool(row, identity.uuid, native, core, options.poolFaults?.[row.name]);
     handle = opened.handle;
-    return { row, handle, reason: null, place, copies: prepareCopies(place, native, options) };
+    return { row, handle, reason: null, place, copies: prepareCopies(place, row, identity, native, options) };
   } catch (error) {
     if (handle >= 0) native.closePool(core, handle);
     const reason = (error as Error).message;
@@ -148,14 +152,36 @@ export function copyInterval(options: EngineOptions): number {
   return options.copyIntervalMs ?? COPY_INTERVAL_MS_DEFAULT;
 }
 
+/** What somebody left where a new pool is made. */
+function forgetCopies(place: CopyPlace, native: Native): void {
+  const found = findCopies(place, crcOf(native));
+  if (found.length > 0) {
+    const names = found.map(({ name }) => name);
+    removeCopies(place, names);
+  }
+  unmarkServing(place);
+}
+
 /**
  * Before a pool is written: what copies of the store it has, and the mark that it may become newer than they are. Where copies are
  * switched off those that are there go, since nothing keeps their slots any more.
+ * @throws {EngineError} STALE
  */
-function prepareCopies(place: CopyPlace | null, native: Native, options: EngineOptions): Generation[] {
+function prepareCopies(
+  place: CopyPlace | null,
+  row: PoolRow,
+  { uuid, line }: StoreIdentity,
+  native: Native,
+  options: EngineOptions,
+): Generation[] {
   if (place === null) return [];
-  markServing(place);
-  const found = findCopies(place, crcOf(native));
+  const found = findCopies(place, crcOf(native), { homeUuid: uuid, poolUuid: row.uuid });
+  if (!mayServe(line, lineOf(place, found)))
+    throw new EngineError(
+      'STALE',
+      `pool ${row.name} was served by a store that was recovered, and this is not that store but one from before: its slots were used again since`,
+    );
+  markServing(place, line.own);
   if (copyInterval(options) === 0) {
     if (found.length > 0) {
       const names = found.map(({ name }) => name);

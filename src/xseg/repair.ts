@@ -68,6 +68,7 @@ export class Repair {
   /** In the transaction that the caller opened. @throws {EngineError} CORRUPT when the store is no sound SQLite file */
   run(onProgress: CheckProgress): RepairReport {
     this.#soundFile();
+    this.#allPools();
     this.#dropReleases();
     this.#entries(onProgress);
     this.#table = new PageTable(this.db, this.native);
@@ -98,6 +99,16 @@ export class Repair {
       .prepare("SELECT count(*) FROM sqlite_schema WHERE type = 'index'")
       .pluck()
       .get() as number;
+  }
+
+  /** A pool's row cannot be derived, and without it what its volumes have would look like nobody's. */
+  #allPools(): void {
+    const lost = this.db.prepare('SELECT pool FROM resource EXCEPT SELECT id FROM pool').pluck().all() as number[];
+    if (lost.length > 0)
+      throw new EngineError(
+        'CORRUPT',
+        `volumes are in pools that the store does not have (${lost.join(', ')}); rebuild the home from its pool or a backup`,
+      );
   }
 
   /** Rows of the queue that can do nothing. */

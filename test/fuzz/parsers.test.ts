@@ -140,7 +140,7 @@ describe(`parsers (seed ${seed})`, () => {
 
   const footer: CopyFooter = {
     ...{ clean: false, sequence: 3, takenAt: 1, homeUuid: HOME, poolUuid: POOL },
-    ...{ bytes: 8192, format: 2, tableCrc: 7 },
+    ...{ bytes: 8192, format: 2, tableCrc: 7, line: '0123456789abcdef'.repeat(2) },
   };
 
   it('footers of copies', { timeout: TIMEOUT }, () => {

@@ -46,7 +46,7 @@ class Bench {
         bench.woken++;
       },
     } as unknown as SlotPool;
-    this.copies = new Copies(INTERVAL_MS, 'home', systemClock, {
+    this.copies = new Copies(INTERVAL_MS, { uuid: 'home', line: 'line' }, systemClock, {
       send: (request) => void this.sent.push(request),
       nextSequence: () => this.#sequence++,
       commits: () => this.commits,
@@ -63,7 +63,17 @@ class Bench {
   }
 
   answer(op: 'write' | 'drop', more: Partial<CopierAnswer> = {}): void {
-    this.copies.result({ pool: 1, op, error: null, takenAt: Date.now(), bytes: 4096, ms: 20, unnamed: false, ...more });
+    const answer = {
+      pool: 1,
+      op,
+      error: null,
+      takenAt: Date.now(),
+      bytes: 4096,
+      ms: 20,
+      unnamed: false,
+      naming: false,
+    };
+    this.copies.result({ ...answer, ...more });
   }
 
   /** two copies are there, and one more slot was freed since */
@@ -146,6 +156,30 @@ describe('a copy', () => {
     expect(t.copies.view(t.pool)).toMatchObject({ state: 'none' });
   });
 
+  it('that fails when it may be there already holds what a copy holds, until it is replaced', () => {
+    const t = new Bench();
+    t.commits = 1;
+    t.after(INTERVAL_MS);
+    t.holding.add([1, 1]);
+    t.answer('write', { error: { code: 'EIO', message: 'bad' }, naming: true });
+    expect([t.holding.on, t.holding.held, t.holding.ready]).toEqual([true, 1, 0]);
+    expect(t.copies.view(t.pool)).toMatchObject({ state: 'none' });
+    expect(t.after(60_000)).toMatchObject([{ op: 'write', name: 'store-copy.1' }]);
+    t.answer('write');
+    expect(t.copies.view(t.pool)).toMatchObject({ state: 'ok', generations: 2 });
+    expect([t.holding.held, t.holding.ready]).toEqual([1, 0]);
+    t.commits = 2;
+    expect(t.after(INTERVAL_MS)).toMatchObject([{ op: 'write', name: 'store-copy.0' }]);
+    t.answer('write');
+    expect([t.holding.held, t.holding.ready]).toEqual([0, 1]);
+    // of two that were sound, it is the one to be replaced
+    t.commits = 3;
+    expect(t.after(INTERVAL_MS)).toMatchObject([{ op: 'write', name: 'store-copy.1' }]);
+    t.answer('write', { error: { code: 'EIO', message: 'bad' }, naming: true });
+    expect(t.copies.view(t.pool)).toMatchObject({ state: 'ok', generations: 2 });
+    expect(t.after(INTERVAL_MS)).toMatchObject([{ op: 'write', name: 'store-copy.1' }]);
+  });
+
   it('that fails when the older one had made room for it lets go what only that one named', () => {
     const t = new Bench().ready();
     t.after(HELD_MS);
@@ -168,7 +202,7 @@ describe('a copy', () => {
     }
     const host = { send: () => expect.fail('sent'), nextSequence: () => 1, commits: () => 1, log: () => undefined };
     const t = new Bench();
-    const off = new Copies(0, 'home', systemClock, host);
+    const off = new Copies(0, { uuid: 'home', line: 'line' }, systemClock, host);
     off.add(t.pool, { path: '/nowhere', area: 0 }, [named('store-copy.0', 1)]);
     off.turn(1e9);
     expect(off.view(t.pool)).toMatchObject({ state: 'off' });

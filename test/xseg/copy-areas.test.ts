@@ -4,6 +4,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { findCopies } from '../../src/xseg/copies/files.ts';
+import { FIRST_LINE } from '../../src/xseg/copies/lines.ts';
 import { AREA_BYTES_MAX, AREA_BYTES_MIN, AREA_BYTES_THIN, areaAt, areaFor } from '../../src/xseg/copies/place.ts';
 import type { RecoverOptions, RecoverReport } from '../../src/xseg/copies/recover.ts';
 import type { CopierRequest } from '../../src/xseg/copies/requests.ts';
@@ -127,10 +128,11 @@ describe('areas for copies', () => {
     fs.writeFileSync(small, '');
     const request = (area: number): Extract<CopierRequest, { op: 'write' }> => ({
       ...{ op: 'write', pool: 1, place: placeAt(small, area), name: 'store-copy.0', clean: false, paced: false },
-      ...{ homeUuid: '0'.repeat(32), poolUuid: '1'.repeat(32), sequence: 1 },
+      ...{ homeUuid: '0'.repeat(32), poolUuid: '1'.repeat(32), sequence: 1, line: FIRST_LINE },
     });
     const control = { paced: () => false, cancelled: () => false };
-    const write = (area: number) => writeCopy(store, request(area), native, control, () => undefined);
+    const steps = { unnamed: () => undefined, naming: () => undefined };
+    const write = (area: number) => writeCopy(store, request(area), native, control, steps);
     await expect(write(bytes + 8191)).rejects.toThrow(code('NO_SPACE'));
     expect(fs.statSync(small).size).toBe(0);
     await write(bytes + 8192);
@@ -188,6 +190,22 @@ describe('a pool in a file', () => {
     });
     const other = new Home();
     expect(() => recoverHome({ pools: [none], home: other.home })).toThrow(code('CORRUPT'));
+    await other.end();
+  });
+
+  it('has nothing of the copies that a pool left which was there before', async () => {
+    const file = path.join(home.dir, 'file');
+    await populated(file, 64 * MIB);
+    await home.close();
+    expect(findCopies(placeAt(file), crcOf(native))).toHaveLength(2);
+    const put = fs.openSync(file, 'r+');
+    fs.writeSync(put, Buffer.alloc(4096), 0, 4096, 0);
+    fs.closeSync(put);
+    const other = new Home();
+    const e = await other.open({ copyIntervalMs: 24 * 3600_000 });
+    await e.createPool({ name: 'p', path: file, size: 64 * MIB });
+    expect(findCopies(placeAt(file), crcOf(native))).toEqual([]);
+    expect((await e.showPool('p')).copies).toMatchObject({ state: 'none', generations: 0 });
     await other.end();
   });
 

@@ -4,13 +4,16 @@ import fs from 'node:fs';
 import path from 'node:path';
 import Database from 'better-sqlite3';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { decodeFooter, encodeFooter, FOOTER_BYTES, tableBytes } from '../../src/xseg/copies/footer.ts';
 import type { RecoverOptions, RecoverReport } from '../../src/xseg/copies/recover.ts';
+import { loadNative } from '../../src/xseg/native.ts';
 import type { Engine, EngineOptions } from '../../src/xseg/types.ts';
 import { closed, Home } from './engine.ts';
 
 const compiled = '../../dist/src/xseg/engine.js';
 const { recoverHome } = (await import(compiled)) as { recoverHome: (options: RecoverOptions) => RecoverReport };
 
+const native = loadNative();
 const BLOCK = 65536;
 const MIB = 2 ** 20;
 const SIZE = 4 * MIB;
@@ -156,6 +159,54 @@ describe('a home whose store is lost', () => {
     }
     loseStore(home);
     recoverHome({ pools: [localOf(home)], home: home.home });
+    await open(home);
+    expect(await contents(home)).toEqual(before);
+  });
+
+  it('has the older copy when SQLite finds the newest broken, whatever its checksums say', async () => {
+    const e = await home.open({ copyIntervalMs: 1000 });
+    await populate(home);
+    await copied(e);
+    await home.close();
+    loseStore(home);
+    const newest = recoverHome({ pools: [localOf(home)], home: home.home }).pools[0];
+    const file = path.join(localOf(home), newest.source);
+    const broken = fs.readFileSync(file);
+    const crc = (bytes: Uint8Array) => native.crc32c(bytes, 0);
+    const footer = decodeFooter(broken.subarray(-FOOTER_BYTES), file, crc);
+    broken.fill(0xff, 100, 4096);
+    broken.writeUInt32LE(crc(broken.subarray(0, Math.min(MIB, footer.bytes))), footer.bytes);
+    const tableCrc = crc(broken.subarray(footer.bytes, footer.bytes + tableBytes(footer.bytes)));
+    encodeFooter({ ...footer, tableCrc }, crc).copy(broken, broken.length - FOOTER_BYTES);
+    fs.writeFileSync(file, broken);
+    const other = new Home();
+    const [pool] = recoverHome({ pools: [localOf(home)], home: other.home }).pools;
+    expect(pool).toMatchObject({ complete: false, damaged: [{ file: newest.source }] });
+    expect(pool.sequence).toBeLessThan(newest.sequence ?? 0);
+    await other.end();
+  });
+
+  it('is another one from then on: the lost store does not serve the pool when it is found again', async () => {
+    await home.open();
+    await populate(home);
+    await home.close();
+    const found = path.join(home.dir, 'found.db');
+    fs.renameSync(storeOf(home), found);
+    loseStore(home);
+    recoverHome({ pools: [localOf(home)], home: home.home });
+    const e = await open(home);
+    await fill(home, 'disk', 9, 7);
+    const before = await contents(home);
+    expect(e).toBeDefined();
+    await home.close();
+    fs.renameSync(storeOf(home), path.join(home.dir, 'new.db'));
+    fs.copyFileSync(found, storeOf(home));
+    const late = await home.open();
+    const { state, reason } = await late.showPool('local');
+    expect([state, reason]).toEqual(['missing', expect.stringMatching(/store that was recovered/)]);
+    await home.close();
+    loseStore(home);
+    fs.renameSync(path.join(home.dir, 'new.db'), storeOf(home));
     await open(home);
     expect(await contents(home)).toEqual(before);
   });
@@ -371,6 +422,34 @@ describe('a backup', () => {
     expect(recoverHome({ pools: [localOf(home)], home: late.home, from: file, force: true }).check.ok).toBe(true);
     await late.end();
     expect(e).toBeDefined();
+  });
+
+  it('is refused once a store that was recovered has served the pool, and not before', async () => {
+    const copyIntervalMs = 24 * 3600_000;
+    await home.open({ copyIntervalMs });
+    await populate(home);
+    await home.close();
+    const e = await home.open({ copyIntervalMs });
+    const { path: file } = await e.backup(path.join(home.dir, 'backup.db'));
+    await home.close();
+    loseStore(home);
+    recoverHome({ pools: [localOf(home)], home: home.home });
+    const restore = (to: Home) => recoverHome({ pools: [localOf(home)], home: to.home, from: file });
+    const fits = new Home();
+    expect(restore(fits)).toMatchObject({ volumes: 3 });
+    await fits.end();
+    await home.open({ copyIntervalMs });
+    // as after a crash: what is on the disk now
+    const left = path.join(home.dir, 'left');
+    fs.cpSync(localOf(home), left, { recursive: true });
+    await home.close();
+    for (const pool of [left, localOf(home)]) {
+      const late = new Home();
+      const again = { pools: [pool], home: late.home, from: file };
+      expect(() => recoverHome(again)).toThrow(/served by a store that was recovered/);
+      expect(recoverHome({ ...again, force: true }).volumes).toBe(3);
+      await late.end();
+    }
   });
 
   it('brings back a pool in a file that has no place for copies', async () => {

@@ -22,15 +22,21 @@ let closing = false;
 async function doJob(queued: Queued): Promise<CopierAnswer> {
   const { job } = queued;
   const started = performance.now();
-  const answer: CopierAnswer = { pool: job.pool, op: job.op, error: null, takenAt: 0, bytes: 0, ms: 0, unnamed: false };
+  const { pool, op } = job;
+  const answer = { pool, op, error: null, takenAt: 0, bytes: 0, ms: 0, unnamed: false, naming: false } as CopierAnswer;
   try {
     if (job.op === 'drop') removeCopies(job.place, job.names);
     else {
       const control = { paced: () => job.paced && !queued.hurry, cancelled: () => queued.cancelled };
-      const unnamed = () => {
-        answer.unnamed = true;
+      const steps = {
+        unnamed: () => {
+          answer.unnamed = true;
+        },
+        naming: () => {
+          answer.naming = true;
+        },
       };
-      Object.assign(answer, await writeCopy(storePath, job, native, control, unnamed));
+      Object.assign(answer, await writeCopy(storePath, job, native, control, steps));
     }
   } catch (error) {
     const { code, message } = error as { code?: string; message: string };

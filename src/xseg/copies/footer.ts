@@ -1,5 +1,6 @@
 /** The footer of a copy of the store (docs/format.md, "Copies of the store"): what it is a copy of, and its checksums. */
 import { EngineError } from '../types.ts';
+import { LINE_BYTES, lineName } from './lines.ts';
 
 export const FOOTER_BYTES = 4096;
 /** Piece of the store under one checksum. */
@@ -24,6 +25,8 @@ export interface CopyFooter {
   format: number;
   /** of the table of checksums with its padding */
   tableCrc: number;
+  /** of the store: 32 hex digits */
+  line: string;
 }
 
 type Crc = (bytes: Uint8Array) => number;
@@ -49,6 +52,7 @@ export function encodeFooter(f: CopyFooter, crc32c: Crc): Buffer {
   b.writeUInt32LE(COPY_CHUNK_BYTES, 72);
   b.writeUInt32LE(f.format, 76);
   b.writeUInt32LE(f.tableCrc, 80);
+  Buffer.from(f.line, 'hex').copy(b, 84);
   b.writeUInt32LE(crc32c(b.subarray(0, FOOTER_BYTES - 4)), FOOTER_BYTES - 4);
   return b;
 }
@@ -73,5 +77,6 @@ export function decodeFooter(b: Buffer, path: string, crc32c: Crc): CopyFooter {
     bytes,
     format: b.readUInt32LE(76),
     tableCrc: b.readUInt32LE(80),
+    line: lineName(b.subarray(84, 84 + LINE_BYTES)),
   };
 }

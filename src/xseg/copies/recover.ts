@@ -25,8 +25,9 @@ import { GROUP_ACTIVE, KIND_SNAPSHOT, KIND_VOLUME, type PoolRow } from '../store
 import { openReader, openWriter, type StoreDatabase } from '../store/schema.ts';
 import { FORMAT_VERSION } from '../store/upgrade.ts';
 import { type CheckReport, EngineError } from '../types.ts';
-import { type CopyFile, findCopies, isServing, openCopy, readAt, syncFolder } from './files.ts';
+import { type CopyFile, findCopies, isServing, lineOf, openCopy, readAt, syncFolder } from './files.ts';
 import { COPY_CHUNK_BYTES, type CopyFooter, tableBytes } from './footer.ts';
+import { beginLine, mayServe, readLine } from './lines.ts';
 import { keepPool, mergeStore } from './parts.ts';
 import { type CopyPlace, labelOf } from './place.ts';
 
@@ -176,32 +177,32 @@ function build(sources: Source[], options: RecoverOptions, work: string, native:
   const pools: RecoveredPool[] = [];
   const missing = new Map<string, string>();
   const renamed: RecoverReport['renamed'] = [];
+  const lines = new Set<string>();
   let store: StoreDatabase | null = null;
   try {
     for (const source of sources) {
-      const file = store === null ? work : `${work}.part`;
+      const file: string = store === null ? work : `${work}.part`;
       removeStore(file);
-      const taken =
+      const { part, taken }: { part: Part; taken: Taken } =
         options.from === undefined ? takeCopy(source, file, native) : takeBackup(source, options, file, native);
-      const db = openWriter(file);
-      const row = poolOf(db, source);
-      const rows = db.prepare('SELECT name, path, uuid FROM pool').all() as PoolRow[];
-      for (const one of rows)
+      for (const one of part.pools)
         if (!sources.some((s) => s.superblock.poolUuid === one.uuid)) missing.set(one.name, one.path);
-      keepPool(db, row.id, native);
-      unsureOfSlots(db, row, source);
-      pools.push({ name: row.name, path: source.folder, ...taken });
-      if (store === null) store = db;
+      pools.push({ name: part.name, path: source.folder, ...taken });
+      const line = source.place === null ? null : lineOf(source.place, copiesOf(source, source.place, native));
+      if (line !== null) lines.add(line);
+      if (store === null) store = part.db;
       else {
-        db.close();
-        renamed.push(...mergeStore(store, file, row.name));
+        part.db.close();
+        renamed.push(...mergeStore(store, file, part.name));
       }
     }
     const whole = store as StoreDatabase;
     whole.prepare("INSERT OR REPLACE INTO meta (key, value) VALUES ('clean', 0)").run();
+    beginLine(whole, lines);
     const count = whole.prepare('SELECT count(*) FROM resource WHERE kind = ?').pluck();
     const volumes = count.get(KIND_VOLUME) as number;
     const snapshots = count.get(KIND_SNAPSHOT) as number;
+    emptyLog(whole, work);
     whole.close();
     store = null;
     const check = checkStore(work, native, options.onProgress ?? (() => undefined));
@@ -210,6 +211,13 @@ function build(sources: Source[], options: RecoverOptions, work: string, native:
   } finally {
     store?.close();
   }
+}
+
+/** All of it into the file: that alone is renamed, and closing does not say when it could not. @throws {EngineError} IO */
+function emptyLog(db: StoreDatabase, file: string): void {
+  const [{ busy }] = db.pragma('wal_checkpoint(TRUNCATE)') as [{ busy: number }];
+  if (busy !== 0 || (statSync(`${file}-wal`, { throwIfNoEntry: false })?.size ?? 0) !== 0)
+    throw new EngineError('IO', `${file} could not be written out of its log`);
 }
 
 function poolOf(db: StoreDatabase, source: Source): PoolRow {
@@ -222,17 +230,49 @@ function poolOf(db: StoreDatabase, source: Source): PoolRow {
 
 type Taken = Omit<RecoveredPool, 'name' | 'path'>;
 
-/** The newest copy that is whole, put into `file`. */
-function takeCopy(source: Source, file: string, native: Native): Taken {
-  const { folder, superblock } = source;
+/** What one pool needs, of the store that was taken for it. */
+interface Part {
+  db: StoreDatabase;
+  /** the pool's */
+  name: string;
+  /** of the home */
+  pools: Pick<PoolRow, 'name' | 'path' | 'uuid'>[];
+}
+
+function openPart(file: string, source: Source, native: Native): Part {
+  const db = openWriter(file);
+  try {
+    const row = poolOf(db, source);
+    const pools = db.prepare('SELECT name, path, uuid FROM pool').all() as Part['pools'];
+    keepPool(db, row.id, native);
+    unsureOfSlots(db, row, source);
+    return { db, name: row.name, pools };
+  } catch (error) {
+    db.close();
+    throw error;
+  }
+}
+
+function copiesOf({ superblock }: Source, place: CopyPlace, native: Native): CopyFile[] {
+  return findCopies(place, crcOf(native), superblock);
+}
+
+/** The newest copy that is whole, put into `file`; what SQLite finds broken is not. */
+function takeCopy(source: Source, file: string, native: Native): { part: Part; taken: Taken } {
+  const { folder } = source;
   const place = source.place as CopyPlace;
-  const found = findCopies(place, crcOf(native));
+  const found = copiesOf(source, place, native);
   const damaged: Taken['damaged'] = [];
   for (const copy of found) {
+    if (copy.footer === null && copy.error?.code !== 'FORMAT_NEWER') {
+      damaged.push({ file: copy.name, reason: copy.error?.message ?? 'it has no footer' });
+      continue;
+    }
     try {
-      const footer = wanted(copy, superblock, place);
+      const footer = wanted(copy, place);
       extract(place, copy.name, footer, file, native);
-      return {
+      const part = openPart(file, source, native);
+      const taken = {
         source: copy.name,
         sequence: footer.sequence,
         takenAt: new Date(footer.takenAt).toISOString(),
@@ -240,9 +280,10 @@ function takeCopy(source: Source, file: string, native: Native): Taken {
         complete: footer.clean && damaged.length === 0 && found.length > 0 && !isServing(place),
         damaged: [...damaged, ...restOf(found, copy)],
       };
+      return { part, taken };
     } catch (error) {
       removeStore(file);
-      if (!(error instanceof EngineError) || error.code === 'FORMAT_NEWER') throw error;
+      if (!isDamage(error)) throw error;
       damaged.push({ file: copy.name, reason: error.message });
     }
   }
@@ -253,6 +294,15 @@ function takeCopy(source: Source, file: string, native: Native): Taken {
   );
 }
 
+/** Of what was read; what keeps us from writing it is not. */
+function isDamage(error: unknown): error is Error {
+  const { code = '', message } = error as { code?: string; message: string };
+  if (code === 'CORRUPT' || code === 'NOT_OURS' || code === 'SQLITE_NOTADB' || code.startsWith('SQLITE_CORRUPT'))
+    return true;
+  // as opening a store says it
+  return code === 'IO' && /malformed|not a database/.test(message);
+}
+
 /** Those behind the one that was taken, and of no use. */
 function restOf(found: readonly CopyFile[], taken: CopyFile): Taken['damaged'] {
   return found
@@ -260,11 +310,9 @@ function restOf(found: readonly CopyFile[], taken: CopyFile): Taken['damaged'] {
     .flatMap(({ name, error }) => (error === null ? [] : [{ file: name, reason: error.message }]));
 }
 
-function wanted(copy: CopyFile, superblock: Superblock, place: CopyPlace): CopyFooter {
+function wanted(copy: CopyFile, place: CopyPlace): CopyFooter {
   if (copy.footer === null) throw copy.error ?? new EngineError('CORRUPT', `${copy.name} has no footer`);
-  const { poolUuid, homeUuid, format } = copy.footer;
-  if (poolUuid !== superblock.poolUuid || homeUuid !== superblock.homeUuid)
-    throw new EngineError('NOT_OURS', `${labelOf(place, copy.name)} is a copy of another pool's store`);
+  const { format } = copy.footer;
   if (format > FORMAT_VERSION)
     throw new EngineError(
       'FORMAT_NEWER',
@@ -297,7 +345,12 @@ function extract(place: CopyPlace, name: string, footer: CopyFooter, file: strin
 }
 
 /** A backup, if it is not older than what the pool has used again. */
-function takeBackup(source: Source, options: RecoverOptions, file: string, native: Native): Taken {
+function takeBackup(
+  source: Source,
+  options: RecoverOptions,
+  file: string,
+  native: Native,
+): { part: Part; taken: Taken } {
   const from = resolve(options.from as string);
   if (!statSync(from, { throwIfNoEntry: false })?.isFile())
     throw new EngineError('NOT_FOUND', `there is no backup ${from}`);
@@ -318,8 +371,14 @@ function takeBackup(source: Source, options: RecoverOptions, file: string, nativ
     throw error;
   }
   const next = Number(db.prepare("SELECT value FROM meta WHERE key = 'next_copy'").pluck().get() ?? 0);
+  const line = readLine(db);
   db.close();
-  const copies = source.place === null ? [] : findCopies(source.place, crcOf(native));
+  const copies = source.place === null ? [] : copiesOf(source, source.place, native);
+  if (options.force !== true && source.place !== null && !mayServe(line, lineOf(source.place, copies)))
+    throw new EngineError(
+      'STALE',
+      `the pool at ${source.folder} was served by a store that was recovered after ${basename(from)} was made; recover without --from`,
+    );
   const oldest = copies.length === 0 || copies.some((c) => c.footer === null) ? null : copies[copies.length - 1].footer;
   if (options.force !== true && (oldest === null || next - 1 < oldest.sequence))
     throw new EngineError(
@@ -328,7 +387,8 @@ function takeBackup(source: Source, options: RecoverOptions, file: string, nativ
         ? `the pool at ${source.folder} has no whole copies to prove that it used no slot again since the backup; --force takes it, if nothing was written since`
         : `${basename(from)} is older than what the pool at ${source.folder} has used again; recover without --from`,
     );
-  return { source: from, sequence: null, takenAt: null, ageSeconds: null, complete: false, damaged: [] };
+  const taken = { source: from, sequence: null, takenAt: null, ageSeconds: null, complete: false, damaged: [] };
+  return { part: openPart(file, source, native), taken };
 }
 
 /**
@@ -340,7 +400,9 @@ function unsureOfSlots(db: StoreDatabase, row: PoolRow, source: Source): void {
   const files = names.filter((name) => /^s[0-9a-f]{8}$/.test(name));
   const groups = files.map((name) => Number.parseInt(name.slice(1), 16));
   const end = Math.max(-1, ...groups) + 1;
-  const size = row.size === 0 ? 0 : Math.max(row.size, end * row.group_slots * 2 ** row.block_shift);
+  const span = row.group_slots * 2 ** row.block_shift;
+  // grown since
+  const size = row.size === 0 || end <= Math.ceil(row.size / span) ? row.size : end * span;
   db.transaction(() => {
     db.prepare('UPDATE pool SET path = ?, size = ? WHERE id = ?').run(source.folder, size, row.id);
     db.prepare('UPDATE slot_group SET state = ?, dirty = NULL WHERE pool = ?').run(GROUP_ACTIVE, row.id);

@@ -8,6 +8,8 @@ export type CopierRequest =
       place: CopyPlace;
       homeUuid: string;
       poolUuid: string;
+      /** of the store */
+      line: string;
       sequence: number;
       /** the generation that it replaces, or the free name */
       name: string;
@@ -31,4 +33,6 @@ export interface CopierAnswer {
   ms: number;
   /** of a copy that failed: the generation that it was to replace is gone */
   unnamed: boolean;
+  /** of a copy that failed: it may be there all the same */
+  naming: boolean;
 }

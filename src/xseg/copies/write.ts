@@ -29,21 +29,28 @@ const chunkBuffer = Buffer.allocUnsafeSlow(COPY_CHUNK_BYTES);
 /** Written back this often, so that no sync of a guest's finds all of it before it. */
 const SYNC_EVERY_CHUNKS = 8;
 
+export interface CopySteps {
+  /** the generation that it replaces is gone, and the new one is not there yet */
+  unnamed(): void;
+  /** from here on it may be there, whatever becomes of the rest */
+  naming(): void;
+}
+
 type WriteRequest = Extract<CopierRequest, { op: 'write' }>;
 
 /**
  * A copy for a file or device is made beside the store first: SQLite writes files, and what is in the area is overwritten
  * only when there is a whole copy to put there.
  *
- * @param unnamed is called when the generation that it replaces is gone, before the new one is there
- * @throws {EngineError} NO_SPACE; Cancelled; what the disk says. Nothing is left behind then.
+ * @param steps are told how far it came
+ * @throws {EngineError} NO_SPACE; Cancelled; what the disk says. Nothing is left behind then, but for what `naming` says.
  */
 export async function writeCopy(
   storePath: string,
   request: WriteRequest,
   native: Native,
   control: CopyControl,
-  unnamed: () => void,
+  steps: CopySteps,
 ): Promise<{ takenAt: number; bytes: number }> {
   const { place } = request;
   const folder = place.area === 0 ? place.path : dirname(storePath);
@@ -55,8 +62,9 @@ export async function writeCopy(
     wantRoom(storePath, folder);
     const takenAt = await copyStore(storePath, file, control);
     const bytes = await finishCopy(file, request, takenAt, native, control);
-    if (place.area > 0) await moveIntoArea(file, bytes, request, control, unnamed);
+    if (place.area > 0) await moveIntoArea(file, bytes, request, control, steps);
     else {
+      steps.naming();
       renameSync(file, join(folder, request.name));
       syncFolder(folder);
     }
@@ -79,11 +87,11 @@ async function moveIntoArea(
   bytes: number,
   { place, name }: WriteRequest,
   control: CopyControl,
-  unnamed: () => void,
+  steps: CopySteps,
 ): Promise<void> {
   wantArea(bytes, place);
   removeCopies(place, [name]);
-  unnamed();
+  steps.unnamed();
   const from = openSync(file, 'r');
   const to = openSync(place.path, 'r+');
   try {
@@ -98,6 +106,7 @@ async function moveIntoArea(
       await new Promise((resolve) => setImmediate(resolve));
     }
     fdatasyncSync(to);
+    steps.naming();
     writeAll(to, readAt(from, end, FOOTER_BYTES, file), start + place.area - FOOTER_BYTES);
     fdatasyncSync(to);
   } finally {
@@ -147,6 +156,7 @@ async function finishCopy(
         bytes,
         format: FORMAT_VERSION,
         tableCrc: native.crc32c(table, 0),
+        line: request.line,
       },
       (b) => native.crc32c(b, 0),
     );

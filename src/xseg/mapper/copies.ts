@@ -95,7 +95,7 @@ export class Copies {
   /** @param intervalMs oldest that a copy may become while the store changes; 0: there are none */
   constructor(
     readonly intervalMs: number,
-    readonly homeUuid: string,
+    readonly home: { uuid: string; line: string },
     readonly clock: Clock,
     readonly host: CopiesHost,
   ) {
@@ -222,7 +222,8 @@ export class Copies {
       op: 'write',
       pool: pool.id,
       place: copies.place,
-      homeUuid: this.homeUuid,
+      homeUuid: this.home.uuid,
+      line: this.home.line,
       poolUuid: pool.row.uuid,
       sequence,
       name,
@@ -249,7 +250,7 @@ export class Copies {
     if (copies === undefined) return;
     if (answer.op === 'drop') this.#dropped(copies, answer);
     else if (answer.error === null) this.#written(copies, answer);
-    else this.#failed(copies, answer.error, answer.unnamed);
+    else this.#failed(copies, answer.error, answer);
     copies.busy = 'no';
     copies.writing = null;
   }
@@ -268,7 +269,7 @@ export class Copies {
     if (copies.pool.holding.ready > 0) this.#letGo(copies);
   }
 
-  #failed(copies: PoolCopies, error: { code: string; message: string }, unnamed: boolean): void {
+  #failed(copies: PoolCopies, error: { code: string; message: string }, { unnamed, naming }: CopierAnswer): void {
     const { pool, writing } = copies;
     const { name, clean, cancelled } = writing as NonNullable<PoolCopies['writing']>;
     copies.finished ||= clean;
@@ -289,6 +290,11 @@ export class Copies {
       copies.generations = copies.generations.filter((g) => g.name !== name);
       this.#noLongerOld(copies, [name]);
       if (older) pool.holding.olderGone();
+    }
+    if (naming) {
+      // It may be there: a generation that nothing is expected of, and that holds what a copy holds until it is replaced or gone.
+      const rest = copies.generations.filter((g) => g.name !== name);
+      copies.generations = [...rest, { name, sequence: -1, takenAt: 0, bytes: 0 }];
     }
     if (copies.generations.length === 0) pool.holding.allGone();
     else if (!unnamed) return;

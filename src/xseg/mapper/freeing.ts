@@ -598,8 +598,9 @@ export class Freeing {
     const { frames } = this;
     const leaf = frames.level[ghost] === 0;
     // A grant that is out copies from what the entry names now: written in place meanwhile, that write would be lost. And
-    // a copy of the store may show the slot in a snapshot that is gone since.
-    const granted = frames.pins[child] !== 0 || this.host.pool(pool)?.holding.on === true;
+    // a copy of the store may show the slot in a snapshot that is gone since; who knows what a pool that is not open carries.
+    const slots = this.host.pool(pool);
+    const granted = frames.pins[child] !== 0 || slots === undefined || slots.holding.on;
     const share = leaf || !last ? 0 : Math.floor(frames.mapped[ghost] / PAGE_ENTRIES);
     for (let i = 0; i < PAGE_ENTRIES; i++) {
       const ghostHigh = frames.high(ghost, i);

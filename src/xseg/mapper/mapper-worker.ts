@@ -23,7 +23,7 @@ interface MapperData {
   /** to the copier */
   copier: MessagePort;
   copyIntervalMs: number;
-  homeUuid: string;
+  home: { uuid: string; line: string };
   levels: { warnPercent: number; criticalPercent: number };
 }
 
@@ -40,7 +40,7 @@ const mapper = new Mapper(
     pools: data.pools,
     copier: portChannel(data.copier),
     copyIntervalMs: data.copyIntervalMs,
-    homeUuid: data.homeUuid,
+    home: data.home,
     levels: data.levels,
   },
   (level, event, fields) => data.port.postMessage({ log: { level, event, fields } }),

@@ -2,6 +2,7 @@
  * The mapper peer: one turn after another it takes a batch of map faults, decides, answers, and lets commits, freeing and
  * control messages go on. Runs in a worker thread (`mapper-worker.ts`) that blocks in the addon, never in the event loop.
  */
+import { FIRST_LINE } from '../copies/lines.ts';
 import type { CopyPlace } from '../copies/place.ts';
 import type { CopierAnswer, CopierRequest } from '../copies/requests.ts';
 import {
@@ -84,7 +85,7 @@ export interface MapperParts {
   copier?: Channel;
   /** see `Copies` */
   copyIntervalMs?: number;
-  homeUuid?: string;
+  home?: { uuid: string; line: string };
   /** percent at which a pool is called full; default 80 and 95 */
   levels?: { warnPercent: number; criticalPercent: number };
   /** slots that sealing has hashed as one group; default: see `Sealer` */
@@ -376,7 +377,7 @@ export class Mapper implements ReportsHost, RequestsHost {
     });
     const { copier } = parts;
     const copyIntervalMs = copier === undefined ? 0 : (parts.copyIntervalMs ?? 0);
-    this.copies = new Copies(copyIntervalMs, parts.homeUuid ?? '', this.clock, {
+    this.copies = new Copies(copyIntervalMs, parts.home ?? { uuid: '', line: FIRST_LINE }, this.clock, {
       send: (request: CopierRequest) => copier?.send(request),
       nextSequence: numbers.copy,
       commits: () => this.commits.count,
