@@ -30,6 +30,8 @@ export interface CommitsHost {
   ticket(done: (error: number) => void): number;
   /** runs `run` when what an earlier life of the daemon wrote to the resource's pool is durable, or could not be made so */
   whenSettled(resource: Resource, run: (error: number) => void): void;
+  /** that is so already */
+  settled(resource: Resource): boolean;
   /** [pool, slot, count] triples are free for good */
   freed(runs: number[]): void;
   /** pages of a batch ([id, base, at, length] quads) are in the store: their bases can be seen there */
@@ -117,6 +119,8 @@ export class Commits {
     changes.giveBackIn(batch);
     const mapSeq = resource.mapDirty;
     const handle = resource.handle;
+    // Without that, nobody may be told that his flush has nothing to wait for: it covers what an earlier life answered.
+    let settled = changes.syncData;
     const needSync = handle >= 0 && !changes.deleted && (changes.syncData || changes.taken.length > 0);
     const finish = (error: number) => {
       if (error !== 0) {
@@ -126,7 +130,7 @@ export class Commits {
         if (batch.freed.length > 0) this.host.freedLost(batch.freed);
       } else {
         for (const frame of frames) this.frames.flying[frame]--;
-        if (handle >= 0 && handle === resource.handle)
+        if (settled && handle >= 0 && handle === resource.handle)
           Atomics.store(this.frames.words, this.recordAt(handle) + VolumeRecord.mapDurable / 4, mapSeq);
         if (batch.freed.length > 0) this.host.freed(batch.freed);
         this.host.pagesDurable(batch.pages);
@@ -162,6 +166,7 @@ export class Commits {
     };
     const flight: Flight = {
       start: () => {
+        settled ||= this.host.settled(resource);
         if (changes.syncData && !changes.deleted) this.host.whenSettled(resource, sync);
         else sync(0);
       },

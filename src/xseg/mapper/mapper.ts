@@ -196,6 +196,7 @@ export class Mapper implements ReportsHost, RequestsHost {
           if (leftovers === undefined) run(0);
           else leftovers.whenDone(run);
         },
+        settled: (r) => this.#leftovers.get(r.row.pool)?.done ?? true,
         freed: (runs) => this.#freed(runs),
         pagesDurable: (pages) => {
           for (let i = 0; i < pages.length; i += 4) this.#newPages.durable(pages[i]);
@@ -486,7 +487,7 @@ export class Mapper implements ReportsHost, RequestsHost {
       pool.turn();
       pool.watch(now);
     }
-    this.ingests.turn();
+    this.ingests.turn(now);
     if (!this.#stopping) {
       this.sealer.turn(now);
       this.scrubber.turn(now);
