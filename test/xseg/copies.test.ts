@@ -36,6 +36,7 @@ class Bench {
       holding: this.holding,
       oldCopies: false,
       pressed: false,
+      copiesStay: false,
       failed: false,
       get heldSlots() {
         return bench.holding.held;

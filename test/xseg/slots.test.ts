@@ -1,7 +1,7 @@
 /** A pool's slots against a store, a core and a committer that do what the test says, when it says so. */
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { FILES_MAX } from '../../src/xseg/layout.gen.ts';
-import { type PoolHost, ROOMY_GROUPS_MAX, SlotPool } from '../../src/xseg/mapper/slots.ts';
+import { type PoolHost, ROOMY_GROUPS_MAX, SlotPool, THIN_RESERVE_BYTES } from '../../src/xseg/mapper/slots.ts';
 import { COLLECT_BUSY_MS_MAX, COLLECT_MS_MAX, COLLECT_QUIET_MS, ZERO_RETRY_MS } from '../../src/xseg/mapper/zeroing.ts';
 import type { Native } from '../../src/xseg/native.ts';
 import { GROUP_ACTIVE, GROUP_SEALED, type GroupChange, type PoolRow } from '../../src/xseg/store/batch.ts';
@@ -27,6 +27,7 @@ class Bench {
   readonly activations: { change: GroupChange; done: (ok: boolean) => void }[] = [];
   readonly owner = { id: 1, group: null };
   failed = false;
+  capacity = 2 ** 50;
   comes = false;
   guests = false;
 
@@ -34,7 +35,7 @@ class Bench {
     let epoch = 0;
     const tickets: ((error: number) => void)[] = [];
     const native = {
-      poolUsage: () => ({ capacityBytes: 2 ** 50, physicalBytes: 0, failed: this.failed }),
+      poolUsage: () => ({ capacityBytes: this.capacity, physicalBytes: 0, failed: this.failed }),
       epochAdvance: () => ++epoch,
       epochSafe: () => epoch,
       zeroRuns: (_core: number, _pool: number, runs: Float64Array, count: number, ticket: number) => {
@@ -134,10 +135,16 @@ describe('groups that were nearly full at the start', () => {
     expect(t.allocate()).toBe('full');
   });
 
-  it('are left alone where new ones can be made', () => {
+  it('are left alone where new ones can be made, and taken at once when they cannot', () => {
     const t = new Bench({}, [full(0, 3)]);
     expect(t.allocate()).toBe('wait');
     expect(t.activations.map(({ change }) => change.grp)).toEqual([1, 2]);
+    t.activated(false);
+    expect(t.allocate()).toBe('wait');
+    expect(t.activations.map(({ change }) => change.grp)).toEqual([0]);
+    t.activated();
+    expect(t.allocate(3)).toEqual({ slot: 0, count: 3 });
+    expect(t.allocate()).toBe('full');
   });
 });
 
@@ -265,6 +272,68 @@ describe('slots that copies of the store hold', () => {
     expect(t.pool.usage()).toMatchObject({ usedBytes: BLOCK, freeBytes: 7 * BLOCK, reclaimingBytes: 2 * BLOCK });
     t.pool.turn();
     expect(t.jobs).toEqual([]);
+  });
+});
+
+describe('somebody who waits for slots', () => {
+  it('is told when the pool fails meanwhile, whoever finds out', () => {
+    const t = new Bench({ size: 8 * BLOCK });
+    t.allocate();
+    t.activated();
+    t.allocate(8);
+    t.pool.holding.on = true;
+    t.pool.freeingSlots = 1;
+    t.pool.freedDurable([0, 1]);
+    expect(t.allocate()).toBe('wait');
+    let woken = 0;
+    t.pool.waiters.push(() => woken++);
+    t.failed = true;
+    t.pool.usage();
+    t.pool.turn();
+    expect(woken).toBe(1);
+    expect(t.allocate()).toBe('failed');
+  });
+
+  it('waits for what is being zeroed in a thin pool too, when its file system is full', () => {
+    const t = new Bench({});
+    t.allocate();
+    t.activated();
+    expect(t.allocate()).toEqual({ slot: 0, count: 1 });
+    t.pool.abandon(0, 1);
+    t.capacity = THIN_RESERVE_BYTES - 1;
+    t.pool.usage();
+    expect(t.allocate()).toBe('wait');
+    t.pool.turn();
+    t.capacity = 2 ** 50;
+    t.jobs[0].done(0);
+    expect(t.allocate()).toEqual({ slot: 1, count: 1 });
+    t.capacity = THIN_RESERVE_BYTES - 1;
+    t.pool.usage();
+    expect(t.allocate()).toBe('full');
+  });
+
+  it('gets a group that is left when those that are ready could not be zeroed', () => {
+    const t = new Bench({ size: 3 * GROUP_SLOTS * BLOCK, kind: 'file' });
+    expect(t.allocate()).toBe('wait');
+    expect(t.activations.map(({ change }) => change.grp)).toEqual([0, 1]);
+    t.activated();
+    t.pool.turn();
+    for (const job of t.jobs.splice(0)) job.done(28);
+    expect(t.allocate()).toBe('wait');
+    expect(t.activations.map(({ change }) => change.grp)).toEqual([2]);
+  });
+
+  it('does not wait for what copies hold that cannot be removed', () => {
+    const t = new Bench({ size: 8 * BLOCK });
+    t.allocate();
+    t.activated();
+    t.allocate(8);
+    t.pool.holding.on = true;
+    t.pool.freeingSlots = 1;
+    t.pool.freedDurable([0, 1]);
+    expect(t.allocate()).toBe('wait');
+    t.pool.copiesStay = true;
+    expect(t.allocate()).toBe('full');
   });
 });
 

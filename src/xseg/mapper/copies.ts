@@ -167,7 +167,7 @@ export class Copies {
 
   #look(copies: PoolCopies, now: number): void {
     const { pool } = copies;
-    if (pool.pressed) this.#pressed(copies, now);
+    if (pool.pressed || pool.copiesStay) this.#pressed(copies, now);
     else if (now >= copies.retryAt && this.#due(copies, now)) this.#write(copies, true, false);
   }
 
@@ -264,6 +264,7 @@ export class Copies {
     copies.reason = null;
     copies.retryAt = 0;
     copies.finished ||= clean;
+    copies.pool.copiesStay = false;
     this.#noLongerOld(copies, [name]);
     copies.pool.holding.completed(rest.length === 0);
     if (copies.pool.holding.ready > 0) this.#letGo(copies);
@@ -305,7 +306,12 @@ export class Copies {
     const { pool } = copies;
     if (answer.error !== null) {
       // they may still be named: nothing is let go
-      copies.dropAt = this.clock.now() + DROP_RETRY_MS;
+      const now = this.clock.now();
+      copies.dropAt = now + DROP_RETRY_MS;
+      if (now - copies.pressedAt > PRESSED_MS_MAX && !pool.copiesStay) {
+        pool.copiesStay = true;
+        pool.letGo();
+      }
       this.host.log('error', 'copies of the store could not be removed; space that they hold does not come back', {
         pool: pool.row.name,
         reason: answer.error.message,
@@ -331,6 +337,7 @@ export class Copies {
 
   #letGo(copies: PoolCopies): void {
     copies.pressedAt = 0;
+    copies.pool.copiesStay = false;
     copies.pool.letGo();
   }
 }

@@ -97,8 +97,9 @@ export class SlotPool {
   #preparing = 0;
   /** groups that could not be prepared, the last try last */
   #failedGroups = new Set<number>();
-  /** monotonic ms before which no group is prepared */
+  /** monotonic ms before which no new group is prepared, nor one that failed, and none at all when one of the store's did */
   #prepareAt = 0;
+  #storedAt = 0;
   readonly #zeroing: Zeroing;
   /** freed slots that copies of the store may name */
   readonly holding: Holding;
@@ -106,6 +107,8 @@ export class SlotPool {
   oldCopies = false;
   /** somebody waits for slots, and there is nothing but what is held */
   pressed = false;
+  /** copies cannot be removed: nobody should wait for what they hold */
+  copiesStay = false;
   readonly #fullness: Fullness;
   #lookedAt = Number.NEGATIVE_INFINITY;
   #lookedUsed = -1;
@@ -260,7 +263,7 @@ export class SlotPool {
 
   #allocate(owner: { id: number; group: Group | null }, count: number): SlotRun | 'wait' | 'full' | 'failed' {
     if (this.failed) return 'failed';
-    if (this.#thinFull()) return this.#held();
+    if (this.#thinFull()) return this.#outlook();
     for (let tries = 0; tries < 3; tries++) {
       let group = owner.group;
       if (group === null || group.available === 0 || !group.ready) {
@@ -300,7 +303,7 @@ export class SlotPool {
 
   /** Nothing else is on its way: is anything held that copies could let go? */
   #held(): 'wait' | 'full' {
-    if (this.heldSlots === 0 && this.holding.ready === 0) return 'full';
+    if (this.copiesStay || (this.heldSlots === 0 && this.holding.ready === 0)) return 'full';
     this.pressed = true;
     return 'wait';
   }
@@ -347,16 +350,27 @@ export class SlotPool {
    * hardly any; −1 none now.
    */
   #next(): number {
-    if (this.clock.now() < this.#prepareAt) return -1;
+    const now = this.clock.now();
+    if (now < this.#storedAt) return -1;
     // of an active one nothing is known: while copies hold that back, it has nothing to give
     const known = this.#stored(FULL_SHARE, ({ state }) => !this.oldCopies || state !== GROUP_ACTIVE);
     if (known >= 0) return known;
-    if (this.#failedGroups.size < FAILED_GROUPS_MAX && this.#newGroupFits()) return this.#nextGroup;
+    const rests = now < this.#prepareAt;
+    const fits = !rests && this.#failedGroups.size < FAILED_GROUPS_MAX && this.#newGroupFits();
+    if (fits && this.#failedGroups.size === 0) return this.#nextGroup;
+    const left = this.#leftOver();
+    if (left >= 0) return left;
+    if (fits) return this.#nextGroup;
+    if (!rests) for (const grp of this.#failedGroups) if (!this.#groups.has(grp)) return grp;
+    return -1;
+  }
+
+  /** A group of the store with hardly anything free, or of which nothing is known, when none that is loaded has room; −1 none. */
+  #leftOver(): number {
     if (this.oldCopies) {
       const unknown = this.#stored(FULL_SHARE);
       if (unknown >= 0) return unknown;
     }
-    for (const grp of this.#failedGroups) if (!this.#groups.has(grp)) return grp;
     if (this.#preparing > 0) return -1;
     for (const group of this.#groups.values()) if (group.ready && group.available > 0) return -1;
     return this.#stored(1);
@@ -384,7 +398,7 @@ export class SlotPool {
       if (hasRoom) roomy++;
       if (group.owner !== 0) continue;
       if (hasRoom) spare++;
-      else if ((this.#zeroing.pending(group.grp)?.count ?? 0) >= many) coming++;
+      else if ((this.#zeroing.pending(group.grp)?.coming ?? 0) >= many) coming++;
     }
     for (; spare < SPARE_GROUPS && roomy < ROOMY_GROUPS_MAX; spare++, roomy++) {
       // Enough is being zeroed: only what is zero from the start is worth having before that.
@@ -441,6 +455,7 @@ export class SlotPool {
         this.#groups.delete(grp);
         this.#failedGroups.add(grp);
         this.#prepareAt = this.clock.now() + PREPARE_RETRY_MS;
+        if (row !== undefined) this.#storedAt = this.#prepareAt;
         this.wake();
         return;
       }
@@ -533,7 +548,11 @@ export class SlotPool {
 
   /** Starts zeroing what is due. Called every turn of the mapper. */
   turn(): void {
-    if (this.failed) return;
+    if (this.failed) {
+      // nothing comes back to a pool that has failed: who waits is told
+      if (this.waiters.length > 0) this.#wake();
+      return;
+    }
     if (this.holding.ready > 0 && this.#zeroing.waitingSlots < ZEROING_SLOTS_MAX)
       this.#queue(this.holding.take(ZEROING_SLOTS_MAX));
     this.#zeroing.turn(this.#wanted);
@@ -588,6 +607,7 @@ export class SlotPool {
     this.row.size = size;
     const limit = this.slotLimit;
     this.#prepareAt = 0;
+    this.#storedAt = 0;
     for (const group of this.#groups.values()) {
       const from = Math.max(group.first, Number.isFinite(oldLimit) ? oldLimit : 0);
       const to = Math.min(group.first + this.groupSlots, limit);

@@ -33,6 +33,8 @@ interface Pending {
   /** 1 = in here at all: zeroed twice, the second time may be somebody's data */
   slots: Uint8Array;
   count: number;
+  /** of them, those that could not be zeroed */
+  lost: number;
   /** 1 = nobody can hold it; waits for its neighbours */
   due: Uint8Array;
   dueCount: number;
@@ -85,9 +87,10 @@ export class Zeroing {
     return this.#lost.length > 0 ? Math.max(0, this.#lost[0].at - now) : Number.POSITIVE_INFINITY;
   }
 
-  /** Slots of a group that are on their way, 1 = yes; undefined when there are none. */
-  pending(grp: number): { readonly slots: Uint8Array; readonly count: number } | undefined {
-    return this.#groups.get(grp);
+  /** Slots of a group that are in here, 1 = yes, and how many of them are coming; undefined when there are none. */
+  pending(grp: number): { readonly slots: Uint8Array; readonly coming: number } | undefined {
+    const group = this.#groups.get(grp);
+    return group === undefined ? undefined : { slots: group.slots, coming: group.count - group.lost };
   }
 
   /**
@@ -102,7 +105,8 @@ export class Zeroing {
       let group = this.#groups.get(grp);
       if (group === undefined) {
         const bytes = this.groupSlots / 8;
-        group = { slots: new Uint8Array(bytes), count: 0, due: new Uint8Array(bytes), dueCount: 0, since: 0, last: 0 };
+        const bitmaps = { slots: new Uint8Array(bytes), due: new Uint8Array(bytes) };
+        group = { ...bitmaps, count: 0, lost: 0, dueCount: 0, since: 0, last: 0 };
         this.#groups.set(grp, group);
       }
       group.count += bitFill(group.slots, runs[i] - grp * this.groupSlots, runs[i + 1], true);
@@ -205,6 +209,7 @@ export class Zeroing {
     const slots = countOf(runs);
     this.waitingSlots -= slots;
     this.lostSlots += slots;
+    this.#ofGroup(runs).lost += slots;
     this.#lost.push({ at: this.clock.now() + ZERO_RETRY_MS, runs });
     this.host.lost(slots, error);
   }
@@ -216,8 +221,14 @@ export class Zeroing {
       const slots = countOf(runs);
       this.lostSlots -= slots;
       this.waitingSlots += slots;
+      this.#ofGroup(runs).lost -= slots;
       this.#due(runs, true);
     }
+  }
+
+  /** Of runs of one job, which are of one group. */
+  #ofGroup(runs: number[]): Pending {
+    return this.#groups.get(Math.floor(runs[0] / this.groupSlots)) as Pending;
   }
 }
 
