@@ -409,6 +409,40 @@ describe('ingest', () => {
     await clean();
   });
 
+  it('lets go within seconds of what it keeps from being freed, however slowly its stream comes', async () => {
+    const bytes = content(PIECE_BYTES, 5);
+    await ingest('v', bytes);
+    const stream = await e.ingest({ volume: 'w', snapshot: 's', pool: 'p' });
+    await stream.write(bytes);
+    await e.deleteVolume('v', { withSnapshots: true });
+    // The stream says nothing more meanwhile.
+    await until('the end of freeing', async () => (await e.showPool('p')).releasingBytes === 0);
+    await stream.write(bytes);
+    await stream.finish();
+    await used(distinct(bytes));
+    expect((await readAll('w@s')).equals(Buffer.concat([bytes, bytes]))).toBe(true);
+    await clean();
+  });
+
+  it('of one block in each leaf goes in batches of few pages', async () => {
+    const leaf = 512 * BLOCK;
+    const leaves = 700;
+    const stream = await e.ingest({ volume: 'v', snapshot: 's', pool: 'p' });
+    for (let at = 0; at < leaves; at++) {
+      await stream.write(Buffer.alloc(BLOCK, `own ${at}.`));
+      await stream.skip(leaf - BLOCK);
+    }
+    expect(await stream.finish()).toMatchObject({ size: leaves * leaf, mappedBytes: leaves * BLOCK });
+    await used(leaves);
+    const client = await home.connect('v@s');
+    for (const at of [0, 1, 255, 256, 257, leaves - 1]) {
+      expect((await client.read(at * leaf, BLOCK)).equals(Buffer.alloc(BLOCK, `own ${at}.`))).toBe(true);
+      expect((await client.read(at * leaf + BLOCK, BLOCK)).equals(Buffer.alloc(BLOCK))).toBe(true);
+    }
+    await client.close();
+    await clean();
+  });
+
   it('a pool that is full says so, and is as it was', async () => {
     const file = path.join(home.dir, 'small');
     await e.createPool({ name: 'small', path: file, size: 64 * MIB, blockSize: BLOCK });

@@ -31,6 +31,10 @@ import { heightFor } from './tree.ts';
 /** Blocks and bytes of a batch: its rows are one transaction, which flushes of guests wait for. */
 const BATCH_BLOCKS_MAX = 4096;
 const BATCH_BYTES_MAX = 256 * 1024 * 1024;
+/** A batch that makes so many pages is full too: of a stream with few blocks in each leaf, pages are what takes memory. */
+const BATCH_PAGES_MAX = 256;
+/** A batch that keeps slots from being freed is closed when it is so old, however slowly its stream comes. */
+export const PINS_MS_MAX = 2000;
 /** Batches of one ingest whose data is not durable yet; pieces wait beyond. */
 const BATCHES_MAX = 3;
 /** Of those, how many are synced at once: one beside the one before it, and threads are left for what guests flush. */
@@ -71,6 +75,8 @@ interface Batch {
   files: Set<number>;
   /** slots of the index that it names: kept from being freed until it is durable */
   pins: number[];
+  /** monotonic ms since when it has some, about; 0: not yet */
+  pinnedAt: number;
   /** pieces decided and not written yet */
   unwritten: number;
   /** of the data that it names */
@@ -112,6 +118,8 @@ interface Stream {
   failed: EngineError | null;
   aborted: Done<void> | null;
   ending: boolean;
+  /** a piece is being decided: part of it may be in the batch */
+  deciding: boolean;
 }
 
 export class Ingests {
@@ -163,11 +171,20 @@ export class Ingests {
   }
 
   /** Called every turn. */
-  turn(): void {
+  turn(now: number): void {
+    for (const stream of this.#streams.values()) this.#age(stream, now);
     if (this.#waiting.length === 0 || this.host.freeing()) return;
     const waiting = this.#waiting;
     this.#waiting = [];
     for (const run of waiting) run();
+  }
+
+  #age(stream: Stream, now: number): void {
+    const { batch } = stream;
+    if (batch.pins.length === 0) return;
+    if (batch.pinnedAt === 0) batch.pinnedAt = now;
+    const free = !stream.deciding && !stream.ending && stream.failed === null && stream.queue.length < BATCHES_MAX;
+    if (free && now - batch.pinnedAt >= PINS_MS_MAX) this.#cut(stream);
   }
 
   /** Something waits for a group of releases that is on its way. */
@@ -191,7 +208,16 @@ export class Ingests {
       ...{ id, pool, row, owner: { id, group: null }, batch: newBatch(), queue: [], pieces: new Map() },
       builder: new MapBuilder(this.native, id, row.generation, () => this.host.nextPage()),
       ...{ nextPiece: 1, fresh: [{ batch: 0, slots: new Map() }], batches: 0, durable: 0, busy: false, syncing: 0 },
-      ...{ waiting: [], stored: false, root: 0, mapped: 0, failed: null, aborted: null, ending: false },
+      ...{
+        waiting: [],
+        stored: false,
+        root: 0,
+        mapped: 0,
+        failed: null,
+        aborted: null,
+        ending: false,
+        deciding: false,
+      },
     });
     const target = { pool: pool.id, handle: pool.handle, blockSize: pool.blockSize, groupSlots: pool.groupSlots };
     done(null, { id, blockSize: pool.blockSize, poolName: pool.row.name, target });
@@ -221,6 +247,7 @@ export class Ingests {
       if (!begun) {
         if (stream.queue.length >= BATCHES_MAX) return void stream.waiting.push(work);
         begun = true;
+        stream.deciding = true;
         this.#forgetFresh(stream, piece.seen);
       }
       // what is being freed now is decided; what is pinned from here on is not
@@ -243,6 +270,7 @@ export class Ingests {
         stream.pool.waiters.push(work);
         return;
       }
+      stream.deciding = false;
       if (result !== null) {
         stream.failed = result;
         return done(result);
@@ -258,7 +286,8 @@ export class Ingests {
 
   #full(stream: Stream): boolean {
     const { blocks } = stream.batch;
-    return blocks >= BATCH_BLOCKS_MAX || blocks * stream.pool.blockSize >= BATCH_BYTES_MAX;
+    const bytes = blocks * stream.pool.blockSize;
+    return blocks >= BATCH_BLOCKS_MAX || bytes >= BATCH_BYTES_MAX || stream.builder.pending >= BATCH_PAGES_MAX;
   }
 
   /** Where one block goes. null when that is known. @param held the slot that a thread found still is what it was */
@@ -563,7 +592,7 @@ export class Ingests {
 
 function newBatch(): Batch {
   return {
-    ...{ taken: [], slotRefs: [], sealed: [], hashes: [], hashed: 0, folded: 0, blocks: 0 },
+    ...{ taken: [], slotRefs: [], sealed: [], hashes: [], hashed: 0, folded: 0, blocks: 0, pinnedAt: 0 },
     ...{ files: new Set<number>(), pins: [], unwritten: 0, built: null, cut: false, last: null, left: null },
     sync: 'no',
   };

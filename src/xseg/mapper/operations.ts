@@ -179,8 +179,9 @@ export class Operations {
           const synced = this.steps.host.pools.get(r.row.pool)?.leave(r);
           this.steps.durable(r, (error) => {
             synced?.();
-            if (error === null) this.steps.registry.settleName(row, row.id);
-            else this.steps.registry.kill(snapshot);
+            // named or not, from here on the store says
+            this.steps.registry.settleName(row, row.id);
+            if (error !== null) this.steps.registry.kill(snapshot);
             this.steps.answer(finish, error, () => this.steps.views.snapshot(snapshot));
           });
         });

@@ -56,17 +56,17 @@ export class Quarantine {
     this.#change(pool, slot, true);
   }
 
-  /** The slot is well, or is free: nothing names it then. */
+  /** The slot is well. */
   remove(pool: number, slot: number): void {
     if (this.#slots.get(pool)?.delete(slot)) this.#change(pool, slot, false);
   }
 
-  /** Runs [slot, count, …] are free, durably: before anything else can be in them. */
+  /** Runs [slot, count, …] are free, durably: before anything else can be in them. No entry names them, so none has the bit. */
   freed(pool: number, runs: number[]): void {
     const slots = this.#slots.get(pool);
-    if (slots === undefined || slots.size === 0) return;
-    for (let i = 0; i < runs.length; i += 2)
-      for (let slot = runs[i]; slot < runs[i] + runs[i + 1]; slot++) this.remove(pool, slot);
+    if (slots === undefined) return;
+    for (let i = 0; i < runs.length && slots.size > 0; i += 2)
+      for (let slot = runs[i]; slot < runs[i] + runs[i + 1]; slot++) slots.delete(slot);
   }
 
   /** In all leaves that reactors see. */

@@ -325,7 +325,7 @@ export class Sealer {
       if (run.behind === 'none') this.#decide(run);
       return;
     }
-    if (!this.#wanted(run.pool.id)) {
+    if (this.host.resource(run.id) === undefined || !this.#wanted(run.pool.id)) {
       this.#stop(run, false);
       return;
     }
