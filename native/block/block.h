@@ -77,9 +77,8 @@ class BlockPeer {
 
   /// Reads what can be read without waiting for a disk. 0 when all of it was, -EAGAIN to submit() instead, or -errno.
   virtual int read_now(uint64_t address, uint8_t* buffer, uint32_t length) = 0;
-  /// Where [address, address+length) may be sent from without a copy: all of it is in the page cache now, and whoever
-  /// still has its pages later sees nobody else's bytes in them, since zeroing a slot gives it other pages. False: read
-  /// it.
+  /// Where [address, address+length) may be sent from without a copy, in this turn: all of it is in the page cache now.
+  /// Whoever still has its pages later may see zeroes in them, or another slot's bytes (decision 4). False: read it.
   virtual bool lend(uint64_t, uint64_t, FileRange*) { return false; }
   /// Writes inline when that is expected not to wait. 0 when all of it was, -EAGAIN to submit() instead, or -errno.
   virtual int write_now(uint64_t address, const uint8_t* buffer, uint32_t length) = 0;

@@ -6,7 +6,9 @@
 // into memory once; if that fails the header has promised too much, and the connection ends.
 //
 // Whoever writes to the range before the client took the reply may be seen in it, as in any read that is not answered
-// yet. What the pages hold is nobody else's, ever: see BlockPeer::lend().
+// yet. What the pages hold must be nobody else's, ever, also in a socket that nobody reads: only of a sink that
+// lends_for_long(). Pools do not: a hole punched into a part of a large folio zeroes its pages where they are (decision
+// 4).
 #include <sys/sendfile.h>
 
 #include <cassert>
@@ -19,7 +21,7 @@ namespace atoll_native::nbd {
 
 /// Whether all of it could be sent now.
 bool Transmission::can_lend(uint64_t offset, uint32_t bytes) {
-  if (bytes < kLendMin) return false;
+  if (bytes < kLendMin || !sink_.lends_for_long()) return false;
   FileRange range;
   for (uint64_t left = bytes; left != 0;) {
     uint64_t length = left;

@@ -64,6 +64,7 @@ class MemorySink final : public RequestSink {
     if (held_one) held_one();
   }
 
+  bool lends_for_long() const override { return true; }
   bool lend(uint32_t, uint64_t offset, uint64_t* length, FileRange* range) override {
     const uint64_t together = lends ? lends(offset, *length) : 0;
     if (together == 0) return false;
