@@ -155,32 +155,12 @@ export class Resizing {
       done(new EngineError('IO', (error as Error).message));
       return;
     }
-    // Without a handle no commit syncs it: durable first, then named.
-    const synced = (error: number) => {
-      if (error === 0) {
-        this.#publishTail(r, block, run.slot, done);
-        return;
-      }
-      pool.abandon(run.slot, run.count);
-      done(new EngineError('IO', `data sync failed: errno ${error}`));
-    };
-    this.native.syncFile(this.core, pool.handle, pool.fileOf(run.slot), this.host.ticket(synced));
-  }
-
-  /** The leaf may have left memory meanwhile; nothing else may have changed, behind the barrier. */
-  #publishTail(r: Resource, block: number, slot: number, done: (error: EngineError | null) => void): void {
-    const frame = this.tree.writable(r, Math.floor(block / 512));
-    if (frame === WAIT) {
-      this.host.commitAll();
-      this.host.whenFrames(() => this.#publishTail(r, block, slot, done));
-      return;
-    }
-    if (frame === BROKEN) {
-      this.host.pool(r).abandon(slot, 1);
-      done(new EngineError('CORRUPT', 'a map page of the last block is damaged'));
-      return;
-    }
-    this.faults.entries.publish({ resource: r, frame, block, count: 1, slot });
-    done(null);
+    this.faults.entries.publish({ resource: r, frame, block, count: 1, slot: run.slot });
+    this.native.syncFile(
+      this.core,
+      pool.handle,
+      pool.fileOf(run.slot),
+      this.host.ticket((error) => done(error === 0 ? null : new EngineError('IO', `data sync failed: errno ${error}`))),
+    );
   }
 }
