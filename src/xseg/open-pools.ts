@@ -1,5 +1,5 @@
 /** The pools of a served home: which there are, how each was opened, and what can be done with them. */
-import { findCopies, lineOf, markServing, removeCopies, unmarkServing } from './copies/files.ts';
+import { type CopyFile, findCopies, lineOf, markServing, removeCopies, unmarkServing } from './copies/files.ts';
 import { mayServe } from './copies/lines.ts';
 import type { CopyPlace } from './copies/place.ts';
 import type { StoreIdentity } from './first-start.ts';
@@ -154,12 +154,14 @@ export function copyInterval(options: EngineOptions): number {
 
 /** What somebody left where a new pool is made. */
 function forgetCopies(place: CopyPlace, native: Native): void {
-  const found = findCopies(place, crcOf(native));
-  if (found.length > 0) {
-    const names = found.map(({ name }) => name);
-    removeCopies(place, names);
-  }
+  removeFound(place, findCopies(place, crcOf(native)));
   unmarkServing(place);
+}
+
+function removeFound(place: CopyPlace, found: readonly CopyFile[]): void {
+  if (found.length === 0) return;
+  const names = found.map(({ name }) => name);
+  removeCopies(place, names);
 }
 
 /**
@@ -183,10 +185,7 @@ function prepareCopies(
     );
   markServing(place, line.own);
   if (copyInterval(options) === 0) {
-    if (found.length > 0) {
-      const names = found.map(({ name }) => name);
-      removeCopies(place, names);
-    }
+    removeFound(place, found);
     return [];
   }
   return found.map(({ name, footer }) => ({

@@ -221,6 +221,7 @@ describe('qcow2 headers by hand', () => {
         h.writeBigUInt64BE(0x200000n, 40);
       },
     ],
+    ['a size between two sectors', 'UNSUPPORTED', (h) => h.writeBigUInt64BE(h.readBigUInt64BE(24) - 1n, 24)],
     ['all ones as size', 'DAMAGED', (h) => h.writeBigUInt64BE(2n ** 64n - 1n, 24)],
     ['an L1 table too short', 'DAMAGED', (h) => h.writeUInt32BE(1, 36)],
     ['an L1 table of 32 GiB', 'DAMAGED', (h) => h.writeUInt32BE(0xffffffff, 36)],

@@ -85,6 +85,15 @@ async function copied(e: Engine, pool = 'local', when = Date.now()): Promise<voi
   }
 }
 
+/** The older copy is taken, and the newest named as damaged. */
+async function hasOlder(newest: RecoverReport['pools'][number]): Promise<void> {
+  const other = new Home();
+  const [pool] = recoverHome({ pools: [localOf(home)], home: other.home }).pools;
+  expect(pool).toMatchObject({ complete: false, damaged: [{ file: newest.source }] });
+  expect(pool.sequence).toBeLessThan(newest.sequence ?? 0);
+  await other.end();
+}
+
 async function open(h: Home, options: Partial<EngineOptions> = {}): Promise<Engine> {
   const e = await h.open(options);
   expect(await e.check()).toMatchObject({ ok: true, problems: [] });
@@ -143,11 +152,7 @@ describe('a home whose store is lost', () => {
       const broken = Buffer.from(whole);
       broken[place] ^= 1;
       fs.writeFileSync(file, broken);
-      const other = new Home();
-      const [pool] = recoverHome({ pools: [localOf(home)], home: other.home }).pools;
-      expect(pool).toMatchObject({ complete: false, damaged: [{ file: newest.source }] });
-      expect(pool.sequence).toBeLessThan(newest.sequence ?? 0);
-      await other.end();
+      await hasOlder(newest);
     }
     for (const length of [0, 4096, whole.length - 4096]) {
       fs.writeFileSync(file, whole.subarray(0, length));
@@ -179,11 +184,7 @@ describe('a home whose store is lost', () => {
     const tableCrc = crc(broken.subarray(footer.bytes, footer.bytes + tableBytes(footer.bytes)));
     encodeFooter({ ...footer, tableCrc }, crc).copy(broken, broken.length - FOOTER_BYTES);
     fs.writeFileSync(file, broken);
-    const other = new Home();
-    const [pool] = recoverHome({ pools: [localOf(home)], home: other.home }).pools;
-    expect(pool).toMatchObject({ complete: false, damaged: [{ file: newest.source }] });
-    expect(pool.sequence).toBeLessThan(newest.sequence ?? 0);
-    await other.end();
+    await hasOlder(newest);
   });
 
   it('is another one from then on: the lost store does not serve the pool when it is found again', async () => {

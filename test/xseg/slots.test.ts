@@ -276,7 +276,8 @@ describe('slots that copies of the store hold', () => {
 });
 
 describe('somebody who waits for slots', () => {
-  it('is told when the pool fails meanwhile, whoever finds out', () => {
+  /** a full pool, and a slot of it that copies of the store hold */
+  function waiting(): Bench {
     const t = new Bench({ size: 8 * BLOCK });
     t.allocate();
     t.activated();
@@ -285,6 +286,11 @@ describe('somebody who waits for slots', () => {
     t.pool.freeingSlots = 1;
     t.pool.freedDurable([0, 1]);
     expect(t.allocate()).toBe('wait');
+    return t;
+  }
+
+  it('is told when the pool fails meanwhile, whoever finds out', () => {
+    const t = waiting();
     let woken = 0;
     t.pool.waiters.push(() => woken++);
     t.failed = true;
@@ -324,14 +330,7 @@ describe('somebody who waits for slots', () => {
   });
 
   it('does not wait for what copies hold that cannot be removed', () => {
-    const t = new Bench({ size: 8 * BLOCK });
-    t.allocate();
-    t.activated();
-    t.allocate(8);
-    t.pool.holding.on = true;
-    t.pool.freeingSlots = 1;
-    t.pool.freedDurable([0, 1]);
-    expect(t.allocate()).toBe('wait');
+    const t = waiting();
     t.pool.copiesStay = true;
     expect(t.allocate()).toBe('full');
   });
