@@ -49,8 +49,7 @@ Connection::Connection(Place& place, int fd)
 Connection::~Connection() = default;
 
 bool Connection::uses(uint32_t handle) const {
-  if (transmission_ == nullptr) return false;
-  if (transmission_->session().volume == handle) return true;
+  if (transmission_ != nullptr ? transmission_->session().volume == handle : negotiation_.has_open(handle)) return true;
   for (const StatusContext& context : negotiation_.contexts()) {
     if (context.handle == handle) return true;
   }

@@ -62,6 +62,8 @@ class Negotiation {
 
   std::string& output() { return output_; }
   const Session& session() const { return session_; }
+  /// An export that was asked about stays open until another one is, or the end.
+  bool has_open(uint32_t handle) const { return open_ && session_.volume == handle; }
   const std::vector<StatusContext>& contexts() const { return contexts_; }
   const std::string& export_name() const { return name_; }
 

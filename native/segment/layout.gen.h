@@ -169,7 +169,7 @@ struct alignas(8) RequestRecord {
   uint64_t block = 0;
   uint64_t count = 0;
   uint64_t offset = 0;  // OP_MAP_WRITE partial: first byte inside the block; OP_STATUS: byte offset
-  uint64_t length = 0;  // OP_MAP_WRITE partial: bytes; OP_STATUS: bytes
+  uint64_t length = 0;  // OP_MAP_WRITE partial: bytes; OP_STATUS: bytes; OP_UNMAP: bytes of the last block, which the volume's end cut when this was asked; 0: all of it
   uint32_t error = 0;  // OP_DONE, OP_*_DONE: errno or 0
   uint32_t arg = 0;  // OP_STATUS: scratch slot | max extents << 8 (context volume in grant)
 };
@@ -196,7 +196,7 @@ struct alignas(8) ReplyRecord {
   uint32_t ticket = 0;
   uint32_t grant = 0;
   uint32_t error = 0;  // errno or 0
-  uint32_t count = 0;  // blocks granted; extents written
+  uint32_t count = 0;  // blocks granted; extents written; OP_UNMAP: 1 when the volume has grown beyond the cut and the last block was left as it is
   uint64_t slot_new = 0;  // first of `count` contiguous slots
   uint64_t slot_old = 0;  // copy what the write does not cover from here; SLOT_NONE: nothing to copy
   uint8_t reserved0[16] = {};

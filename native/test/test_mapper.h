@@ -41,6 +41,8 @@ class TestMapper {
   std::atomic<uint64_t> slots_max{UINT64_MAX};
   // ---- counters
   std::atomic<uint64_t> loads{0}, grants_made{0}, in_place_answers{0}, flushes{0}, evictions{0}, unmaps{0}, reused{0};
+  /// the size that a volume has when its next unmapping comes; 0: as it is
+  std::atomic<uint64_t> grows_before_unmap{0};
   std::atomic<uint64_t> hashes{0}, doubts{0}, condemned{0};
   std::atomic<bool> stale_hashes{false};  // every other answer to OP_HASH is of what the slot does not hold
   std::atomic<uint64_t> copies{0};        // grants with a block to copy from
@@ -567,7 +569,11 @@ class TestMapper {
     }
     const uint32_t pool = load_relaxed(core_.segment().volume(request.volume).pool);
     const bool allocate = (request.flags & kFlagAllocate) != 0;
-    const uint64_t end = request.block + request.count;
+    if (const uint64_t size = grows_before_unmap.exchange(0); size != 0) resize(request.volume, size);
+    const VolumeRecord& record = core_.segment().volume(request.volume);
+    const uint64_t cut = ((request.block + request.count - 1) << load_relaxed(record.block_shift)) + request.length;
+    const bool grown = request.length != 0 && load_relaxed(record.size) > cut;
+    const uint64_t end = request.block + request.count - (grown ? 1 : 0);
     for (uint64_t block = request.block; block < end; block++) {
       const uint64_t number = block >> kPageEntriesShift;
       const uint32_t index = block & (kPageEntries - 1);
@@ -598,7 +604,7 @@ class TestMapper {
     }
     unmaps++;
     dirty_map(request.volume);
-    reply(request);
+    reply(request).count = grown ? 1 : 0;
   }
 
   void flushed(const RequestRecord& done) {

@@ -197,6 +197,28 @@ void test_discard() {
   const uint64_t used = bench.mapper->slots_used();
   CHECK_EQ(bench.simple(Op::kTrim, 1, size - kBlock / 2, kBlock / 2), 0);
   CHECK_EQ(bench.mapper->slots_used(), used - 1);
+  // FAST_ZERO of one byte, the first of its block.
+  CHECK_EQ(bench.write(1, 5 * kBlock, pattern(kBlock, 3)), 0);
+  CHECK_EQ(bench.simple(Op::kWriteZeroes, 1, 5 * kBlock, 1, kFastZero), ENOTSUP);
+}
+
+/// The volume grows while its last block, which its end cut, is on its way to be unmapped: what is behind that end
+/// stays.
+void test_discard_while_it_grows() {
+  for (const Op op : {Op::kTrim, Op::kWriteZeroes}) {
+    Bench bench;
+    const uint64_t last = kSize - kBlock;
+    bench.mapper->open_volume(1, kSize, 16, bench.memory_pool());
+    const std::vector<uint8_t> a = pattern(3 * kBlock, 1);
+    CHECK_EQ(bench.write(1, last - 2 * kBlock, a), 0);
+    bench.mapper->resize(1, last + kBlock / 2);
+    bench.mapper->grows_before_unmap = kSize;
+    CHECK_EQ(bench.simple(op, 1, last - kBlock, kBlock + kBlock / 2), 0);
+    std::vector<uint8_t> expected = a;
+    std::fill_n(expected.begin() + kBlock, kBlock + kBlock / 2, 0);
+    CHECK(bench.read(1, last - 2 * kBlock, a.size()) == expected);
+    CHECK_EQ(bench.mapper->slots_used(), 2u);
+  }
 }
 
 void test_status_and_cache() {
@@ -509,6 +531,7 @@ int main() {
   test_block_errors_answer_the_grant();
   test_old_bytes_never_show();
   test_discard();
+  test_discard_while_it_grows();
   test_status_and_cache();
   test_flush_covers_all_connections();
   test_sync_failure_is_for_good();

@@ -2,6 +2,7 @@
 // written with zeroes.
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "core.h"
 #include "segment/atomic.h"
@@ -33,6 +34,8 @@ VolumePeer::Progress VolumePeer::drive_discard(Request* request) {
       record.flags = keep_slots ? kFlagAllocate : 0;
       record.block = request->cursor >> target.shift;
       record.count = (whole_end - request->cursor) >> target.shift;
+      record.length = whole_end > end ? end & target.block_mask() : 0;
+      work->cursor = (end - 1) & ~target.block_mask();
       send(work, Step::kUnmap, &record);
       request->cursor = std::min(end, whole_end);
       continue;
@@ -55,6 +58,18 @@ VolumePeer::Progress VolumePeer::drive_discard(Request* request) {
   return Progress::kFinished;
 }
 
+/// When the volume has grown since, the last block was left: what lies behind the end that was may be in use by now.
+void VolumePeer::on_unmapped(Work* work, const ReplyRecord& reply) {
+  Request* const request = work->request;
+  if (reply.error != 0) fail(request, static_cast<int>(reply.error));
+  if (reply.error == 0 && reply.count != 0) {
+    request->cursor = work->cursor;
+    request->pending++;
+    make_runnable(request);
+  }
+  release_work(work);
+}
+
 /// FAST_ZERO: ENOTSUP before anything is done when data would have to be written, that is, at an edge inside a block
 /// that is mapped (or has to get a slot).
 VolumePeer::Progress VolumePeer::check_fast_zero(Request* request, const Target& target, bool* passed) {
@@ -65,8 +80,8 @@ VolumePeer::Progress VolumePeer::check_fast_zero(Request* request, const Target&
     fail(request, ENOTSUP);
     return Progress::kFinished;
   }
-  for (const uint64_t at : {request->offset, end - 1}) {
-    if (at == request->offset ? !head : !tail) continue;
+  for (const auto& [edge, at] : {std::pair(head, request->offset), std::pair(tail, end - 1)}) {
+    if (!edge) continue;
     const Span span = read_span(target, at, at + 1);
     if (span.place == Place::kMissing) return load_and_park(request, target, at, at + 1);
     if (span.place != Place::kZero) {

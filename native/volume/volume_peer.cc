@@ -440,8 +440,10 @@ void VolumePeer::on_reply(const ReplyRecord& reply) {
         check_read(work);
       }
       return;
-    case Step::kLoad:
     case Step::kUnmap:
+      on_unmapped(work, reply);
+      return;
+    case Step::kLoad:
     case Step::kFlush:
       if (error != 0) fail(work->request, error);
       release_work(work);

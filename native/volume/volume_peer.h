@@ -218,6 +218,7 @@ class VolumePeer final : public RequestSink {
 
   // discard.cc
   Progress drive_discard(Request* request);
+  void on_unmapped(Work* work, const ReplyRecord& reply);
   Progress check_fast_zero(Request* request, const Target& target, bool* passed);
 
   // status.cc

@@ -459,10 +459,12 @@ class EngineImpl implements Engine {
 
   /** Ends the NBD connections of a volume, and waits until nothing that one of them wrote is on its way. */
   async #fence(name: string): Promise<void> {
-    const handle = await this.call<number>('handleOf', name);
-    if (handle < 0) return;
-    this.exports.disconnect(handle);
-    await this.#ended(name, async () => (await this.call<number>('writersOf', name)) === 0);
+    await this.#ended(name, async () => {
+      const handle = await this.call<number>('handleOf', name);
+      if (handle < 0) return true;
+      this.exports.disconnect(handle);
+      return (await this.call<number>('writersOf', name)) === 0;
+    });
   }
 
   async #ended(name: string, gone: () => Promise<boolean>): Promise<void> {

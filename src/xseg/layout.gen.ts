@@ -202,7 +202,7 @@ export const Request = {
   count: 32,
   /** u64: OP_MAP_WRITE partial: first byte inside the block; OP_STATUS: byte offset */
   offset: 40,
-  /** u64: OP_MAP_WRITE partial: bytes; OP_STATUS: bytes */
+  /** u64: OP_MAP_WRITE partial: bytes; OP_STATUS: bytes; OP_UNMAP: bytes of the last block, which the volume's end cut when this was asked; 0: all of it */
   length: 48,
   /** u32: OP_DONE, OP_*_DONE: errno or 0 */
   error: 56,
@@ -227,7 +227,7 @@ export const Reply = {
   grant: 20,
   /** u32: errno or 0 */
   error: 24,
-  /** u32: blocks granted; extents written */
+  /** u32: blocks granted; extents written; OP_UNMAP: 1 when the volume has grown beyond the cut and the last block was left as it is */
   count: 28,
   /** u64: first of `count` contiguous slots */
   slotNew: 32,

@@ -75,7 +75,7 @@ export const COUNTED: Mutant[] = [
     file: 'mapper/accounting.ts',
     find: '    for (const key of this.#foreign) this.#known.delete(key);\n',
     replace: '',
-    profile: 'sealing',
+    profile: 'ingest',
   },
   {
     name: 'a block of what is released is never told to be free',

@@ -176,6 +176,21 @@ export class Content {
     return values;
   }
 
+  /** After a crash it may as well have been another one: of what cannot be read nobody knows which. */
+  orAs(other: Content, found: ReadonlyMap<number, number>): void {
+    for (const [sector, value] of found) {
+      if (!isWild(value)) continue;
+      const known = this.afterCrash(sector);
+      for (const base of other.afterCrash(sector)) {
+        if (known.includes(base)) continue;
+        const cell = this.#cells.get(sector) ?? { values: [0], writes: [null], durable: 0 };
+        this.#cells.set(sector, cell);
+        const write: Write = { from: sector, count: 1, base, cycle: 0, issued: 0, answered: 0, failed: true };
+        this.#add(sector, cell, base, write);
+      }
+    }
+  }
+
   /**
    * After a crash: `found` is what is there. When only the daemon died it is in the kernel's cache, and what a power cut may
    * leave stays as uncertain as before, until a flush.

@@ -93,6 +93,12 @@ export interface CoreShape {
   frames: number;
 }
 
+/** A slot of a pool, by the pool's id. */
+export interface Place {
+  pool: number;
+  slot: number;
+}
+
 export class SimNative implements Used {
   /** the addon's own: it computes, and nothing else */
   readonly hashBlocks: Native['hashBlocks'] = loadNative().hashBlocks;
@@ -118,7 +124,9 @@ export class SimNative implements Used {
   /** flushes until the sync of one fails, −1 never */
   flushFails = -1;
   /** hears of blocks that are copied, and when the slots they are copied from were told */
-  copied: (block: Uint32Array, told: number) => void = () => undefined;
+  copied: (block: Uint32Array, from: Place, told: number) => void = () => undefined;
+  /** what the mapper read last: what it writes next comes from there, if it is a copy */
+  #readLast: Place = { pool: 0, slot: 0 };
   /** hears of records that the mapper takes from reactors and from background work */
   taken: (record: RequestRecord) => void = () => undefined;
 
@@ -332,6 +340,8 @@ export class SimNative implements Used {
 
   readNow(_core: number, pool: number, address: number, buffer: Uint8Array): void {
     const sectors = new Uint32Array(buffer.length / SECTOR);
+    const { row } = this.disks[pool];
+    this.#readLast = { pool: row.id, slot: Math.floor(address / 2 ** row.block_shift) };
     throwErrno(this.disks[pool].read(address, sectors, 0, sectors.length));
     buffer.set(bytesOf(sectors));
   }
@@ -339,7 +349,7 @@ export class SimNative implements Used {
   writeNow(_core: number, pool: number, address: number, buffer: Uint8Array): void {
     const view = new DataView(buffer.buffer, buffer.byteOffset, buffer.length);
     const sectors = Uint32Array.from({ length: buffer.length / SECTOR }, (_, i) => view.getUint32(i * SECTOR, true));
-    this.copied(sectors, this.clock.now());
+    this.copied(sectors, this.#readLast, this.clock.now());
     throwErrno(this.disks[pool].write(address, sectors, 0, sectors.length));
   }
 

@@ -1,7 +1,7 @@
 /**
- * What a seed is about. Three of ten are of everything; each of the others makes one kind of situation common that a mix of
+ * What a seed is about. Three of eleven are of everything; each of the others makes one kind of situation common that a mix of
  * everything makes once in a thousand seeds: few slots that are used again at once, snapshots over writes that take long, equal
- * blocks that fold while what has them comes and goes, more pages than frames, rot that is found and forgotten, streams that bring
+ * blocks that fold while what has them comes and goes, more pages than frames, sizes that change under writes, rot that is found and forgotten, streams that bring
  * what is just being deleted.
  */
 import type { Likes } from './workload/wishes.ts';
@@ -284,6 +284,30 @@ export const PROFILES = {
     sealing: UNSEALED,
   },
 
+  /** Volumes become smaller and larger while they are written, while pages and slots are short: the new end divides a block mostly. */
+  sizes: {
+    ...GENERAL,
+    pools: { ...GENERAL.pools, second: 0, shifts: [12], slots: [128, 256], bounded: 0.5, groupSlots: [64] },
+    volumes: { most: 3, snapshots: 1, leaves: [0.02, 0.1, 60], windows: 40, windowBlocks: 1 },
+    lives: { ...LIVES, frames: [96], slow: [0.1, 0.4], pace: { store: [0.2, 1], io: [0.2, 1] } },
+    wishes: {
+      write: 40,
+      trim: 8,
+      zeroes: 6,
+      flush: 2,
+      resize: 12,
+      open: 14,
+      close: 3,
+      snapshot: 1,
+      dropSnapshot: 2,
+      clone: 1,
+      import: 0,
+      setPool: 0,
+    },
+    noHole: 0.2,
+    sealing: UNSEALED,
+  },
+
   /** Media forget, scrubbing and readers find it, and pools are set one way and the other meanwhile. */
   rot: {
     ...GENERAL,
@@ -330,7 +354,7 @@ export type ProfileName = keyof typeof PROFILES;
 const TURNS: readonly ProfileName[] = [
   ...(['general', 'sealing', 'ingest'] as const),
   ...(['general', 'reuse', 'rot'] as const),
-  ...(['general', 'cuts', 'cache', 'folding'] as const),
+  ...(['general', 'cuts', 'cache', 'folding', 'sizes'] as const),
 ];
 
 /** Seeds that follow each other are about different things. */

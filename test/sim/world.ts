@@ -18,7 +18,7 @@ import { Costs } from './costs.ts';
 import { bytesOf, type CutMode, ROT_MIN, SECTOR, SimDisk } from './disk.ts';
 import { SimHashing } from './hashing.ts';
 import { isWild, UNREADABLE } from './model.ts';
-import { SimNative } from './native.ts';
+import { type Place, SimNative } from './native.ts';
 import type { Part, Profile } from './profiles.ts';
 import type { SimReactor } from './reactor/reactor.ts';
 import type { ClientRequest } from './reactor/request.ts';
@@ -66,9 +66,7 @@ export type Flow = Generator<Wait, void, never>;
 class Died extends Error {}
 
 /** A sector of a sealed block that the medium changed. */
-export interface Rot {
-  pool: number;
-  slot: number;
+export interface Rot extends Place {
   /** step, and on the clock */
   at: number;
   when: number;
@@ -215,7 +213,7 @@ export class World {
     };
     this.native.time = this.#pace.time;
     this.native.slowShare = rng.pick(lives.slow);
-    this.native.copied = (block, told) => this.#copied(block, told);
+    this.native.copied = (block, from, told) => this.#copied(block, from, told);
     this.native.taken = (record) => this.costs.taken(record);
     this.threads = new SimThreads(rng);
     this.pieces = new Pieces(this.native);
@@ -314,11 +312,15 @@ export class World {
     return (this.verifiedSince.get(rot.pool) ?? Number.POSITIVE_INFINITY) < rot.at;
   }
 
-  /** Where reads are verified, rot that was there when the copy began is not copied to where no hash tells (invariant 8). */
-  #copied(block: Uint32Array, told: number): void {
+  /**
+   * Where reads are verified, rot that was there when the copy began is not copied to where no hash tells (invariant 8). What came
+   * into a copy that had begun is nobody's to find in a copy of that.
+   */
+  #copied(block: Uint32Array, from: Place, told: number): void {
     for (const value of block) {
       if (!isWild(value) || value === UNREADABLE) continue;
       const rot = this.rots[value - ROT_MIN];
+      if (rot.pool !== from.pool || rot.slot !== from.slot) continue;
       if (this.verified(rot) && rot.when < told) this.fail(`rot of slot ${rot.slot} is copied`);
     }
   }

@@ -1,13 +1,25 @@
 /** Orders inside the mapper that no client can see from outside: its parts alone, with the rest of it faked. */
 import { describe, expect, it } from 'vitest';
-import { FRAME_BYTES, FrameMeta, PAGE_ENTRIES, SegmentHeader, VolumeRecord } from '../../src/xseg/layout.gen.ts';
+import {
+  FRAME_BYTES,
+  FrameMeta,
+  OP_UNMAP,
+  PAGE_ENTRIES,
+  Reply,
+  Request,
+  SegmentHeader,
+  VolumeRecord,
+} from '../../src/xseg/layout.gen.ts';
 import { Faults, type FaultsHost } from '../../src/xseg/mapper/faults.ts';
-import { Frames } from '../../src/xseg/mapper/frames.ts';
+import { EXCLUSIVE, Frames, OWNED } from '../../src/xseg/mapper/frames.ts';
+import type { Handles } from '../../src/xseg/mapper/handles.ts';
+import { Resizing, type ResizingHost } from '../../src/xseg/mapper/resizing.ts';
 import { Resource } from '../../src/xseg/mapper/resource.ts';
 import type { SlotPool } from '../../src/xseg/mapper/slots.ts';
 import { type Tree, WAIT } from '../../src/xseg/mapper/tree.ts';
 import type { Native } from '../../src/xseg/native.ts';
 import { KIND_VOLUME, type ResourceRow } from '../../src/xseg/store/batch.ts';
+import type { EngineError } from '../../src/xseg/types.ts';
 
 const FRAME = 1;
 
@@ -80,13 +92,108 @@ describe('an unmapping', () => {
       },
     });
     let ended = -1;
-    faults.unmapping.range(resource(1), 0, PAGE_ENTRIES, false, (error) => {
-      ended = error;
-    });
+    faults.unmapping.range(
+      resource(1),
+      0,
+      () => PAGE_ENTRIES,
+      false,
+      (error) => {
+        ended = error;
+      },
+    );
     again();
     expect(ended).toBe(0);
     expect(calls).toEqual(['settle', 'unlink', 'settle', 'unlink']);
   });
+});
+
+describe('a discard to the end that the volume had', () => {
+  /** [from, to) that are cleared, and what the reply says, of blocks 0 to 3 with `cut` bytes of the last. */
+  function discarded(size: number, cut: number): { cleared: number[]; left: number } {
+    const cleared: number[] = [];
+    const r = resource(0);
+    r.row.size = size;
+    const { faults } = faultsOn({
+      native: { reply: () => 0 },
+      tree: {
+        find: () => FRAME,
+        writable: () => FRAME,
+        clear: (_r, _frame, from, to) => {
+          cleared.push(from, to);
+          return 0;
+        },
+      },
+      host: { resourceOf: () => r, sampleFault: () => undefined },
+    });
+    const record = new DataView(faults.staging.buffer);
+    record.setUint32(Request.op, OP_UNMAP, true);
+    record.setUint32(Request.count, 4, true);
+    record.setUint32(Request.length, cut, true);
+    faults.serve(0, 0);
+    expect(faults.replyCount).toBe(1);
+    return { cleared, left: new DataView(faults.replies.buffer).getUint32(Reply.count, true) };
+  }
+
+  it('takes the block that the end cuts', () =>
+    expect(discarded(3 * 4096 + 512, 512)).toEqual({ cleared: [0, 4], left: 0 }));
+  it('leaves it to who asked when the volume has grown by a sector meanwhile', () =>
+    expect(discarded(3 * 4096 + 1024, 512)).toEqual({ cleared: [0, 3], left: 1 }));
+  it('leaves nothing to anybody when the volume has become smaller', () =>
+    expect(discarded(2 * 4096, 512)).toEqual({ cleared: [0, 2], left: 0 }));
+  it('takes whole blocks of a volume that has grown', () =>
+    expect(discarded(9 * 4096, 0)).toEqual({ cleared: [0, 4], left: 0 }));
+});
+
+describe('the block that a new end divides', () => {
+  const SLOT = 7;
+  const TAIL = 1024;
+
+  /** What is written, [address, bytes], and which slot is published, where the block is the volume's alone or is not. */
+  function shrunk(high: number) {
+    const written: number[] = [];
+    const published: number[] = [];
+    const pool = { id: 1, blockSize: 4096, allocate: () => ({ slot: SLOT + 1, count: 1 }), fileOf: () => 0 };
+    const r = resource(0);
+    r.row.size = 2 * 4096;
+    const resizing = new Resizing(
+      { value: () => SLOT + 1, high: () => high } as unknown as Frames,
+      { writable: () => FRAME } as unknown as Tree,
+      {
+        barrier: (_r: Resource, work: (release: () => void) => void) => work(() => undefined),
+        unmapping: { range: (...args: unknown[]) => (args[4] as (error: number) => void)(0) },
+        entries: { publish: ({ slot }: { slot: number }) => void published.push(slot) },
+      } as unknown as Faults,
+      { open: () => undefined, release: () => undefined, publishSize: () => undefined } as unknown as Handles,
+      {
+        readNow: (_core, _pool, _address, bytes) => void bytes.fill(1),
+        writeNow: (_core, _pool, address, bytes) => {
+          written.push(address, bytes.length);
+          expect(bytes.subarray(bytes.length - (4096 - TAIL)).every((byte) => byte === 0)).toBe(true);
+        },
+        markFile: () => undefined,
+      } as Partial<Native> as Native,
+      0,
+      {
+        pool: () => pool as unknown as SlotPool,
+        freeze: (_r, work) => work(),
+        durable: (_r, end) => end(null),
+        isBad: () => false,
+        sized: () => undefined,
+      } as Partial<ResizingHost> as ResizingHost,
+    );
+    let ended: EngineError | null | undefined;
+    resizing.shrink(r, TAIL, (error) => {
+      ended = error;
+    });
+    expect(ended).toBeNull();
+    expect(r.changes.syncData).toBe(true);
+    return { written, published };
+  }
+
+  it('is copied while others may have it', () =>
+    expect(shrunk(OWNED)).toEqual({ written: [(SLOT + 1) * 4096, 4096], published: [SLOT + 1] }));
+  it("is zeroed where it is once it is the volume's alone: guests write there", () =>
+    expect(shrunk(OWNED | EXCLUSIVE)).toEqual({ written: [SLOT * 4096 + TAIL, 4096 - TAIL], published: [] }));
 });
 
 describe('the page cache', () => {

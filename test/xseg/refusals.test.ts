@@ -1,4 +1,5 @@
 import fs from 'node:fs';
+import net from 'node:net';
 import path from 'node:path';
 import Database from 'better-sqlite3';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -10,6 +11,20 @@ const MIB = 1024 * 1024;
 const PIB = 2 ** 50;
 /** transmission flag of an NBD export */
 const READ_ONLY = 2;
+const NBD_FIXED_NEWSTYLE = 1;
+const NBD_OPT_INFO = 6;
+
+/** An option of an NBD client that is about an export, and asks for nothing besides. */
+function nbdOption(option: number, name: string): Buffer {
+  const bytes = Buffer.alloc(16 + 4 + name.length + 2);
+  bytes.write('IHAVEOPT', 'latin1');
+  bytes.writeUInt32BE(option, 8);
+  bytes.writeUInt32BE(4 + name.length + 2, 12);
+  bytes.writeUInt32BE(name.length, 16);
+  bytes.write(name, 20, 'latin1');
+  return bytes;
+}
+
 let home: Home;
 beforeEach(() => {
   home = new Home();
@@ -292,6 +307,20 @@ describe('volumes', () => {
     await e.attachVolume('x', { to: 'node2' });
     await e.deleteVolume('x', { withSnapshots: true, force: true });
     expect(await e.check()).toMatchObject({ ok: true });
+  });
+
+  it('are taken back by force also from who has only asked about them', async () => {
+    const e = await home.open();
+    await e.createVolume({ name: 'v', size: MIB });
+    const name = (await e.attachVolume('v', { to: 'node1' })).attached?.export as string;
+    const asking = net.connect(home.socket);
+    const ended = new Promise((resolve) => asking.once('close', resolve));
+    asking.resume();
+    asking.write(Buffer.concat([Buffer.from([0, 0, 0, NBD_FIXED_NEWSTYLE]), nbdOption(NBD_OPT_INFO, name)]));
+    await expect.poll(async () => (await e.showVolume('v')).openCount).toBe(1);
+    expect((await e.detachVolume('v', { force: true })).attached).toBeNull();
+    await ended;
+    expect((await e.showVolume('v')).openCount).toBe(0);
   });
 
   it('are listed whole and by name, however many pages that takes', async () => {

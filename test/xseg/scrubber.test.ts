@@ -176,3 +176,17 @@ describe('a pass', () => {
     expect(t.scrubber.dueIn()).toBe(Number.POSITIVE_INFINITY);
   });
 });
+
+it('reads nothing of a pool that has failed: what it wrote may be in memory alone', () => {
+  const t = setUp();
+  POOL.failed = true;
+  try {
+    t.scrubber.turn(t.now());
+    expect(t.asked()).toBe(0);
+    expect(t.scrubber.dueIn()).toBe(Number.POSITIVE_INFINITY);
+  } finally {
+    POOL.failed = false;
+  }
+  t.scrubber.turn(t.now());
+  expect(t.asked()).toBe(SLOTS);
+});

@@ -421,12 +421,21 @@ export class Faults {
   #unmap(f: Fault, resource: Resource): void {
     const pool = this.host.poolOf(resource);
     const allocate = (f.flags & FLAG_ALLOCATE) !== 0;
+    const end = f.block + f.count;
+    // What lies behind the end that the volume had may be in use by now: the last block is zeroed up to there by who asked.
+    const grown = () => f.length !== 0 && resource.row.size > (end - 1) * pool.blockSize + f.length;
+    const until = () => Math.min(grown() ? end - 1 : end, Math.ceil(resource.row.size / pool.blockSize));
     this.barrier(resource, (release) => {
-      const end = Math.min(f.block + f.count, Math.ceil(resource.row.size / pool.blockSize));
-      this.unmapping.range(resource, f.block, end, allocate, (error) => {
+      this.unmapping.range(resource, f.block, until, allocate, (error) => {
+        const left = grown() ? 1 : 0;
         release();
-        if (error !== 0) this.#fail(f, error);
-        else this.#ok(f);
+        if (error !== 0) {
+          this.#fail(f, error);
+          return;
+        }
+        const at = this.#reply(f);
+        this.#out[at + Reply.count / 4] = left;
+        this.#served(f.op, f.at);
       });
     });
   }

@@ -60,11 +60,17 @@ export class Fills {
         this.steps.faults.barrier(r, (release) => {
           const next = (i: number) => {
             if (i < blocks.length) {
-              this.steps.faults.unmapping.range(r, blocks[i], blocks[i + 1], false, (error) => {
-                if (error === 0) return next(i + 2);
-                release();
-                finish(new EngineError('IO', `a copy could not be cleared: errno ${error}`));
-              });
+              this.steps.faults.unmapping.range(
+                r,
+                blocks[i],
+                () => blocks[i + 1],
+                false,
+                (error) => {
+                  if (error === 0) return next(i + 2);
+                  release();
+                  finish(new EngineError('IO', `a copy could not be cleared: errno ${error}`));
+                },
+              );
               return;
             }
             release();

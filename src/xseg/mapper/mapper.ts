@@ -303,7 +303,6 @@ export class Mapper implements ReportsHost, RequestsHost {
       },
       accountChanged: (row) => this.accounting.changed(row),
       exclusiveBlocks: (row) => this.accounting.exclusiveBlocks(row),
-      ticket,
       bytesChanged: (r) => parts.face.send({ change: { id: r.id } satisfies NodeChange }),
       date: () => this.clock.date(),
     });

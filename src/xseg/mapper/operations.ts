@@ -37,7 +37,6 @@ export class Operations {
       whenFrames: (run) => host.whenFrames(run),
       isBad: (pool, slot) => host.isBad(pool, slot),
       sized: (r) => host.bytesChanged(r),
-      ticket: (done) => host.ticket(done),
     });
   }
 

@@ -48,7 +48,7 @@ export class PoolChanges {
       if (this.#settings.get(id) === row) this.#settings.delete(id);
       if (error === null) {
         this.sealer.changed(row);
-        this.scrubber.changed(id);
+        if (change.scrubRate !== undefined) this.scrubber.changed(id);
         this.handles.publishVerify(id);
       }
       done(error === null ? null : new EngineError('IO', error.message));

@@ -1,9 +1,10 @@
 /** A volume's new size: a taller tree, or blocks unmapped and the last block's tail zeroed (invariant 12: shrink, then grow). */
+import { PAGE_ENTRIES } from '../layout.gen.ts';
 import type { Native } from '../native.ts';
 import { ZEROES } from '../page-table.ts';
 import { EngineError } from '../types.ts';
 import type { Faults } from './faults.ts';
-import type { Frames } from './frames.ts';
+import { EXCLUSIVE, type Frames } from './frames.ts';
 import type { Handles } from './handles.ts';
 import type { Resource } from './resource.ts';
 import type { SlotPool } from './slots.ts';
@@ -23,7 +24,6 @@ export interface ResizingHost {
   isBad(pool: number, slot: number): boolean;
   /** its size is another one now */
   sized(r: Resource): void;
-  ticket(done: (error: number) => void): number;
 }
 
 export class Resizing {
@@ -73,38 +73,53 @@ export class Resizing {
     this.host.sized(r);
   }
 
-  /** Beyond the new end everything is unmapped; the last block's tail becomes zeroes (invariant 12: shrink, then grow). */
+  /**
+   * Beyond the new end everything is unmapped; the last block's tail becomes zeroes (invariant 12: shrink, then grow).
+   * @throws {EngineError} BUSY when no handle is to be had
+   */
   shrink(r: Resource, size: number, end: (error: EngineError | null) => void): void {
     const pool = this.host.pool(r);
     const oldBlocks = Math.ceil(r.row.size / pool.blockSize);
     const keep = Math.ceil(size / pool.blockSize);
     const before = r.row.size;
+    // also where nobody has it open: the tail is data, which only batches of what has a handle sync before they name it
+    this.handles.open(r, pool, false);
     this.host.freeze(r, () => {
       r.sizeInStore = before;
       this.#setSize(r, size);
       // From here, so that no write of the old generation is in a slot that goes or is copied.
       this.faults.barrier(r, (release) => {
-        this.faults.unmapping.range(r, keep, oldBlocks, false, (error) => {
-          const tail = size % pool.blockSize;
-          const finish = (tailError: EngineError | null) => {
-            r.sizeInStore = null;
-            // What was unmapped is zeroes now; the volume keeps its size.
-            this.#setSize(r, tailError === null ? size : before);
-            release();
-            this.host.durable(r, (error) => end(tailError ?? error));
-          };
-          if (error !== 0) finish(new EngineError('IO', `shrinking stopped: errno ${error}`));
-          else if (tail === 0) finish(null);
-          else this.#zeroTail(r, keep - 1, tail, finish);
-        });
+        this.faults.unmapping.range(
+          r,
+          keep,
+          () => oldBlocks,
+          false,
+          (error) => {
+            const tail = size % pool.blockSize;
+            const finish = (tailError: EngineError | null) => {
+              r.sizeInStore = null;
+              // What was unmapped is zeroes now; the volume keeps its size.
+              this.#setSize(r, tailError === null ? size : before);
+              release();
+              this.host.durable(r, (error) => {
+                this.handles.release(r.handle, false);
+                end(tailError ?? error);
+              });
+            };
+            if (error !== 0) finish(new EngineError('IO', `shrinking stopped: errno ${error}`));
+            else if (tail === 0) finish(null);
+            else this.#zeroTail(r, keep - 1, tail, finish);
+          },
+        );
       });
     });
   }
 
-  /** The block's bytes from `tail` on become zeroes in a new slot. */
+  /** The block's bytes from `tail` on become zeroes: where they are when nobody else has them, else in a new slot. */
   #zeroTail(r: Resource, block: number, tail: number, done: (error: EngineError | null) => void): void {
     const pool = this.host.pool(r);
-    const frame = this.tree.writable(r, Math.floor(block / 512));
+    const index = block % PAGE_ENTRIES;
+    const frame = this.tree.writable(r, Math.floor(block / PAGE_ENTRIES));
     const retry = () => this.#zeroTail(r, block, tail, done);
     if (frame === WAIT) {
       this.host.commitAll();
@@ -115,11 +130,17 @@ export class Resizing {
       done(new EngineError('CORRUPT', 'a map page of the last block is damaged'));
       return;
     }
-    const old = this.frames.value(frame, block % 512);
+    const old = this.frames.value(frame, index);
     if (old === 0 || old === ZEROES) {
       done(null);
       return;
     }
+    // It was given back by a page that went since the cut: writes below the tail are in it already, and would miss a copy.
+    if ((this.frames.high(frame, index) & EXCLUSIVE) !== 0) {
+      done(this.#zeroed(r, pool, (old - 1) * pool.blockSize + tail, new Uint8Array(pool.blockSize - tail)));
+      return;
+    }
+    // a copy of wrong bytes would be where no hash tells
     if (this.host.isBad(pool.id, old - 1)) {
       done(new EngineError('CORRUPT', 'the last block does not hold what it should'));
       return;
@@ -138,29 +159,32 @@ export class Resizing {
       done(new EngineError('POOL_FAILED', `pool ${pool.row.name} has failed; see the log`));
       return;
     }
+    const bytes = new Uint8Array(pool.blockSize);
+    const error =
+      this.#read(pool, old - 1, bytes) ?? this.#zeroed(r, pool, run.slot * pool.blockSize, bytes.fill(0, tail));
+    if (error === null) this.faults.entries.publish({ resource: r, frame, block, count: 1, slot: run.slot });
+    else pool.abandon(run.slot, run.count);
+    done(error);
+  }
+
+  #read(pool: SlotPool, slot: number, bytes: Uint8Array): EngineError | null {
     try {
-      const bytes = new Uint8Array(pool.blockSize);
-      this.native.readNow(this.core, pool.handle, (old - 1) * pool.blockSize, bytes);
-      bytes.fill(0, tail);
-      this.native.writeNow(this.core, pool.handle, run.slot * pool.blockSize, bytes);
-      if (r.handle >= 0) {
-        this.native.markFile(this.core, r.handle, pool.fileOf(run.slot));
-        this.faults.entries.publish({ resource: r, frame, block, count: 1, slot: run.slot });
-        r.changes.syncData = true;
-        done(null);
-        return;
-      }
+      this.native.readNow(this.core, pool.handle, slot * pool.blockSize, bytes);
+      return null;
     } catch (error) {
-      pool.abandon(run.slot, run.count);
-      done(new EngineError('IO', (error as Error).message));
-      return;
+      return new EngineError('IO', (error as Error).message);
     }
-    this.faults.entries.publish({ resource: r, frame, block, count: 1, slot: run.slot });
-    this.native.syncFile(
-      this.core,
-      pool.handle,
-      pool.fileOf(run.slot),
-      this.host.ticket((error) => done(error === 0 ? null : new EngineError('IO', `data sync failed: errno ${error}`))),
-    );
+  }
+
+  /** Writes bytes that end in zeroes; the volume's next batch syncs them. */
+  #zeroed(r: Resource, pool: SlotPool, address: number, bytes: Uint8Array): EngineError | null {
+    try {
+      this.native.writeNow(this.core, pool.handle, address, bytes);
+    } catch (error) {
+      return new EngineError('IO', (error as Error).message);
+    }
+    this.native.markFile(this.core, r.handle, pool.fileOf(Math.floor(address / pool.blockSize)));
+    r.changes.syncData = true;
+    return null;
   }
 }

@@ -70,7 +70,7 @@ export class Scrubber {
     let at = Number.POSITIVE_INFINITY;
     for (const pool of this.host.pools()) {
       const state = this.#state(pool.id);
-      if (state.waiting > 0) continue;
+      if (state.waiting > 0 || pool.failed) continue;
       if (state.read !== null) return 1;
       if (this.sealer.settings(pool.id).scrub_rate !== 0) at = Math.min(at, state.paceAt);
     }
@@ -80,7 +80,8 @@ export class Scrubber {
   turn(now: number): void {
     for (const pool of this.host.pools()) {
       const state = this.#state(pool.id);
-      if (state.waiting > 0) continue;
+      // what a failed one returns may be in memory alone
+      if (state.waiting > 0 || pool.failed) continue;
       if (state.read !== null) this.#compare(pool, state, state.read);
       else if (this.sealer.settings(pool.id).scrub_rate !== 0 && now >= state.paceAt) this.#next(pool, state, now);
     }
@@ -249,6 +250,7 @@ export class Scrubber {
       this.host.ticket((error) => {
         state.waiting--;
         if (error === 0) this.#repaired(pool, state, slot);
+        else pool.hasFailed();
       }),
     );
   }

@@ -52,7 +52,6 @@ export interface StepsHost extends ViewsHost {
   isBad(pool: number, slot: number): boolean;
   /** its map, or who shares it, changed */
   accountChanged(row: ResourceRow): void;
-  ticket(done: (error: number) => void): number;
   /** not by a write: what of it somebody keeps elsewhere is old now */
   bytesChanged(r: Resource): void;
   /** Unix milliseconds */

@@ -36,13 +36,14 @@ export class Unmapping {
     readonly host: UnmappingHost,
   ) {}
 
-  /** Unmaps (or gives fresh zero slots to) blocks [from, to) in slices; under a barrier. */
-  range(resource: Resource, from: number, until: number, allocate: boolean, done: (error: number) => void): void {
-    const pool = this.host.poolOf(resource);
+  /**
+   * Unmaps (or gives fresh zero slots to) blocks [from, until) in slices; under a barrier.
+   * @param until is asked every time, and last right before `done`: the size of the volume may change while this waits
+   */
+  range(resource: Resource, from: number, until: () => number, allocate: boolean, done: (error: number) => void): void {
     let at = from;
     const turn = () => {
-      // The volume may become smaller while this waits.
-      const to = allocate ? Math.min(until, Math.ceil(resource.row.size / pool.blockSize)) : until;
+      const to = until();
       // Every time: barriers do not exclude each other, and what another unmapping cleared meanwhile may be unlinked here.
       this.tree.settle(resource);
       for (let pages = 0; at < to; pages++) {

@@ -1,9 +1,9 @@
 /** Trim and write zeroes (native/volume/discard.cc): whole blocks by the mapper, edges as writes of zeroes. */
-import { FLAG_ALLOCATE, OP_UNMAP } from '../../../src/xseg/layout.gen.ts';
+import { FLAG_ALLOCATE, OP_UNMAP, Reply } from '../../../src/xseg/layout.gen.ts';
 import { SECTOR } from '../disk.ts';
 import { type ClientRequest, ENOTSUP, failRequest } from './request.ts';
 import type { Target } from './spans.ts';
-import type { Progress, Turn } from './work.ts';
+import type { Progress, Turn, Work } from './work.ts';
 import type { Writes } from './writes.ts';
 
 export class Discards {
@@ -28,11 +28,14 @@ export class Discards {
     while (request.cursor < end) {
       const inside = request.cursor % blockBytes;
       if (inside === 0 && request.cursor < wholeEnd) {
-        turn.send(turn.takeWork(request, 'unmap'), 'unmap', {
+        const work = turn.takeWork(request, 'unmap');
+        work.cursor = end - ((end - SECTOR) % blockBytes) - SECTOR;
+        turn.send(work, 'unmap', {
           op: OP_UNMAP,
           flags: keepSlots ? FLAG_ALLOCATE : 0,
           block: request.cursor / blockBytes,
           count: (wholeEnd - request.cursor) / blockBytes,
+          length: wholeEnd > end ? end % blockBytes : 0,
         });
         request.cursor = Math.min(end, wholeEnd);
         continue;
@@ -54,6 +57,19 @@ export class Discards {
     return 'finished';
   }
 
+  /** When the volume has grown since, the last block was left: what lies behind the end that was may be in use by now. */
+  unmapped(work: Work, reply: Uint32Array): void {
+    const { request } = work;
+    const error = reply[Reply.error / 4];
+    if (error !== 0) failRequest(request, error);
+    else if (reply[Reply.count / 4] !== 0) {
+      request.cursor = work.cursor;
+      request.pending++;
+      this.turn.putOff(request);
+    }
+    this.turn.releaseWork(work);
+  }
+
   /** null when it passed */
   #checkFastZero(request: ClientRequest, target: Target): Progress | null {
     const { turn } = this;
@@ -64,8 +80,11 @@ export class Discards {
       failRequest(request, ENOTSUP);
       return 'finished';
     }
-    for (const at of [request.offset, end - SECTOR]) {
-      if (at === request.offset ? !head : !tail) continue;
+    for (const [edge, at] of [
+      [head, request.offset],
+      [tail, end - SECTOR],
+    ] as const) {
+      if (!edge) continue;
       const span = turn.spans.read(target, at, at + SECTOR);
       if (span.place === 'missing') return turn.loadAndPark(request, target, at, at + SECTOR);
       if (span.place !== 'zero') {

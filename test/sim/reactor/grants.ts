@@ -133,7 +133,7 @@ export class Grants {
     const { from, at, sectors } = sourceOf(work.request, work.cursor, work.granted);
     const inside = (work.cursor % target.blockBytes) / SECTOR;
     buffer.set(from.subarray(at, at + sectors), inside);
-    this.turn.native.copied(buffer, work.grantedAt);
+    this.turn.native.copied(buffer, { pool: target.disk.row.id, slot: work.slotOld }, work.grantedAt);
     const address = work.slotNew * target.blockBytes;
     const run = () => target.disk.write(address, buffer, 0, buffer.length);
     if (this.turn.rng.chance(0.5)) {

@@ -241,7 +241,8 @@ export class SimReactor implements Turn {
     else if (work.step === 'hash') this.#checks.onHash(work, reply);
     else if (work.step === 'rotten') this.#checks.onRotten(work, error);
     else if (work.step === 'check load') this.#checks.onLoaded(work, error);
-    else if (work.step === 'load' || work.step === 'unmap' || work.step === 'flush') {
+    else if (work.step === 'unmap') this.#discards.unmapped(work, reply);
+    else if (work.step === 'load' || work.step === 'flush') {
       if (error !== 0) failRequest(work.request, error);
       this.releaseWork(work);
     } else throw new Error(`a reply that nothing waits for (${work.step})`);

@@ -5,7 +5,7 @@ import type { SnapshotInfo } from '../../../src/xseg/types.ts';
 import { ROT_MIN, SECTOR } from '../disk.ts';
 import { expectedHash } from '../expected-hash.ts';
 import { type Content, isWild, Mismatch, UNREADABLE } from '../model.ts';
-import { newRequest } from '../reactor/request.ts';
+import { type ClientRequest, newRequest } from '../reactor/request.ts';
 import type { Flow, Wait, World } from '../world.ts';
 import type { Ledger } from './ledger.ts';
 import type { Range, Snap, Volume } from './volume.ts';
@@ -28,7 +28,7 @@ export class Audit {
   *compare(volume: Volume): Flow {
     const found = new Map<number, number>();
     // what cannot be read now, the next life reads
-    if (!(yield* this.#readAll(volume.name, volume.windows, volume.content.size, found))) return;
+    if (!(yield* this.#readAll(volume.name, volume, volume.content.size, found))) return;
     this.#decide(volume, found);
     for (const snap of volume.snaps.values()) {
       yield* this.verify(volume, snap);
@@ -37,19 +37,14 @@ export class Audit {
     volume.busy = false;
   }
 
-  /** Which of the contents it may have is what was found. */
+  /** Which of the contents it may have is what was found. Several can be, where blocks cannot be read. */
   #decide(volume: Volume, found: Map<number, number>): void {
-    let first: string | null = null;
-    for (const content of volume.contents) {
-      const wrong = differs(content, found);
-      if (wrong === null) {
-        content.survived(found, this.powerCut, this.world.now);
-        volume.contents = [content];
-        return;
-      }
-      first ??= wrong;
-    }
-    this.world.fail(`${volume.name} after a crash: ${first}`);
+    const wrong = volume.contents.map((content) => differs(content, found));
+    const [content, ...others] = volume.contents.filter((_, i) => wrong[i] === null);
+    if (content === undefined) this.world.fail(`${volume.name} after a crash: ${wrong[0]}`);
+    for (const other of others) content.orAs(other, found);
+    content.survived(found, this.powerCut, this.world.now);
+    volume.contents = [content];
   }
 
   /** A look at one snapshot. */
@@ -62,7 +57,7 @@ export class Audit {
   *verify(volume: Volume, snap: Snap): Generator<Wait, void, never> {
     const found = new Map<number, number>();
     const name = `${volume.name}@${snap.name}`;
-    const good = yield* this.#readAll(name, volume.windows, snap.frozen.size, found, (sectors, asked) =>
+    const good = yield* this.#readAll(name, volume, snap.frozen.size, found, (sectors, asked) =>
       this.#unrotten(name, snap, sectors, asked),
     );
     if (!good) return;
@@ -103,10 +98,10 @@ export class Audit {
     snap.sealedAt = this.world.steps;
   }
 
-  /** Reads the windows of a resource; `found` gets what is not zero, `seen` what there was and when it was asked. */
+  /** Reads the windows of a volume in one of its resources; `found` gets what is not zero, `seen` what there was and when it was asked. */
   *#readAll(
     name: string,
-    windows: Range[],
+    { pool, windows }: Volume,
     size: number,
     found: Map<number, number>,
     seen?: (sectors: Uint32Array, asked: number) => void,
@@ -125,7 +120,8 @@ export class Audit {
         if (read.error !== 0) {
           ledger.expectErrno(read, 'read of everything');
           // a block in quarantine stays unreadable; what else cannot be read now, the next life reads
-          if (world.rotten && !world.faulty) read.sectors.fill(UNREADABLE);
+          if (world.rotten && !world.faulty)
+            yield* this.#readBlocks(read, 2 ** world.disks[pool].row.block_shift / SECTOR);
           else good = false;
         }
         for (let i = 0; i < count; i++) if (read.sectors[i] !== 0) found.set(at + i, read.sectors[i]);
@@ -135,6 +131,19 @@ export class Audit {
     if (good && windows.length > 1) yield* this.#nothingElse(name, handle, windows, size);
     yield world.call('release', handle);
     return good;
+  }
+
+  /** What one block kept from being read, a block at a time. */
+  *#readBlocks(whole: ClientRequest, blockSectors: number): Generator<Wait, void, never> {
+    const first = whole.offset / SECTOR;
+    for (let i = 0; i < whole.sectors.length; ) {
+      const count = Math.min(blockSectors - ((first + i) % blockSectors), whole.sectors.length - i);
+      const read = newRequest('read', whole.volume, first + i, count);
+      yield this.ledger.answered(this.world.rng.int(8), read);
+      if (read.error !== 0) read.sectors.fill(UNREADABLE);
+      whole.sectors.set(read.sectors, i);
+      i += count;
+    }
   }
 
   /** Outside of its windows nothing is mapped. */
