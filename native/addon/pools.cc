@@ -122,6 +122,14 @@ Napi::Value ensure_file(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+Napi::Value grow_pool(const Napi::CallbackInfo& info) {
+  const std::shared_ptr<BlockPeer> pool = pool_argument(info);
+  if (pool == nullptr) return info.Env().Undefined();
+  const int result = pool->grow(u64(info, 2));
+  if (result < 0) throw_errno(info.Env(), -result, "the pool cannot be made larger");
+  return info.Env().Undefined();
+}
+
 Napi::Value zero_now(const Napi::CallbackInfo& info) {
   const std::shared_ptr<BlockPeer> pool = pool_argument(info);
   if (pool == nullptr) return info.Env().Undefined();
@@ -159,6 +167,7 @@ void register_pools(Napi::Env env, Napi::Object exports) {
   method(env, exports, "openPool", open_pool);
   method(env, exports, "closePool", close_pool);
   method(env, exports, "poolUsage", pool_usage);
+  method(env, exports, "growPool", grow_pool);
   method(env, exports, "poolCapabilities", pool_capabilities);
   method(env, exports, "ensureFile", ensure_file);
   method(env, exports, "zeroNow", zero_now);

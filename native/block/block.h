@@ -95,6 +95,9 @@ class BlockPeer {
   virtual bool failed() const = 0;
   /// Makes file `file` exist and span file_span(); blocks. 0 or -errno.
   virtual int ensure_file(uint32_t file) = 0;
+  /// The declared size is a larger one now: a preallocated pool file gets it at once. Blocks. 0, or -errno with nothing
+  /// changed.
+  virtual int grow(uint64_t) { return 0; }
   /// Zeroes [address, address+length) so that it reads as zeroes for certain; gives space back where it can. Blocks. 0
   /// or -errno.
   virtual int zero_now(uint64_t address, uint64_t length) = 0;

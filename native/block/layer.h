@@ -25,6 +25,7 @@ class Layer : public BlockPeer {
   uint64_t syncing_ns() const override { return below_->syncing_ns(); }
   bool failed() const override { return below_->failed(); }
   int ensure_file(uint32_t file) override { return below_->ensure_file(file); }
+  int grow(uint64_t bytes) override { return below_->grow(bytes); }
   int zero_now(uint64_t address, uint64_t length) override { return below_->zero_now(address, length); }
   BlockUsage usage() override { return below_->usage(); }
 

@@ -261,6 +261,14 @@ int LocalPeer::ensure_file(uint32_t file) {
   return sync_failed ? latch_.after_sync(result) : result;
 }
 
+int LocalPeer::grow(uint64_t bytes) {
+  const uint64_t before = files_->declare(bytes);
+  if (files_->kind() != PoolSpec::Kind::kFile || !files_->preallocated()) return 0;
+  const int result = ensure_file(0);
+  if (result < 0) files_->declare(before);
+  return result;
+}
+
 int LocalPeer::copy(uint64_t target, uint64_t source, uint64_t length) {
   const int from = files_->descriptor(files_->file_of(source));
   const int to = files_->descriptor(files_->file_of(target));

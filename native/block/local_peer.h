@@ -33,6 +33,7 @@ class LocalPeer final : public BlockPeer {
   uint64_t syncing_ns() const override { return sync_clock_.running_ns(monotonic_ns()); }
   bool failed() const override { return latch_.failed(); }
   int ensure_file(uint32_t file) override;
+  int grow(uint64_t bytes) override;
   int zero_now(uint64_t address, uint64_t length) override;
   BlockUsage usage() override { return files_->usage(); }
 

@@ -367,14 +367,15 @@ BlockUsage PoolFiles::usage() {
     physical_ = physical_now();
     usage_at_ = now;
   }
+  const uint64_t declared = declared_.load();
   if (kind_ == PoolSpec::Kind::kFile) {
     struct stat info;
     const int fd = files_[0].descriptor_plus_one.load(std::memory_order_acquire) - 1;
     const uint64_t size = fstat(fd, &info) == 0 ? static_cast<uint64_t>(info.st_size) : 0;
     // A file that was made larger has grown its pool.
-    if (declared_ != 0) return {std::max(declared_, size - std::min(size, data_offset_)), physical_};
-  } else if (declared_ != 0) {
-    return {declared_, physical_};
+    if (declared != 0) return {std::max(declared, size - std::min(size, data_offset_)), physical_};
+  } else if (declared != 0) {
+    return {declared, physical_};
   }
   struct statvfs free_space;
   const int fd = directory_fd_ >= 0 ? directory_fd_ : files_[0].descriptor_plus_one.load(std::memory_order_acquire) - 1;

@@ -80,6 +80,8 @@ class PoolFiles {
   }
   PoolSpec::Kind kind() const { return kind_; }
   bool preallocated() const { return preallocate_; }
+  /// Another size from now on, of the pool and of what is made of its files. Returns the one it had.
+  uint64_t declare(uint64_t bytes) { return declared_.exchange(bytes); }
   bool direct() const { return direct_; }
   /// Zeroing a slot takes its pages out of the page cache, so that whoever still has them keeps what they held.
   bool holes_replace_pages() const { return holes_replace_pages_; }
@@ -110,7 +112,7 @@ class PoolFiles {
   const std::string path_;
   const uint64_t data_offset_;
   const uint32_t span_shift_;
-  const uint64_t declared_;
+  std::atomic<uint64_t> declared_;
   const bool direct_;
   const bool preallocate_;
   uint32_t file_count_max_ = 1;

@@ -133,6 +133,8 @@ export interface Native {
   closePool(core: number, pool: number): void;
   poolUsage(core: number, pool: number): { capacityBytes: number; physicalBytes: number; failed: boolean };
   poolCapabilities(core: number, pool: number): { persistent: boolean; zeroIsHole: boolean; direct: boolean };
+  /** its declared size is a larger one: allocates what is to be preallocated; blocks. Nothing has changed when it throws */
+  growPool(core: number, pool: number, bytes: number): void;
   /** creates and sizes a file of the pool; blocks */
   ensureFile(core: number, pool: number, file: number): void;
   /** blocking zero of a slot run; for open-time use in a worker */

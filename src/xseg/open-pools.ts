@@ -111,6 +111,11 @@ export class OpenPools {
   async #grow(name: string, size?: number): Promise<PoolInfo> {
     const pool = this.#named(name);
     const wanted = plannedGrowth(pool.row, size, pool.place);
+    try {
+      if (pool.handle >= 0) this.native.growPool(this.core, pool.handle, wanted);
+    } catch (error) {
+      throw new EngineError('NO_SPACE', `pool ${name} stays as large as it is: ${(error as Error).message}`);
+    }
     await this.#call('growPool', pool.row.id, wanted);
     pool.row.size = wanted;
     return this.show(name);

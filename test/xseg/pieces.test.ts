@@ -5,7 +5,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { BLOCK_ZERO, LOOK_BYTES, type PieceHashes, type PieceJob, STEP_BYTES } from '../../src/xseg/ingest/job.ts';
-import { Pieces } from '../../src/xseg/ingest/pieces.ts';
+import { type AtIndex, Pieces } from '../../src/xseg/ingest/pieces.ts';
 import { loadNative } from '../../src/xseg/native.ts';
 import { blockHash } from '../../src/xseg/seal/tree-hash.ts';
 import { HASH_BYTES } from '../../src/xseg/store/seal-batch.ts';
@@ -23,8 +23,12 @@ class Pool {
   readonly slots = new Map<number, Buffer>();
   readonly index = new Map<string, number>();
   readonly pieces = new Pieces({
-    hashBlocks: loadNative().hashBlocks,
+    hashBlocks: (...args) => {
+      expect(this.#looking).toBe(false);
+      loadNative().hashBlocks(...args);
+    },
     readNow: (_core: number, _handle: number, address: number, into: Uint8Array) => {
+      expect(this.#looking).toBe(false);
       for (let at = 0; at < into.length; at += this.blockSize) {
         const slot = this.slots.get((address + at) / this.blockSize);
         if (slot === undefined) throw new Error('no such slot');
@@ -46,7 +50,18 @@ class Pool {
   /** what was guessed at each look */
   readonly guesses: (number | undefined)[] = [];
 
-  reader(): SealReader {
+  /** the index is looked at: what is read, hashed or compared then keeps the store's log from being emptied */
+  #looking = false;
+  readonly look: AtIndex = (work) => {
+    this.#looking = true;
+    try {
+      return work(this.#reader);
+    } finally {
+      this.#looking = false;
+    }
+  };
+
+  get #reader(): SealReader {
     const slotsOf = (_pool: number, hashes: Uint8Array, guess?: number): Float64Array => {
       this.guesses.push(guess);
       return Float64Array.from({ length: hashes.length / HASH_BYTES }, (_, i) => {
@@ -133,7 +148,7 @@ describe.each([4096, 65_536, 1_048_576])('a piece of blocks of %i bytes', (block
     it(`of a file ${what}: hashed, compared and written`, () => {
       const blocks = content(letters);
       const job = fromFile(blocks);
-      const hashed = pool.pieces.hash(job, pool.reader());
+      const hashed = pool.pieces.hash(job, pool.look);
       expectTrue(blocks, hashed, letters);
       expectWritten(job, blocks, hashed, (i) => letters[i] === 'n' || letters[i] === 'r');
     });
@@ -141,7 +156,7 @@ describe.each([4096, 65_536, 1_048_576])('a piece of blocks of %i bytes', (block
     it(`that was sent ${what}: stays where it is`, () => {
       const blocks = content(letters);
       const job = sent(blocks);
-      const hashed = pool.pieces.hash(job, pool.reader());
+      const hashed = pool.pieces.hash(job, pool.look);
       expectTrue(blocks, hashed, letters);
       expect([...hashed.places]).toEqual(blocks.map((_, i) => i));
       expectWritten(job, blocks, hashed, () => true);
@@ -151,7 +166,7 @@ describe.each([4096, 65_536, 1_048_576])('a piece of blocks of %i bytes', (block
   it('of known blocks takes the memory of one step', () => {
     const blocks = content(step('k').repeat(4));
     const job = fromFile(blocks);
-    const hashed = pool.pieces.hash(job, pool.reader());
+    const hashed = pool.pieces.hash(job, pool.look);
     expect([...hashed.places]).toEqual(blocks.map(() => -1));
     expect(new Uint8Array(job.bytes).subarray(looked * blockSize).every((byte) => byte === 0)).toBe(true);
   });
@@ -159,7 +174,7 @@ describe.each([4096, 65_536, 1_048_576])('a piece of blocks of %i bytes', (block
   it('is looked for behind what was found, after what was not by hash alone', () => {
     const letters = `${step('k')}${step('k')}${step('n')}${step('k')}`;
     const blocks = content(letters);
-    expectTrue(blocks, pool.pieces.hash(sent(blocks), pool.reader()), letters);
+    expectTrue(blocks, pool.pieces.hash(sent(blocks), pool.look), letters);
     expect(pool.guesses).toEqual([-1, KNOWN_FROM + looked, KNOWN_FROM + 2 * looked, -1]);
   });
 
@@ -167,7 +182,7 @@ describe.each([4096, 65_536, 1_048_576])('a piece of blocks of %i bytes', (block
     const letters = `${step('k')}${step('n')}${step('k')}`;
     const blocks = content(letters);
     const job = fromFile(blocks);
-    const hashed = pool.pieces.hash(job, pool.reader());
+    const hashed = pool.pieces.hash(job, pool.look);
     expect(hashed.places[0]).toBe(-1);
     expectWritten(job, blocks, hashed, (i) => i % 3 !== 1);
   });
@@ -175,7 +190,7 @@ describe.each([4096, 65_536, 1_048_576])('a piece of blocks of %i bytes', (block
   it('that is wanted after all, of a file that has changed, or ends before it, is refused', () => {
     const blocks = content('k'.repeat(Math.max(4, looked)));
     const job = fromFile(blocks);
-    const hashed = pool.pieces.hash(job, pool.reader());
+    const hashed = pool.pieces.hash(job, pool.look);
     const slots = new Float64Array(blocks.length).fill(-1);
     slots[2] = NEW_FROM;
     fs.writeSync(file, 'x', 4096 + 3 * blockSize - 1);
@@ -190,7 +205,7 @@ describe.each([4096, 65_536, 1_048_576])('a piece of blocks of %i bytes', (block
     const job = fromFile(blocks);
     new Uint8Array(job.bytes).set(blocks[looked * 2 - 1], (looked * 2 - 1) * blockSize);
     job.reads[0].length -= blockSize;
-    const hashed = pool.pieces.hash(job, pool.reader());
+    const hashed = pool.pieces.hash(job, pool.look);
     expectTrue(blocks, hashed, step('k') + step('k'));
     expect([...hashed.places]).toEqual(blocks.map((_, i) => i));
   });
@@ -198,6 +213,6 @@ describe.each([4096, 65_536, 1_048_576])('a piece of blocks of %i bytes', (block
   it('of a file that ends early is an error', () => {
     const job = fromFile(content(step('n')));
     fs.ftruncateSync(file, blockSize);
-    expect(() => pool.pieces.hash(job, pool.reader())).toThrow('ended');
+    expect(() => pool.pieces.hash(job, pool.look)).toThrow('ended');
   });
 });

@@ -181,6 +181,26 @@ describe('pools', () => {
     expect((await e.createPool({ name: 'large', path: dir(), blockSize: 4 * MIB })).blockSize).toBe(4 * MIB);
   });
 
+  it('that are preallocated in a file have what they grow by at once', async () => {
+    const file = path.join(home.dir, 'pool');
+    const allocated = () => fs.statSync(file).blocks * 512;
+    let e = await home.open();
+    await e.createPool({ name: 'f', path: file, size: 64 * MIB, preallocate: true });
+    await e.createVolume({ name: 'v', size: MIB, pool: 'f' });
+    const c = await home.connect('v');
+    await c.write(0, Buffer.alloc(MIB, 1));
+    expect((await e.growPool('f', 128 * MIB)).capacityBytes).toBe(128 * MIB);
+    expect(allocated()).toBeGreaterThanOrEqual(128 * MIB);
+    expect(await c.read(0, MIB)).toEqual(Buffer.alloc(MIB, 1));
+    await c.close();
+    await expect(e.growPool('f', 2 ** 49)).rejects.toThrow(code('NO_SPACE'));
+    expect(allocated()).toBeLessThan(192 * MIB);
+    await home.close();
+    e = await home.open();
+    expect(await e.showPool('f')).toMatchObject({ capacityBytes: 128 * MIB });
+    expect(await e.check()).toMatchObject({ ok: true });
+  });
+
   it('answer ENOSPC when full; readers go on; growing and deleting let writers go on', async () => {
     const e = await home.open();
     await e.createPool({ name: 'p', path: path.join(home.dir, 'pool/'), size: 64 * MIB });

@@ -14,7 +14,7 @@ export function hashPiece(job: PieceJob): PieceHashes {
     index = new IndexSnapshot(job.storePath);
     indexes.set(job.storePath, index);
   }
-  return index.look((reader) => pieces.hash(job, reader));
+  return pieces.hash(job, index.look);
 }
 
 /** Piscina's entry. @returns what went wrong; errors lose their codes between threads */

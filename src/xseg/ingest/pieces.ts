@@ -9,6 +9,9 @@ import type { SealReader } from '../store/seal-reader.ts';
 import { Filling, readAgain } from './filling.ts';
 import { BLOCK_ZERO, LOOK_BYTES, type PieceHashes, type PieceJob, type PieceWrite, STEP_BYTES } from './job.ts';
 
+/** Runs `work` at one moment of the index. Short ones: as long as one lasts the store's log cannot be emptied. */
+export type AtIndex = <T>(work: (reader: SealReader) => T) => T;
+
 export class Pieces {
   /** what slots of the index hold */
   #other = Buffer.alloc(0);
@@ -16,7 +19,7 @@ export class Pieces {
   constructor(readonly native: Pick<Native, 'readNow' | 'writeNow' | 'hashBlocks'>) {}
 
   /** @throws when what the thread is to read cannot be read */
-  hash(job: PieceJob, index: SealReader): PieceHashes {
+  hash(job: PieceJob, atIndex: AtIndex): PieceHashes {
     const { blocks, blockSize } = job;
     const bytes = Buffer.from(job.bytes);
     const hashed: PieceHashes = {
@@ -26,7 +29,7 @@ export class Pieces {
       places: new Int32Array(blocks),
     };
     const filling = new Filling(job.reads, bytes);
-    const looks = index.any();
+    const looks = atIndex((reader) => reader.any());
     const again = looks && filling.covers(blocks * blockSize);
     const step = Math.max(1, LOOK_BYTES / blockSize);
     const readStep = Math.max(1, STEP_BYTES / blockSize);
@@ -41,7 +44,7 @@ export class Pieces {
         this.#hash(job, hashed, bytes, i, end);
       }
       if (!looks) continue;
-      this.#look(job, index, hashed, bytes, from, to);
+      this.#look(job, atIndex, hashed, bytes, from, to);
       if (!again || !hashed.same.subarray(from, to).every((slot, k) => slot >= 0 || isZero(hashed, from + k))) continue;
       hashed.places.fill(-1, from, to);
       back += to - from;
@@ -63,10 +66,10 @@ export class Pieces {
   }
 
   /** Which slots hold the same bytes as these blocks. */
-  #look(job: PieceJob, index: SealReader, hashed: PieceHashes, bytes: Buffer, from: number, to: number): void {
+  #look(job: PieceJob, atIndex: AtIndex, hashed: PieceHashes, bytes: Buffer, from: number, to: number): void {
     const before = from > 0 ? hashed.same[from - 1] : -1;
     const hashes = hashed.hashes.subarray(from * HASH_BYTES, to * HASH_BYTES);
-    const found = index.slotsOf(job.pool, hashes, before < 0 ? -1 : before + 1);
+    const found = atIndex((reader) => reader.slotsOf(job.pool, hashes, before < 0 ? -1 : before + 1));
     for (let i = from; i < to; i++) if (!isZero(hashed, i)) hashed.same[i] = found[i - from];
     this.#compare(job, bytes, hashed, from, to);
   }

@@ -1,4 +1,4 @@
-/** The index of sealed slots as a thread of jobs looks at it: at one moment of the store for a whole job. */
+/** The index of sealed slots as a thread of jobs looks at it. */
 import { atOneMoment } from '../store/moment.ts';
 import { openReader, type StoreDatabase } from '../store/schema.ts';
 import { SealReader } from '../store/seal-reader.ts';
@@ -12,7 +12,6 @@ export class IndexSnapshot {
     this.#reader = new SealReader(this.#db);
   }
 
-  look<T>(work: (reader: SealReader) => T): T {
-    return atOneMoment(this.#db, () => work(this.#reader));
-  }
+  /** Runs `work` at one moment of the store. */
+  readonly look = <T>(work: (reader: SealReader) => T): T => atOneMoment(this.#db, () => work(this.#reader));
 }
