@@ -4,7 +4,6 @@
  *
  * Slots that are handed out always read as zeroes, so a first write copies and zeroes nothing.
  */
-import { FILES_MAX } from '../layout.gen.ts';
 import type { Native } from '../native.ts';
 import type { GroupChange, PoolRow } from '../store/batch.ts';
 import { GROUP_ACTIVE, GROUP_SEALED } from '../store/batch.ts';
@@ -14,14 +13,13 @@ import type { PoolLevel } from '../types.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { CRITICAL_PERCENT_DEFAULT, Fullness, fullPercent, WARN_PERCENT_DEFAULT } from './fullness.ts';
 import { Holding } from './holding.ts';
+import { Supply, type SupplyHost } from './supply.ts';
 import { Zeroing, type ZeroingHost } from './zeroing.ts';
 
 /** Groups kept ready so that a volume that starts to write finds one. */
 const SPARE_GROUPS = 2;
 /** A volume whose group has fewer free slots than this share of it makes the pool prepare one more. */
 const LOW_SHARE = 0.25;
-/** Groups of the store with fewer than this share used are prepared before new ones; the others only when nothing else is left. */
-const FULL_SHARE = 0.95;
 /**
  * Loaded groups with at least that share free, beyond which none is prepared: volumes that come then share them, and a pool of
  * many small volumes has no file for each.
@@ -29,12 +27,8 @@ const FULL_SHARE = 0.95;
 export const ROOMY_GROUPS_MAX = 48;
 /** Thin pools answer NO_SPACE while the file system has less than this, so that metadata can always free something. */
 export const THIN_RESERVE_BYTES = 64 * 1024 * 1024;
-/** No group is prepared for so long after one could not be; whatever failed it may fail them all. */
-const PREPARE_RETRY_MS = 1000;
 /** Slots that copies have let go are given to zeroing while it has fewer than this. */
 const ZEROING_SLOTS_MAX = 65536;
-/** Groups that could not be prepared, at most, before they are tried again instead of others. */
-const FAILED_GROUPS_MAX = 16;
 
 /** Between two looks at how full the pool is, while it changes and while it does not. */
 const WATCH_MS = 1000;
@@ -90,16 +84,8 @@ export class SlotPool {
   slotsZeroed = 0;
   waiters: (() => void)[] = [];
   #groups = new Map<number, Group>();
-  /** groups that there were at the start; `used` is kept for those that are not loaded */
-  #summary = new Map<number, { grp: number; used: number; state: number }>();
-  #known = new Set<number>();
-  #nextGroup: number;
+  readonly #supply: Supply;
   #preparing = 0;
-  /** groups that could not be prepared, the last try last */
-  #failedGroups = new Set<number>();
-  /** monotonic ms before which no new group is prepared, nor one that failed, and none at all when one of the store's did */
-  #prepareAt = 0;
-  #storedAt = 0;
   readonly #zeroing: Zeroing;
   /** freed slots that copies of the store may name */
   readonly holding: Holding;
@@ -142,13 +128,18 @@ export class SlotPool {
     this.#zeroing = new Zeroing(native, core, handle, this.blockSize, this.groupSlots, zeroing, clock);
     this.holding = new Holding(this.groupSlots);
     this.usedSlots = 0;
-    this.#nextGroup = 0;
-    for (const group of reader.groups(row.id)) {
-      this.#summary.set(group.grp, { ...group });
-      this.usedSlots += group.used;
-      this.#known.add(group.grp);
-      this.#nextGroup = Math.max(this.#nextGroup, group.grp + 1);
-    }
+    const stored = [...reader.groups(row.id)];
+    for (const { used } of stored) this.usedSlots += used;
+    const supply: SupplyHost = {
+      groupSlots: this.groupSlots,
+      isDirectory: row.kind === 'directory',
+      slotLimit: () => this.slotLimit,
+      isLoaded: (grp) => this.#groups.has(grp),
+      preparing: () => this.#preparing,
+      hasRoom: () => this.#hasRoom(),
+      holdsBack: () => this.oldCopies,
+    };
+    this.#supply = new Supply(stored, supply, clock);
   }
 
   get id(): number {
@@ -162,8 +153,9 @@ export class SlotPool {
 
   /** Files that there were when the daemon started. */
   files(): number[] {
-    if (this.row.kind === 'directory') return [...this.#summary.keys()];
-    return this.#summary.size > 0 ? [0] : [];
+    const { stored } = this.#supply;
+    if (this.row.kind === 'directory') return stored;
+    return stored.length > 0 ? [0] : [];
   }
 
   /** freed durable, waiting for readers or zeroing */
@@ -329,7 +321,7 @@ export class SlotPool {
   }
 
   #canPrepare(): boolean {
-    return this.#preparing > 0 || (this.#roomyGroups() < ROOMY_GROUPS_MAX && this.#next() >= 0);
+    return this.#preparing > 0 || (this.#roomyGroups() < ROOMY_GROUPS_MAX && this.#supply.next() >= 0);
   }
 
   /** Whoever has them. */
@@ -340,50 +332,9 @@ export class SlotPool {
     return roomy;
   }
 
-  #newGroupFits(): boolean {
-    if (this.row.kind === 'directory' && this.#nextGroup >= FILES_MAX) return false;
-    return this.#nextGroup * this.groupSlots < this.slotLimit;
-  }
-
-  /**
-   * The group to prepare next: one of the store that has free slots, a new one, one that failed before, one of the store that has
-   * hardly any; −1 none now.
-   */
-  #next(): number {
-    const now = this.clock.now();
-    if (now < this.#storedAt) return -1;
-    // of an active one nothing is known: while copies hold that back, it has nothing to give
-    const known = this.#stored(FULL_SHARE, ({ state }) => !this.oldCopies || state !== GROUP_ACTIVE);
-    if (known >= 0) return known;
-    const rests = now < this.#prepareAt;
-    const fits = !rests && this.#failedGroups.size < FAILED_GROUPS_MAX && this.#newGroupFits();
-    if (fits && this.#failedGroups.size === 0) return this.#nextGroup;
-    const left = this.#leftOver();
-    if (left >= 0) return left;
-    if (fits) return this.#nextGroup;
-    if (!rests) for (const grp of this.#failedGroups) if (!this.#groups.has(grp)) return grp;
-    return -1;
-  }
-
-  /** A group of the store with hardly anything free, or of which nothing is known, when none that is loaded has room; −1 none. */
-  #leftOver(): number {
-    if (this.oldCopies) {
-      const unknown = this.#stored(FULL_SHARE);
-      if (unknown >= 0) return unknown;
-    }
-    if (this.#preparing > 0) return -1;
-    for (const group of this.#groups.values()) if (group.ready && group.available > 0) return -1;
-    return this.#stored(1);
-  }
-
-  /** A group of the store that is not loaded, with less than that share of it used; −1 when there is none. */
-  #stored(share: number, wanted: (group: { state: number }) => boolean = () => true): number {
-    for (const group of this.#summary.values()) {
-      const { grp, used } = group;
-      if (used >= this.groupSlots * share || this.#groups.has(grp) || this.#failedGroups.has(grp)) continue;
-      if (wanted(group)) return grp;
-    }
-    return -1;
+  #hasRoom(): boolean {
+    for (const group of this.#groups.values()) if (group.ready && group.available > 0) return true;
+    return false;
   }
 
   /** Makes sure spare groups are ready or on their way; false when there is nothing to prepare. */
@@ -402,22 +353,16 @@ export class SlotPool {
     }
     for (; spare < SPARE_GROUPS && roomy < ROOMY_GROUPS_MAX; spare++, roomy++) {
       // Enough is being zeroed: only what is zero from the start is worth having before that.
-      const grp = spare + coming < SPARE_GROUPS ? this.#next() : this.#fresh();
+      const grp = spare + coming < SPARE_GROUPS ? this.#supply.next() : this.#supply.fresh();
       if (grp < 0) break;
       this.#activate(grp);
     }
     return this.#preparing > 0;
   }
 
-  /** A group that never was, and reads as zeroes as soon as it is made; −1 when there is none. */
-  #fresh(): number {
-    const fits = this.row.kind === 'directory' && this.#failedGroups.size === 0 && this.#newGroupFits();
-    return fits && this.clock.now() >= this.#prepareAt ? this.#nextGroup : -1;
-  }
-
   /** Loads or makes a group, makes it active in the store, zeroes what is not known to be zero, and declares it ready. */
   #activate(grp: number): void {
-    const row = this.#known.has(grp) ? this.reader.group(this.id, grp) : undefined;
+    const row = this.#supply.isKnown(grp) ? this.reader.group(this.id, grp) : undefined;
     const used = row === undefined ? new Uint8Array(this.groupSlots / 8) : Uint8Array.from(row.bitmap);
     const unavailable = Uint8Array.from(used);
     if (row === undefined) {
@@ -444,21 +389,18 @@ export class SlotPool {
       syncing: 0,
     };
     this.#groups.set(grp, group);
-    this.#known.add(grp);
-    if (grp >= this.#nextGroup) this.#nextGroup = grp + 1;
+    this.#supply.taken(grp);
     this.#preparing++;
     const ensure = this.row.kind === 'directory' ? [this.handle, grp] : [this.handle, 0];
     this.host.activate(this.id, { pool: this.id, grp, state: GROUP_ACTIVE, dirty: null }, ensure, (ok) => {
       this.#preparing--;
-      this.#failedGroups.delete(grp);
       if (!ok) {
         this.#groups.delete(grp);
-        this.#failedGroups.add(grp);
-        this.#prepareAt = this.clock.now() + PREPARE_RETRY_MS;
-        if (row !== undefined) this.#storedAt = this.#prepareAt;
+        this.#supply.couldNotBe(grp, row !== undefined);
         this.wake();
         return;
       }
+      this.#supply.prepared(grp);
       group.ready = true;
       this.#zeroUnknown(group, beyond);
       this.#wake();
@@ -518,8 +460,7 @@ export class SlotPool {
       // a group that was read after the commit that freed them has them free already
       group.usedCount -= bitFill(group.used, slot - group.first, count, false);
     } else {
-      const stored = this.#summary.get(grp);
-      if (stored !== undefined) stored.used -= count;
+      this.#supply.freed(grp, count);
     }
     this.usedSlots -= count;
     this.slotsFreed += count;
@@ -606,8 +547,7 @@ export class SlotPool {
     const oldLimit = this.slotLimit;
     this.row.size = size;
     const limit = this.slotLimit;
-    this.#prepareAt = 0;
-    this.#storedAt = 0;
+    this.#supply.tryAgain();
     for (const group of this.#groups.values()) {
       const from = Math.max(group.first, Number.isFinite(oldLimit) ? oldLimit : 0);
       const to = Math.min(group.first + this.groupSlots, limit);

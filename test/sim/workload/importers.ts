@@ -99,7 +99,9 @@ export class Importers {
     stream.out++;
     const seen = stream.durable;
     const job = this.#job(ingest, part);
-    const hashed = (yield world.threads.run(() => world.pieces.hash(job, (look) => look(world.store.reader.seal)))) as PieceHashes;
+    const hashed = (yield world.threads.run(() =>
+      world.pieces.hash(job, (look) => look(world.store.reader.seal)),
+    )) as PieceHashes;
     yield* stream.turn(at);
     let decided: (Decided & { piece: number }) | null = null;
     if (stream.failed === null) {
