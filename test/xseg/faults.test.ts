@@ -66,6 +66,28 @@ describe('a sync that fails under a map change', () => {
   });
 });
 
+describe('a snapshot whose data cannot be made durable', () => {
+  it('is not there: its name is free, now and afterwards', async () => {
+    let e = await home.open();
+    await e.createVolume({ name: 'v', size: 8 * MIB });
+    await home.close();
+    e = await home.open({ poolFaults: { local: [{ kind: 'error', sync: true, errno: 5, times: 1 }] } });
+    const c = await home.connect('v');
+    await c.write(0, Buffer.alloc(MIB, 1));
+    // the second fails because the volume has, and not because the name is taken
+    for (let i = 0; i < 2; i++)
+      await expect(e.createSnapshot('v', 's')).rejects.toThrow(expect.objectContaining({ code: 'POOL_FAILED' }));
+    await expect(e.showSnapshot('v@s')).rejects.toThrow(expect.objectContaining({ code: 'NOT_FOUND' }));
+    expect(await e.listSnapshots()).toEqual([]);
+    expect((await e.showVolume('v')).snapshots).toBe(0);
+    await c.close();
+    await home.close();
+    e = await home.open();
+    expect((await e.createSnapshot('v', 's')).mappedBytes).toBe(0);
+    expect(await e.check()).toMatchObject({ ok: true });
+  });
+});
+
 describe('writes that fail', () => {
   it('reach the client with their cause, and the slots they were to have come back', async () => {
     let e = await home.open();

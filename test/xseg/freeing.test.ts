@@ -1,11 +1,19 @@
 /** Groups of releases: ghosts that dissolve, in a cache that keeps nothing it may drop; and slots. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Commits, type CommitsHost } from '../../src/xseg/mapper/commits.ts';
-import { Frames, OWNED } from '../../src/xseg/mapper/frames.ts';
+import { EXCLUSIVE, Frames, OWNED } from '../../src/xseg/mapper/frames.ts';
 import { Freeing, type FreeingHost, GROUP_MAX } from '../../src/xseg/mapper/freeing.ts';
+import { Resource } from '../../src/xseg/mapper/resource.ts';
+import type { SlotPool } from '../../src/xseg/mapper/slots.ts';
 import { Tree, type TreeHost } from '../../src/xseg/mapper/tree.ts';
 import { loadNative } from '../../src/xseg/native.ts';
-import { type CommitBatch, RELEASE_GHOST, RELEASE_SLOT, type ReleaseRow } from '../../src/xseg/store/batch.ts';
+import {
+  type CommitBatch,
+  RELEASE_GHOST,
+  RELEASE_SLOT,
+  type ReleaseRow,
+  type ResourceRow,
+} from '../../src/xseg/store/batch.ts';
 import type { StoreReader } from '../../src/xseg/store/reader.ts';
 
 const native = loadNative();
@@ -39,11 +47,23 @@ interface Given {
   /** slot → references but the first */
   extras?: ReadonlyMap<number, number>;
   pinned?: (slot: number) => boolean;
+  /** of all pages that are put; none: they are nobody's */
+  owner?: Resource;
+  /** none: it is not open */
+  pool?: SlotPool;
 }
 
 /** The groups that these rows make, each durable before the next. */
 function groups(rows: ReleaseRow[], given: Given): CommitBatch[] {
-  const { store = new Map(), children = {}, ghosts = [], extras = new Map(), pinned = () => false } = given;
+  const {
+    store = new Map(),
+    children = {},
+    ghosts = [],
+    extras = new Map(),
+    pinned = () => false,
+    owner,
+    pool,
+  } = given;
   const reader = {
     look: <T>(work: () => T) => work(),
     page: (id: number) => store.get(id),
@@ -57,14 +77,19 @@ function groups(rows: ReleaseRow[], given: Given): CommitBatch[] {
     releaseCount: () => rows.length,
   } as unknown as StoreReader;
   frames = new Frames(native, core);
-  const tree = new Tree(frames, reader, native, core, { log: () => undefined } as unknown as TreeHost);
+  const tree = new Tree(frames, reader, native, core, {
+    log: () => undefined,
+    changed: () => undefined,
+  } as unknown as TreeHost);
   const sent: CommitBatch[] = [];
   const commitsHost: Partial<CommitsHost> = { send: (batch) => void sent.push(batch), meta: () => ({}) };
   const commits = new Commits(frames, tree, native, core, () => 0, commitsHost as CommitsHost);
   const host: Partial<FreeingHost> = {
     nextRelease: () => 9,
-    ownerOf: () => undefined,
-    pool: () => undefined,
+    ownerOf: () => owner,
+    pool: () => pool,
+    changed: () => undefined,
+    commitSoon: () => undefined,
     guestsBusy: () => false,
     hasNewChildren: () => false,
     held: () => false,
@@ -122,6 +147,30 @@ it('a ghost that gets a child of another ghost in this group stays until the sto
   expect(put(batch)).toEqual([[21, 10]]);
   expect(batch.pagesDeleted).toEqual([]);
   expect(batch.releasesDone).toEqual([1]);
+});
+
+describe('a slot that a live volume is left alone with', () => {
+  /** Whether the volume's page, the last that borrows it from a ghost, may write it in place afterwards. */
+  function inPlace(pool: SlotPool | undefined): boolean {
+    const owner = new Resource({ id: 9, generation: 1 } as ResourceRow);
+    const store = new Map([
+      [10, leaf(10, 0, 100, OWNED)],
+      [11, leaf(11, 10, 100, 0)],
+    ]);
+    const row = { seq: 1, kind: RELEASE_GHOST, id: 10, pool: 1 };
+    groups([row], { store, children: { 10: [11] }, ghosts: [10], owner, pool });
+    expect(owner.changes).toMatchObject({ pagesDeleted: [10], releasesDone: [1] });
+    const flags = frames.flags(frames.byPage.get(11) as number, 0);
+    expect(flags & OWNED).toBe(OWNED);
+    return (flags & EXCLUSIVE) !== 0;
+  }
+
+  it('is written in place again when its pool is open', () =>
+    expect(inPlace({ holding: { on: false } } as SlotPool)).toBe(true));
+  it('is not while a copy of the store may name it', () =>
+    expect(inPlace({ holding: { on: true } } as SlotPool)).toBe(false));
+  it('is not when its pool is not open: nobody knows which copies that carries', () =>
+    expect(inPlace(undefined)).toBe(false));
 });
 
 describe('rows that release slots', () => {

@@ -10,15 +10,20 @@ import {
   SegmentHeader,
   VolumeRecord,
 } from '../../src/xseg/layout.gen.ts';
+import type { Burials } from '../../src/xseg/mapper/burials.ts';
 import { Faults, type FaultsHost } from '../../src/xseg/mapper/faults.ts';
 import { EXCLUSIVE, Frames, OWNED } from '../../src/xseg/mapper/frames.ts';
 import type { Handles } from '../../src/xseg/mapper/handles.ts';
+import { Operations } from '../../src/xseg/mapper/operations.ts';
+import { Registry } from '../../src/xseg/mapper/registry.ts';
 import { Resizing, type ResizingHost } from '../../src/xseg/mapper/resizing.ts';
 import { Resource } from '../../src/xseg/mapper/resource.ts';
 import type { SlotPool } from '../../src/xseg/mapper/slots.ts';
+import { Steps, type StepsHost } from '../../src/xseg/mapper/steps.ts';
 import { type Tree, WAIT } from '../../src/xseg/mapper/tree.ts';
 import type { Native } from '../../src/xseg/native.ts';
 import { KIND_VOLUME, type ResourceRow } from '../../src/xseg/store/batch.ts';
+import type { StoreReader } from '../../src/xseg/store/reader.ts';
 import type { EngineError } from '../../src/xseg/types.ts';
 
 const FRAME = 1;
@@ -194,6 +199,60 @@ describe('the block that a new end divides', () => {
     expect(shrunk(OWNED)).toEqual({ written: [(SLOT + 1) * 4096, 4096], published: [SLOT + 1] }));
   it("is zeroed where it is once it is the volume's alone: guests write there", () =>
     expect(shrunk(OWNED | EXCLUSIVE)).toEqual({ written: [SLOT * 4096 + TAIL, 4096 - TAIL], published: [] }));
+});
+
+describe('making a snapshot', () => {
+  /** A volume's operations; each batch of it ends as `error` says. */
+  function volume() {
+    const volumeRow: Partial<ResourceRow> = { id: 1, kind: KIND_VOLUME, volume: 0, name: 'v', pool: 1, size: 4096 };
+    const row = { ...volumeRow, root: 0, height: 0, mapped: 0, created_at: 0 } as ResourceRow;
+    const reader = {
+      resource: (id: number) => (id === row.id ? row : undefined),
+      resourceByName: (kind: number) => (kind === KIND_VOLUME ? row.id : undefined),
+      seal: { resource: () => undefined },
+    };
+    const registry = new Registry(reader as unknown as StoreReader);
+    const batches = { error: 0 };
+    let next = 2;
+    const host: Partial<StepsHost> = {
+      pools: new Map(),
+      poolRow: () => undefined,
+      exclusiveBlocks: () => null,
+      nextResource: () => next++,
+      accountChanged: () => undefined,
+      date: () => 0,
+      poke: () => undefined,
+      cut: (r) => {
+        for (const waiter of r.changes.waiters.splice(0)) waiter(batches.error);
+      },
+    };
+    const faults = { barrier: (_r: Resource, work: (release: () => void) => void) => work(() => undefined) };
+    const frames = { byPage: new Map() } as unknown as Frames;
+    const steps = new Steps(
+      registry,
+      frames,
+      faults as unknown as Faults,
+      {} as Handles,
+      {} as Native,
+      0,
+      host as StepsHost,
+    );
+    return { registry, batches, operations: new Operations(steps, {} as Burials, frames, {} as Tree) };
+  }
+
+  it('that does not become durable leaves its name to the store, and nothing waits for it', () => {
+    const { registry, batches, operations } = volume();
+    const ended: unknown[] = [];
+    const snapshot = () => operations.createSnapshot('v', 's', (error, made) => ended.push(error?.code ?? made?.name));
+    batches.error = 5;
+    snapshot();
+    expect(registry.byFullName('v@s')).toBeUndefined();
+    expect([registry.naming, registry.pendingFrom()]).toEqual([false, Number.POSITIVE_INFINITY]);
+    batches.error = 0;
+    snapshot();
+    expect(ended).toEqual(['POOL_FAILED', 'v@s']);
+    expect(registry.naming).toBe(false);
+  });
 });
 
 describe('the page cache', () => {

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import Database from 'better-sqlite3';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { decodeFooter, encodeFooter, FOOTER_BYTES, tableBytes } from '../../src/xseg/copies/footer.ts';
 import type { RecoverOptions, RecoverReport } from '../../src/xseg/copies/recover.ts';
 import { loadNative } from '../../src/xseg/native.ts';
@@ -248,6 +248,73 @@ describe('a home whose store is lost', () => {
     await expect(home.open()).rejects.toThrow(/atoll recover/);
     expect(recoverHome({ pools: [localOf(home)], home: home.home })).toMatchObject({ volumes: 3 });
     await open(home);
+  });
+});
+
+describe('a recovered store', () => {
+  const alone = () => path.join(home.dir, 'alone.db');
+
+  function rows(db: Database.Database): [string, unknown[]][] {
+    const tables = db.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name").pluck().all();
+    return (tables as string[]).map((table) => [table, db.prepare(`SELECT * FROM ${table}`).all()]);
+  }
+
+  /**
+   * Recovers while somebody else, who comes early, has the new store open too, and reads it by `sql`; its file alone is
+   * copied. @returns all that the other one sees in it
+   */
+  function recoverBeside(sql: string): [string, unknown[]][] {
+    let other: Database.Database | null = null;
+    const { prepare } = Database.prototype;
+    const spy = vi.spyOn(Database.prototype, 'prepare').mockImplementation(function (this: Database.Database, text) {
+      if (
+        other === null &&
+        this.name.endsWith('.recovering') &&
+        this.pragma('journal_mode', { simple: true }) === 'wal'
+      ) {
+        this.pragma('busy_timeout = 10');
+        other = new Database(this.name, { readonly: true });
+        other.exec(sql);
+      }
+      return prepare.call(this, text);
+    });
+    try {
+      recoverHome({ pools: [localOf(home)], home: home.home });
+      fs.copyFileSync(storeOf(home), alone());
+      return rows(other as unknown as Database.Database);
+    } finally {
+      spy.mockRestore();
+      expect(other).not.toBeNull();
+      (other as Database.Database | null)?.close();
+    }
+  }
+
+  beforeEach(async () => {
+    await home.open();
+    await populate(home);
+  });
+
+  // SQLite writes the log out when the last connection closes, and does not say when it could not
+  it('is whole without its log, whether or not closing writes that out', async () => {
+    const before = await contents(home);
+    await home.close();
+    loseStore(home);
+    const seen = recoverBeside('SELECT * FROM meta');
+    loseStore(home);
+    fs.renameSync(alone(), storeOf(home));
+    const db = new Database(storeOf(home));
+    expect(rows(db)).toEqual(seen);
+    db.close();
+    await open(home);
+    expect(await contents(home)).toEqual(before);
+  });
+
+  it('is none when it cannot be written out of its log', async () => {
+    await home.close();
+    loseStore(home);
+    expect(() => recoverBeside('BEGIN; SELECT * FROM meta')).toThrow(/could not be written out of its log/);
+    expect(fs.readdirSync(home.home).filter((name) => name.startsWith('store'))).toEqual([]);
+    expect(recoverHome({ pools: [localOf(home)], home: home.home })).toMatchObject({ volumes: 3 });
   });
 });
 

@@ -184,6 +184,20 @@ describe('damage', () => {
     }
   });
 
+  it('that took the row of a pool with volumes is refused, and what could be mended stays too', () => {
+    damaged((db) => {
+      expect(db.prepare("DELETE FROM pool WHERE name = 'p'").run().changes).toBe(1);
+      expect(db.prepare("UPDATE resource SET mapped = 1 WHERE name = 'w'").run().changes).toBe(1);
+    });
+    const [store, before] = [fs.readFileSync(storePath()), data()];
+    const refused = { code: 'CORRUPT', message: expect.stringMatching(/pools that the store does not have \(2\)/) };
+    expect(repair).toThrow(expect.objectContaining(refused));
+    expect(fs.readFileSync(storePath()).equals(store)).toBe(true);
+    expect(fs.existsSync(`${storePath()}-wal`)).toBe(false);
+    expect(data()).toBe(before);
+    expect(check()).toMatchObject({ ok: false });
+  });
+
   it('that was half mended when the machine stopped is as it was', () => {
     damaged((db) => DAMAGES[0].plant(db, () => undefined));
     const before = check();

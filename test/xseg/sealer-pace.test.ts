@@ -1,5 +1,5 @@
-/** Sealing at a set rate: what is read by when, on a clock that only goes on when the sealer waits. */
-import { expect, it } from 'vitest';
+/** Sealing at a set rate, and what ends it early: what is read by when, on a clock that only goes on when the sealer waits. */
+import { describe, expect, it } from 'vitest';
 import type { Commits } from '../../src/xseg/mapper/commits.ts';
 import type { Frames } from '../../src/xseg/mapper/frames.ts';
 import type { Resource } from '../../src/xseg/mapper/resource.ts';
@@ -42,6 +42,8 @@ class Bench {
   readonly jobs: { at: number; bytes: number }[] = [];
   readonly settings = { ...defaultSealPool(POOL.id), seal: 1 };
   readonly sealer: Sealer;
+  /** the snapshot is no longer there */
+  gone = false;
   #job: { wish: HashWish; done: (result: HashResult | null) => void } | null = null;
   #sealed = false;
 
@@ -76,7 +78,7 @@ class Bench {
         this.#job = { wish, done };
       },
       pool: () => POOL,
-      resource: () => ({ row }) as Resource,
+      resource: () => (this.gone ? undefined : ({ row } as Resource)),
       pendingFrom: () => SNAPSHOT + 1,
       freeing: () => false,
       poke: () => undefined,
@@ -90,7 +92,8 @@ class Bench {
   turn(): void {
     this.sealer.turn(this.now);
     if (this.#job === null) {
-      this.now += this.sealer.dueIn();
+      const ms = this.sealer.dueIn();
+      if (ms < Number.POSITIVE_INFINITY) this.now += ms;
       return;
     }
     const { wish, done } = this.#job;
@@ -172,4 +175,45 @@ it('a new rate counts at once', () => {
   expect(t.jobs).toHaveLength(2);
   expect(t.jobs[1].at).toBe(t.jobs[0].at);
   expect(t.sealer.dueIn()).toBe((JOB_BYTES_MAX / MIB / 2) * 1000);
+});
+
+describe('a group of blocks of which one job is done', () => {
+  /** What happens then, and all that the sealer does about it. */
+  function afterFirst(happens: (t: Bench) => void): Bench {
+    const t = new Bench(MIB);
+    while (t.jobs.length === 0) t.turn();
+    expect(t.sealer.held(10)).toBe(true);
+    happens(t);
+    for (let turns = 0; t.sealer.dueIn() < Number.POSITIVE_INFINITY; turns++) {
+      expect(turns).toBeLessThan(TURNS_MAX);
+      t.turn();
+    }
+    return t;
+  }
+
+  /** Nothing more was hashed, and no page is kept from being freed. */
+  function expectStopped(t: Bench): void {
+    expect(t.jobs).toHaveLength(1);
+    for (let leaf = 0; leaf < LEAVES; leaf++) expect(t.sealer.held(10 + leaf)).toBe(false);
+  }
+
+  it('is given up when its snapshot is gone', () => {
+    expectStopped(
+      afterFirst((t) => {
+        t.gone = true;
+      }),
+    );
+  });
+
+  for (const [what, setting] of [
+    ['sealing is paused', { paused: 1 }],
+    ['its pool is sealed no more', { seal: 0 }],
+  ] as const)
+    it(`is given up when ${what}, and begun anew when it may be sealed`, () => {
+      const t = afterFirst((bench) => bench.sealer.changed({ ...bench.settings, ...setting }));
+      expectStopped(t);
+      t.jobs.length = 0;
+      t.sealer.changed({ ...t.settings, seal: 1, paused: 0, rate: 0 });
+      t.seal();
+    });
 });
