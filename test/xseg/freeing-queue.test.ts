@@ -102,6 +102,8 @@ class Bench {
         return this.#nextRow++;
       },
       pool: () => undefined,
+      epochAdvance: () => 0,
+      epochSafe: () => 0,
       guestsBusy: () => this.guests,
       hasNewChildren: () => false,
       held: () => false,

@@ -51,6 +51,8 @@ interface Given {
   owner?: Resource;
   /** none: it is not open */
   pool?: SlotPool;
+  /** reads that began before the rows were read have ended; asked with how many groups were made */
+  safe?: (made: number) => boolean;
 }
 
 /** The groups that these rows make, each durable before the next. */
@@ -63,6 +65,7 @@ function groups(rows: ReleaseRow[], given: Given): CommitBatch[] {
     pinned = () => false,
     owner,
     pool,
+    safe = () => true,
   } = given;
   const reader = {
     look: <T>(work: () => T) => work(),
@@ -88,6 +91,8 @@ function groups(rows: ReleaseRow[], given: Given): CommitBatch[] {
     nextRelease: () => 9,
     ownerOf: () => owner,
     pool: () => pool,
+    epochAdvance: () => 1,
+    epochSafe: () => (safe(sent.length) ? 1 : 0),
     changed: () => undefined,
     commitSoon: () => undefined,
     guestsBusy: () => false,
@@ -113,6 +118,18 @@ function groups(rows: ReleaseRow[], given: Given): CommitBatch[] {
   }
   return sent;
 }
+
+it('a group waits for reads that began before its rows were read: the slots may not be written meanwhile', () => {
+  const store = new Map([
+    [10, leaf(10, 0, 10, OWNED)],
+    [11, leaf(11, 10, 10, 0)],
+  ]);
+  const made: number[] = [];
+  const safe = (groupsMade: number) => made.push(groupsMade) > 4;
+  const rows = [{ seq: 1, kind: RELEASE_GHOST, id: 10, pool: 1 }];
+  expect(groups(rows, { store, children: { 10: [11] }, ghosts: [10], safe })).toHaveLength(1);
+  expect(made).toEqual([0, 0, 0, 0, 0]);
+});
 
 /** [page, base] of what a batch puts into the store */
 const put = (batch: CommitBatch) =>

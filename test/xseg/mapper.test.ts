@@ -10,19 +10,19 @@ import {
   SegmentHeader,
   VolumeRecord,
 } from '../../src/xseg/layout.gen.ts';
-import type { Burials } from '../../src/xseg/mapper/burials.ts';
+import { Burials } from '../../src/xseg/mapper/burials.ts';
 import { Faults, type FaultsHost } from '../../src/xseg/mapper/faults.ts';
 import { EXCLUSIVE, Frames, OWNED } from '../../src/xseg/mapper/frames.ts';
 import type { Handles } from '../../src/xseg/mapper/handles.ts';
 import { Operations } from '../../src/xseg/mapper/operations.ts';
 import { Registry } from '../../src/xseg/mapper/registry.ts';
 import { Resizing, type ResizingHost } from '../../src/xseg/mapper/resizing.ts';
-import { Resource } from '../../src/xseg/mapper/resource.ts';
+import { Changes, Resource } from '../../src/xseg/mapper/resource.ts';
 import type { SlotPool } from '../../src/xseg/mapper/slots.ts';
 import { Steps, type StepsHost } from '../../src/xseg/mapper/steps.ts';
 import { type Tree, WAIT } from '../../src/xseg/mapper/tree.ts';
 import type { Native } from '../../src/xseg/native.ts';
-import { KIND_VOLUME, type ResourceRow } from '../../src/xseg/store/batch.ts';
+import { KIND_VOLUME, NOT_ATTACHED, type ResourceRow } from '../../src/xseg/store/batch.ts';
 import type { StoreReader } from '../../src/xseg/store/reader.ts';
 import type { EngineError } from '../../src/xseg/types.ts';
 
@@ -63,6 +63,47 @@ function faultsOn(parts: { native?: Partial<Native>; tree?: Partial<Tree>; host?
     1,
   );
   return { faults, words };
+}
+
+/** Operations on volumes of these names; the rest of their surroundings does nothing but what a test gives. */
+function operationsOn(names: string[], given: Partial<StepsHost>) {
+  const rows = names.map((name, i) => {
+    const row: Partial<ResourceRow> = { id: i + 1, kind: KIND_VOLUME, volume: 0, name, pool: 1, size: 4096 };
+    return { ...row, root: 0, height: 0, mapped: 0, created_at: 0, ...NOT_ATTACHED } as ResourceRow;
+  });
+  const reader = {
+    resource: (id: number) => rows.find((row) => row.id === id),
+    resourceByName: (kind: number, _volume: number, name: string) =>
+      rows.find((row) => row.kind === kind && row.name === name)?.id,
+    snapshotIds: () => [],
+    seal: { resource: () => undefined },
+  };
+  const registry = new Registry(reader as unknown as StoreReader);
+  let next = names.length + 1;
+  const host: Partial<StepsHost> = {
+    pools: new Map(),
+    poolRow: () => undefined,
+    exclusiveBlocks: () => null,
+    nextResource: () => next++,
+    accountChanged: () => undefined,
+    bytesChanged: () => undefined,
+    date: () => 0,
+    poke: () => undefined,
+    ...given,
+  };
+  const faults = { barrier: (_r: Resource, work: (release: () => void) => void) => work(() => undefined) };
+  const handles: Partial<Handles> = { close: () => undefined };
+  const frames = { byPage: new Map() } as unknown as Frames;
+  const steps = new Steps(
+    registry,
+    frames,
+    faults as unknown as Faults,
+    handles as Handles,
+    {} as Native,
+    0,
+    host as StepsHost,
+  );
+  return { registry, operations: new Operations(steps, new Burials(steps), frames, {} as Tree) };
 }
 
 describe('publishing', () => {
@@ -201,54 +242,70 @@ describe('the block that a new end divides', () => {
     expect(shrunk(OWNED | EXCLUSIVE)).toEqual({ written: [SLOT * 4096 + TAIL, 4096 - TAIL], published: [] }));
 });
 
-describe('making a snapshot', () => {
-  /** A volume's operations; each batch of it ends as `error` says. */
-  function volume() {
-    const volumeRow: Partial<ResourceRow> = { id: 1, kind: KIND_VOLUME, volume: 0, name: 'v', pool: 1, size: 4096 };
-    const row = { ...volumeRow, root: 0, height: 0, mapped: 0, created_at: 0 } as ResourceRow;
-    const reader = {
-      resource: (id: number) => (id === row.id ? row : undefined),
-      resourceByName: (kind: number) => (kind === KIND_VOLUME ? row.id : undefined),
-      seal: { resource: () => undefined },
-    };
-    const registry = new Registry(reader as unknown as StoreReader);
-    const batches = { error: 0 };
-    let next = 2;
-    const host: Partial<StepsHost> = {
-      pools: new Map(),
-      poolRow: () => undefined,
-      exclusiveBlocks: () => null,
-      nextResource: () => next++,
-      accountChanged: () => undefined,
-      date: () => 0,
-      poke: () => undefined,
-      cut: (r) => {
-        for (const waiter of r.changes.waiters.splice(0)) waiter(batches.error);
-      },
-    };
-    const faults = { barrier: (_r: Resource, work: (release: () => void) => void) => work(() => undefined) };
-    const frames = { byPage: new Map() } as unknown as Frames;
-    const steps = new Steps(
-      registry,
-      frames,
-      faults as unknown as Faults,
-      {} as Handles,
+describe('a volume that grows', () => {
+  it('counts its map as changed before anybody can write up to the new end', () => {
+    const r = resource(0);
+    r.row.size = 4096;
+    const order: string[] = [];
+    const resizing = new Resizing(
+      {} as Frames,
+      {} as Tree,
+      {
+        barrier: (_r: Resource, work: (release: () => void) => void) => work(() => undefined),
+        entries: { mapChanged: () => void order.push(`changed at ${r.row.size}`) },
+      } as unknown as Faults,
+      { publishSize: () => void order.push(`shown as ${r.row.size}`) } as unknown as Handles,
       {} as Native,
       0,
-      host as StepsHost,
+      {
+        blockSize: () => 4096,
+        durable: (_r, end) => end(null),
+        sized: () => undefined,
+      } as Partial<ResizingHost> as ResizingHost,
     );
-    return { registry, batches, operations: new Operations(steps, {} as Burials, frames, {} as Tree) };
-  }
+    for (const lazily of [false, true]) resizing.grow(r, r.row.size + 512, () => undefined, lazily);
+    expect(order).toEqual(['changed at 4096', 'shown as 4608', 'changed at 4608', 'shown as 5120']);
+  });
+});
 
+describe('a volume that gives its map away', () => {
+  it('does so when nothing of it is left to be committed, also of what changed while its last batch was on its way', () => {
+    const cuts: string[] = [];
+    let foldings = 2;
+    const cut = (r: Resource): void => {
+      cuts.push(`${r.row.name}${r.changes.row ? ' row' : ''}`);
+      const { waiters } = r.changes;
+      r.changes = new Changes();
+      // what folds changes pages while the batch is on its way
+      if (r.row.name === 'staged' && foldings-- > 0) r.changes.row = true;
+      r.flying = r.landing = true;
+      for (const waiter of waiters) waiter(0);
+      r.flying = r.landing = false;
+    };
+    const { operations } = operationsOn(['v', 'staged'], { cut });
+    let ended: string | undefined;
+    operations.replaceWith('v', 'staged', (error, made) => {
+      ended = error?.message ?? made?.name;
+    });
+    expect(ended).toBe('v');
+    expect(cuts.filter((what) => what.startsWith('staged'))).toEqual(['staged', 'staged row', 'staged row']);
+    expect(cuts.slice(0, 3)).toEqual(['staged', 'staged row', 'staged row']);
+  });
+});
+
+describe('making a snapshot', () => {
   it('that does not become durable leaves its name to the store, and nothing waits for it', () => {
-    const { registry, batches, operations } = volume();
+    let error = 5;
+    const cut = (r: Resource): void => {
+      for (const waiter of r.changes.waiters.splice(0)) waiter(error);
+    };
+    const { registry, operations } = operationsOn(['v'], { cut });
     const ended: unknown[] = [];
     const snapshot = () => operations.createSnapshot('v', 's', (error, made) => ended.push(error?.code ?? made?.name));
-    batches.error = 5;
     snapshot();
     expect(registry.byFullName('v@s')).toBeUndefined();
     expect([registry.naming, registry.pendingFrom()]).toEqual([false, Number.POSITIVE_INFINITY]);
-    batches.error = 0;
+    error = 0;
     snapshot();
     expect(ended).toEqual(['POOL_FAILED', 'v@s']);
     expect(registry.naming).toBe(false);

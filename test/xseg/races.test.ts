@@ -47,6 +47,42 @@ describe('a snapshot that is deleted while a block it shared is being copied', (
   });
 });
 
+describe('a snapshot that is not durable yet', () => {
+  /** Syncs take long, and fail with `errno` if that is given. */
+  async function pending(errno?: number) {
+    const failing: FaultSpec[] = errno === undefined ? [] : [{ kind: 'error', sync: true, errno, times: 1 }];
+    const e = await home.open({ poolFaults: { local: [...failing, { kind: 'delay', sync: true, delayMs: 700 }] } });
+    await e.createVolume({ name: 'v', size: 8 * MIB });
+    const c = await home.connect('v');
+    await c.write(0, Buffer.alloc(BLOCK, 1));
+    const ended: string[] = [];
+    const snapshot = e.createSnapshot('v', 's').then(() => void ended.push('snapshot'));
+    await sleep(100);
+    const clone = e.clone('v@s', 'c').then(() => void ended.push('clone'));
+    return { e, c, ended, both: Promise.allSettled([snapshot, clone]) };
+  }
+
+  it('is cloned when it is', async () => {
+    const { c, e, ended, both } = await pending();
+    await both;
+    expect(ended).toEqual(['snapshot', 'clone']);
+    await c.close();
+    expect(await e.check()).toMatchObject({ ok: true });
+  });
+
+  it('and never will be is not cloned', async () => {
+    const { c, both } = await pending(5);
+    const [snapshot, clone] = await both;
+    expect(snapshot).toMatchObject({ status: 'rejected', reason: { code: 'POOL_FAILED' } });
+    expect(clone).toMatchObject({ status: 'rejected', reason: { code: 'NOT_FOUND' } });
+    await c.close();
+    await home.close();
+    const e = await home.open();
+    expect((await e.listVolumes()).map(({ name }) => name)).toEqual(['v']);
+    expect(await e.check()).toMatchObject({ ok: true });
+  });
+});
+
 describe('a shrink while a write is on its way', () => {
   it('keeps the write to the block that the new end divides', async () => {
     let e = await home.open();

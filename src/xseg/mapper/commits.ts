@@ -107,7 +107,8 @@ export class Commits {
     resource.dirtySince = 0;
     const batch = this.newBatch();
     const frames = this.#encode(batch, changes.frames);
-    if ((changes.row || changes.frames.length > 0) && !changes.deleted) {
+    // one that is gone may have changed pages, which are others' by now; its record is theirs to delete
+    if ((changes.row || changes.frames.length > 0) && !changes.deleted && !resource.dead) {
       const root = resource.row.root === 0 ? 0 : this.frames.byPage.get(resource.row.root);
       if (root !== undefined) resource.row.mapped = root === 0 ? 0 : this.frames.mapped[root];
       batch.resources.push({ ...resource.row, size: resource.sizeInStore ?? resource.row.size });
@@ -136,7 +137,9 @@ export class Commits {
         this.host.pagesDurable(batch.pages);
       }
       // it flies until they have run: what they cut goes behind the batches that wait
+      resource.landing = true;
       for (const waiter of changes.waiters) waiter(error);
+      resource.landing = false;
       const next = resource.flights.shift();
       if (next !== undefined) {
         this.#launch(resource, next);

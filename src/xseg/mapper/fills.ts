@@ -92,10 +92,11 @@ export class Fills {
         const staged = this.steps.needVolume(stagedName);
         if (staged.openCount > 0) throw new EngineError('BUSY', `${stagedName} is open; it must be closed`);
         staged.changes.syncData = true;
-        this.steps.durable(staged, (error) => {
+        const taken = (error: EngineError | null): void => {
           if (error !== null) return finish(error);
           this.steps.guard(finish, () =>
             this.steps.freeze(r, () => {
+              if (!staged.settled) return this.steps.settled(staged, taken);
               this.steps.handles.close(staged);
               this.#becomesOpen(r, staged.row);
               r.row.cloned_from = staged.row.cloned_from;
@@ -105,7 +106,8 @@ export class Fills {
               this.burials.finish(r, [staged], finish);
             }),
           );
-        });
+        };
+        this.steps.settled(staged, taken);
       },
     );
   }
@@ -123,8 +125,8 @@ export class Fills {
     this.steps.handles.forgetLeaves(r);
     this.steps.host.cut(r);
     this.steps.takeMap(r, other);
-    if (r.handle >= 0) this.steps.handles.publishSize(r);
     this.steps.faults.entries.mapChanged(r);
+    if (r.handle >= 0) this.steps.handles.publishSize(r);
   }
 
   /** Which blocks of a snapshot hold something and are in none of the ranges. */

@@ -67,6 +67,9 @@ export interface FreeingHost {
   indexed(pool: number, slot: number): boolean;
   /** guests sent requests lately */
   guestsBusy(now: number): boolean;
+  /** what was unpublished before `epochAdvance` is unused once `epochSafe` is no less than what that returned */
+  epochAdvance(): number;
+  epochSafe(): number;
   /** deltas of page_ref and slot_ref that are in batches of others, not durable yet */
   pendingPageRefs(page: number): number;
   log(level: 'info' | 'warn' | 'error', event: string, fields: Record<string, unknown>): void;
@@ -82,6 +85,8 @@ export class Freeing {
   /** the same from the other end, while the queue is long */
   #newest = Number.MAX_SAFE_INTEGER;
   #rows: ReleaseRow[] = [];
+  /** Until it is safe somebody may read slots that the rows' pages had and have no more: nobody writes there in place. */
+  #rowsEpoch = 0;
   /** `#rows` are the newest, newest first */
   #backwards = false;
   #busy = false;
@@ -186,6 +191,11 @@ export class Freeing {
         this.#roundEnded(now);
         return;
       }
+      this.#rowsEpoch = this.host.epochAdvance();
+    }
+    if (this.host.epochSafe() < this.#rowsEpoch) {
+      this.#pausedUntil = now + PAUSE_MS;
+      return;
     }
     this.reader.look(() => this.#group(now));
   }

@@ -253,6 +253,8 @@ export class Mapper implements ReportsHost, RequestsHost {
         pool: (id) => this.pools.get(id),
         changed,
         commitSoon,
+        epochAdvance: () => native.epochAdvance(core),
+        epochSafe: () => native.epochSafe(core),
         hasNewChildren: (page) => this.#newPages.hasChildren(page),
         held: (page) => this.sealer.held(page),
         pinned: (pool, slot) => this.ingests.pinned(pool, slot),

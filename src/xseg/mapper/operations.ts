@@ -170,6 +170,11 @@ export class Operations {
           row.grp = r.row.grp;
           this.steps.host.accountChanged(row);
           const snapshot = this.steps.registry.add(row);
+          // named, but nobody's to clone before it is durable: a clone has no data to wait for, and would be first
+          let released = () => undefined as void;
+          this.steps.registry.exclusive([snapshot], (release) => {
+            released = release;
+          });
           r.changes.row = true;
           r.changes.syncData = true;
           r.changes.rows.push(row);
@@ -181,6 +186,7 @@ export class Operations {
             // named or not, from here on the store says
             this.steps.registry.settleName(row, row.id);
             if (error !== null) this.steps.registry.kill(snapshot);
+            released();
             this.steps.answer(finish, error, () => this.steps.views.snapshot(snapshot));
           });
         });
@@ -304,7 +310,7 @@ export class Operations {
         if (r.row.pool !== staged.row.pool) throw new EngineError('INVALID', 'both must be in one pool');
         staged.changes.syncData = true;
         // the staged map first, durable by itself; then one batch moves it
-        this.steps.durable(staged, (error) => {
+        this.steps.settled(staged, (error) => {
           if (error !== null) {
             finish(error);
             return;

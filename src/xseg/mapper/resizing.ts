@@ -56,8 +56,9 @@ export class Resizing {
             return;
           }
         }
+        // first: who sees the size may write up to it in place, and a flush of that must find the map changed
+        this.faults.entries.mapChanged(r);
         this.#setSize(r, size);
-        if (lazily) this.faults.entries.mapChanged(r);
         release();
         if (lazily) end(null);
         else this.host.durable(r, end);

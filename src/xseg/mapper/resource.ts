@@ -72,6 +72,8 @@ export class Resource {
   /** batches made but not durable, in order; the first may be on its way */
   flights: { start(): void }[] = [];
   flying = false;
+  /** the one that was on its way is durable, and those who waited for it are told */
+  landing = false;
   /** handles closed while batches that need them are on their way */
   closing: number[] = [];
   mapDirty = 0;
@@ -96,5 +98,10 @@ export class Resource {
 
   get clean(): boolean {
     return this.changes.empty && this.flights.length === 0 && !this.flying;
+  }
+
+  /** Nothing of it is to be committed; also for those who are told that the last of it is durable. */
+  get settled(): boolean {
+    return this.changes.empty && this.flights.length === 0 && (!this.flying || this.landing);
   }
 }

@@ -175,6 +175,17 @@ export class Steps {
     this.host.poke();
   }
 
+  /**
+   * The same, and nothing of it is left to be committed: folding and freeing may have changed its pages meanwhile, and a batch
+   * of it behind another's that takes its map would bring its record back. True for this turn.
+   */
+  settled(r: Resource, finish: (error: EngineError | null) => void): void {
+    this.durable(r, (error) => {
+      if (error === null && !r.settled) this.settled(r, finish);
+      else finish(error);
+    });
+  }
+
   // ---- changing together
 
   addPageRef(r: Resource, page: number): void {
