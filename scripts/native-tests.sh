@@ -8,8 +8,21 @@
 # line, is killed, or fails while it claims that nothing failed, counts as one failed test. The last line here is the sum.
 if [ "$1" = --one ]; then
   limit=$2 log=$3/$(basename "$4")
-  timeout -k 10 "$limit" "$4" >"$log" 2>&1
+  "$4" >"$log" 2>&1 &
+  program=$!
+  # Where it hangs, if a debugger is here to tell.
+  (
+    trap 'kill $!; exit' TERM
+    sleep "$limit" &
+    wait $!
+    gdb -p "$program" -batch -ex 'thread apply all backtrace' >>"$log" 2>&1
+    echo "still running after $limit s" >>"$log"
+    kill -KILL "$program"
+  ) &
+  watch=$!
+  wait "$program"
   echo $? >"$log.status"
+  kill "$watch" 2>/dev/null
   exit 0
 fi
 limit=$1

@@ -67,7 +67,7 @@ export const COUNTED: Mutant[] = [
     file: 'mapper/burials.ts',
     find: '    this.steps.registry.buried(r.id);\n    this.steps.host.accountChanged(r.row);\n',
     replace: '    this.steps.registry.buried(r.id);\n',
-    profile: 'general',
+    profile: 'cuts',
   },
   {
     name: 'what is exclusive stays as it was counted when shared slots lose references',

@@ -171,7 +171,7 @@ export class Operations {
           this.steps.host.accountChanged(row);
           const snapshot = this.steps.registry.add(row);
           // named, but nobody's to clone before it is durable: a clone has no data to wait for, and would be first
-          let released = () => undefined as void;
+          let released: () => void = () => undefined;
           this.steps.registry.exclusive([snapshot], (release) => {
             released = release;
           });
