@@ -114,7 +114,9 @@ export class OpenPools {
     try {
       if (pool.handle >= 0) this.native.growPool(this.core, pool.handle, wanted);
     } catch (error) {
-      throw new EngineError('NO_SPACE', `pool ${name} stays as large as it is: ${(error as Error).message}`);
+      const { code, message } = error as NodeJS.ErrnoException;
+      const full = code === 'ENOSPC' || code === 'EDQUOT';
+      throw new EngineError(full ? 'NO_SPACE' : 'IO', `pool ${name} stays as large as it is: ${message}`);
     }
     await this.#call('growPool', pool.row.id, wanted);
     pool.row.size = wanted;

@@ -219,8 +219,9 @@ export class Faults {
     this.host.faultFailed(error);
   }
 
-  #ok(f: Fault): void {
-    this.#reply(f);
+  #ok(f: Fault, count = 0): void {
+    const at = this.#reply(f);
+    this.#out[at + Reply.count / 4] = count;
     this.#served(f.op, f.at);
   }
 
@@ -429,13 +430,8 @@ export class Faults {
       this.unmapping.range(resource, f.block, until, allocate, (error) => {
         const left = grown() ? 1 : 0;
         release();
-        if (error !== 0) {
-          this.#fail(f, error);
-          return;
-        }
-        const at = this.#reply(f);
-        this.#out[at + Reply.count / 4] = left;
-        this.#served(f.op, f.at);
+        if (error !== 0) this.#fail(f, error);
+        else this.#ok(f, left);
       });
     });
   }
@@ -524,8 +520,6 @@ export class Faults {
       }
       return;
     }
-    const reply = this.#reply(f);
-    this.#out[reply + Reply.count / 4] = count;
-    this.#served(f.op, f.at);
+    this.#ok(f, count);
   }
 }

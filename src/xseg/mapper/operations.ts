@@ -170,25 +170,23 @@ export class Operations {
           row.grp = r.row.grp;
           this.steps.host.accountChanged(row);
           const snapshot = this.steps.registry.add(row);
-          // named, but nobody's to clone before it is durable: a clone has no data to wait for, and would be first
-          let released: () => void = () => undefined;
-          this.steps.registry.exclusive([snapshot], (release) => {
-            released = release;
-          });
           r.changes.row = true;
           r.changes.syncData = true;
           r.changes.rows.push(row);
           if (row.root !== 0) this.steps.addPageRef(r, row.root);
           // all that is written from now on goes to new slots
           const synced = this.steps.host.pools.get(r.row.pool)?.leave(r);
-          this.steps.durable(r, (error) => {
-            synced?.();
-            // named or not, from here on the store says
-            this.steps.registry.settleName(row, row.id);
-            if (error !== null) this.steps.registry.kill(snapshot);
-            released();
-            this.steps.answer(finish, error, () => this.steps.views.snapshot(snapshot));
-          });
+          // named, but nobody's to clone before it is durable: a clone has no data to wait for, and would be first
+          this.steps.registry.exclusive([snapshot], (release) =>
+            this.steps.durable(r, (error) => {
+              synced?.();
+              // named or not, from here on the store says
+              this.steps.registry.settleName(row, row.id);
+              if (error !== null) this.steps.registry.kill(snapshot);
+              release();
+              this.steps.answer(finish, error, () => this.steps.views.snapshot(snapshot));
+            }),
+          );
         });
       },
     );

@@ -362,7 +362,7 @@ export class SlotPool {
 
   /** Loads or makes a group, makes it active in the store, zeroes what is not known to be zero, and declares it ready. */
   #activate(grp: number): void {
-    const row = this.#supply.isKnown(grp) ? this.reader.group(this.id, grp) : undefined;
+    const row = this.reader.group(this.id, grp);
     const used = row === undefined ? new Uint8Array(this.groupSlots / 8) : Uint8Array.from(row.bitmap);
     const unavailable = Uint8Array.from(used);
     if (row === undefined) {

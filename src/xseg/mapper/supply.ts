@@ -39,7 +39,6 @@ export interface SupplyHost {
 export class Supply {
   /** groups that there were at the start; `used` is kept for those that are not loaded */
   readonly #stored = new Map<number, StoredGroup>();
-  readonly #known = new Set<number>();
   #nextNew = 0;
   /** could not be prepared, the last try last */
   readonly #failed = new Set<number>();
@@ -55,7 +54,6 @@ export class Supply {
   ) {
     for (const group of stored) {
       this.#stored.set(group.grp, { ...group });
-      this.#known.add(group.grp);
       this.#nextNew = Math.max(this.#nextNew, group.grp + 1);
     }
   }
@@ -65,14 +63,8 @@ export class Supply {
     return [...this.#stored.keys()];
   }
 
-  /** The store has a row for it, or will have. */
-  isKnown(grp: number): boolean {
-    return this.#known.has(grp);
-  }
-
   /** It is being prepared. */
   taken(grp: number): void {
-    this.#known.add(grp);
     if (grp >= this.#nextNew) this.#nextNew = grp + 1;
   }
 
