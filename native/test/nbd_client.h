@@ -123,14 +123,25 @@ class Client {
   void stop_sending() { shutdown(fd_, SHUT_WR); }
   int fd() const { return fd_; }
 
-  /// False when the server closed.
-  bool send_bytes(const Bytes& bytes) { return send_bytes(bytes.data(), bytes.size()); }
-  bool send_bytes(const uint8_t* at, size_t bytes) {
+  /// Takes a reply that comes while a request is being sent. False: to be sent no further.
+  using Meanwhile = std::function<bool()>;
+  /// False when the server closed, or takes nothing for kTimeoutMs. A server may wait until the replies it has sent are
+  /// taken before it takes more: with large ones outstanding, `meanwhile` has to take them.
+  bool send_bytes(const Bytes& bytes, const Meanwhile& meanwhile = {}) {
+    return send_bytes(bytes.data(), bytes.size(), meanwhile);
+  }
+  bool send_bytes(const uint8_t* at, size_t bytes, const Meanwhile& meanwhile = {}) {
     while (bytes != 0) {
-      ssize_t sent = send(fd_, at, bytes, MSG_NOSIGNAL);
-      if (sent <= 0) return false;
-      at += sent;
-      bytes -= static_cast<size_t>(sent);
+      const ssize_t sent = send(fd_, at, bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
+      if (sent > 0) {
+        at += sent;
+        bytes -= static_cast<size_t>(sent);
+        continue;
+      }
+      if (sent == 0 || (errno != EAGAIN && errno != EINTR)) return false;
+      pollfd wait = {fd_, static_cast<short>(POLLOUT | (meanwhile ? POLLIN : 0)), 0};
+      if (::poll(&wait, 1, kTimeoutMs) == 0) return false;
+      if ((wait.revents & POLLIN) != 0 && !meanwhile()) return false;
     }
     return true;
   }
@@ -245,11 +256,12 @@ class Client {
   bool request(uint16_t type, uint64_t cookie, uint64_t offset, uint64_t length, uint16_t command_flags = 0) {
     return send_bytes(request_bytes(type, cookie, offset, length, command_flags));
   }
-  bool write_request(uint64_t cookie, uint64_t offset, const Bytes& data, uint16_t command_flags = 0) {
+  bool write_request(uint64_t cookie, uint64_t offset, const Bytes& data, uint16_t command_flags = 0,
+                     const Meanwhile& meanwhile = {}) {
     if (extended_) command_flags |= kCmdFlagPayloadLen;
     Bytes bytes = request_bytes(kCmdWrite, cookie, offset, data.size(), command_flags);
     bytes.insert(bytes.end(), data.begin(), data.end());
-    return send_bytes(bytes);
+    return send_bytes(bytes, meanwhile);
   }
   /// Next message. `read_bytes`: data of a simple reply to a read, by cookie.
   ReplyMessage reply(const std::function<uint64_t(uint64_t cookie)>& read_bytes = {}) {

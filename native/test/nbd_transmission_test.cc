@@ -162,7 +162,7 @@ void random_requests(uint64_t seed, const Client::Wishes& way, bool asynchronous
         Bytes data = random.bytes(length);
         if (random.below(3) == 0) std::fill(data.begin(), data.begin() + static_cast<long>(length / 2), 0);
         std::copy(data.begin(), data.end(), at);
-        CHECK(client.write_request(next_cookie, offset, data, random.below(2) == 0 ? kCmdFlagFua : 0));
+        CHECK(client.write_request(next_cookie, offset, data, random.below(2) == 0 ? kCmdFlagFua : 0, receive_one));
         break;
       }
       case 2:
