@@ -2,7 +2,14 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Commits, type CommitsHost } from '../../src/xseg/mapper/commits.ts';
 import { EXCLUSIVE, Frames, OWNED } from '../../src/xseg/mapper/frames.ts';
-import { Freeing, type FreeingHost, GROUP_MAX } from '../../src/xseg/mapper/freeing.ts';
+import {
+  BUSY_SHARE,
+  BUSY_SHARE_GROWN,
+  Freeing,
+  type FreeingHost,
+  GROUP_MAX,
+  QUEUE_GROWN,
+} from '../../src/xseg/mapper/freeing.ts';
 import { Resource } from '../../src/xseg/mapper/resource.ts';
 import type { SlotPool } from '../../src/xseg/mapper/slots.ts';
 import { Tree, type TreeHost } from '../../src/xseg/mapper/tree.ts';
@@ -53,6 +60,13 @@ interface Given {
   pool?: SlotPool;
   /** reads that began before the rows were read have ended; asked with how many groups were made */
   safe?: (made: number) => boolean;
+  /** guests work */
+  busy?: boolean;
+  queueLong?: number;
+  /** from a group to its being durable */
+  tookMs?: number;
+  /** gets what it waits for after each group, in ms */
+  waits?: number[];
 }
 
 /** The groups that these rows make, each durable before the next. */
@@ -66,6 +80,10 @@ function groups(rows: ReleaseRow[], given: Given): CommitBatch[] {
     owner,
     pool,
     safe = () => true,
+    busy = false,
+    queueLong,
+    tookMs = 0,
+    waits = [],
   } = given;
   const reader = {
     look: <T>(work: () => T) => work(),
@@ -77,6 +95,7 @@ function groups(rows: ReleaseRow[], given: Given): CommitBatch[] {
       [...extras].filter(([slot]) => slot >= first && slot < first + count).map(([slot, extra]) => ({ slot, extra })),
     releaseMax: () => 0,
     releases: () => rows.splice(0),
+    newestReleases: () => rows.splice(0).reverse(),
     releaseCount: () => rows.length,
   } as unknown as StoreReader;
   frames = new Frames(native, core);
@@ -95,7 +114,7 @@ function groups(rows: ReleaseRow[], given: Given): CommitBatch[] {
     epochSafe: () => (safe(sent.length) ? 1 : 0),
     changed: () => undefined,
     commitSoon: () => undefined,
-    guestsBusy: () => false,
+    guestsBusy: () => busy,
     hasNewChildren: () => false,
     held: () => false,
     pinned: (_pool, slot) => pinned(slot),
@@ -106,14 +125,17 @@ function groups(rows: ReleaseRow[], given: Given): CommitBatch[] {
     pendingPageRefs: () => 0,
   };
   let now = 0;
-  const freeing = new Freeing(frames, tree, reader, commits, native, host as FreeingHost, {
-    now: () => now,
-    date: () => now,
-  });
+  const clock = { now: () => now, date: () => now };
+  const freeing = new Freeing(frames, tree, reader, commits, native, host as FreeingHost, clock, queueLong);
   for (let turn = 0; turn < 9; turn++) {
+    const before = sent.length;
     freeing.turn(now);
     const batch = sent.at(-1);
-    if (batch !== undefined) commits.result({ seq: batch.seq, error: null, ms: 0, logBytes: 0 });
+    if (batch !== undefined && sent.length > before) {
+      now += tookMs;
+      commits.result({ seq: batch.seq, error: null, ms: 0, logBytes: 0 });
+      waits.push(freeing.waitMs(now));
+    }
     now += 2;
   }
   return sent;
@@ -129,6 +151,24 @@ it('a group waits for reads that began before its rows were read: the slots may 
   const rows = [{ seq: 1, kind: RELEASE_GHOST, id: 10, pool: 1 }];
   expect(groups(rows, { store, children: { 10: [11] }, ghosts: [10], safe })).toHaveLength(1);
   expect(made).toEqual([0, 0, 0, 0, 0]);
+});
+
+describe('while guests work, a group of 4 ms', () => {
+  const ROWS = 6;
+  /** What it waits for after a group with so many rows in the queue. */
+  function wait(busy: boolean, queueLong: number): number {
+    const waits: number[] = [];
+    const rows = Array.from({ length: ROWS }, (_, i) => ({ seq: i + 1, kind: RELEASE_SLOT, id: i * 2, pool: 1 }));
+    groups(rows, { busy, queueLong, tookMs: 4, waits });
+    return waits[0];
+  }
+  const pause = (share: number) => 4 * (1 / share - 1);
+
+  it('is followed by a pause that leaves them nearly all of the time', () =>
+    expect(wait(true, ROWS / QUEUE_GROWN + 1)).toBe(pause(BUSY_SHARE)));
+  it('is followed by a shorter one when the queue has grown nevertheless', () =>
+    expect(wait(true, ROWS / QUEUE_GROWN)).toBe(pause(BUSY_SHARE_GROWN)));
+  it('is followed by the next at once when they do not', () => expect(wait(false, ROWS)).toBe(1));
 });
 
 /** [page, base] of what a batch puts into the store */
