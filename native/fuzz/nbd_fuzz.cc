@@ -77,7 +77,6 @@ struct World {
     std::memset(volume.mapped.data(), 0, volume.mapped.size());
     sink.hold = directory.hold = false;
     sink.fail = nullptr;
-    sink.lends = nullptr;
     listening = true;
     received.clear();
   }
@@ -260,14 +259,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if ((mood & 16) != 0) {
     world.sink.fail = [](const Request& one) { return one.offset / kBlockBytes % 3 == 1 ? EIO : 0; };
   }
-  uint32_t lookups = 0;
-  if ((mood & 64) != 0) {
-    // Mostly all of it, now and then a part or nothing.
-    world.sink.lends = [&lookups](uint64_t, uint64_t bytes) -> uint64_t {
-      lookups++;
-      return lookups % 7 == 0 ? 0 : lookups % 5 == 0 ? bytes / 2 : bytes;
-    };
-  }
   while (!source.empty()) {
     const uint8_t action = source.byte();
     switch (action & 7) {
@@ -320,7 +311,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   world.reactor.turn(0);
   require(world.place.connections.empty() && world.registry.count() == 0);
   require(world.place.count.load() == 0 && world.place.pool.taken() == 0);
-  world.sink.lends = nullptr;
   require(world.sink.in_flight == 0 && world.directory.open_handles() == 0 && world.directory.wrong_closes() == 0);
   return 0;
 }

@@ -18,9 +18,7 @@ void Transmission::complete(Record* record) {
     input_.unpin(record->pinned);
     record->pinned = nullptr;
   }
-  if (record->kind == Kind::kRest) {
-    rest_ended(record->request.error);
-  } else if (record->kind == Kind::kPiece) {
+  if (record->kind == Kind::kPiece) {
     piece_done(record);
   } else if (state_ == State::kDead) {
     release(record);

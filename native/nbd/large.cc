@@ -81,20 +81,6 @@ Transmission::Parsed Transmission::feed_read(Record* large) {
   const uint64_t left = large->offset + large->length - large->next_offset;
   const uint32_t bytes =
       static_cast<uint32_t>(std::min<uint64_t>(left, kPieceBytes - large->next_offset % kPieceBytes));
-  if (can_lend(large->next_offset, bytes)) {
-    const bool last = bytes == left;
-    const uint16_t done_flag = last && large->outstanding == 0 ? kReplyFlagDone : 0;
-    if (!emit_lent({large->flags, large->type, large->cookie, large->offset, large->length}, large->next_offset, bytes,
-                   done_flag))
-      return Parsed::kStalled;
-    large->next_offset += bytes;
-    if (last) {
-      large->fed = true;
-      feeding_ = nullptr;
-      if (large->outstanding == 0) give(large);
-    }
-    return Parsed::kGoOn;
-  }
   const uint32_t lead = data_header_bytes(session_);
   // The piece may become an error, which can be longer than a few bytes.
   const uint32_t room = std::max(lead + bytes, kSmallReplyBytesMax);

@@ -67,7 +67,7 @@ void Output::commit_part(const Region& region, uint32_t from, uint32_t bytes) {
     }
   }
   assert(runs() < kRunsMax);
-  run(tail_++) = {at, bytes, region.buffer, 0};
+  run(tail_++) = {at, bytes, region.buffer};
   region.buffer->references++;
 }
 
@@ -78,18 +78,6 @@ void Output::commit(const Region& region, uint32_t used) {
   }
   commit_part(region, 0, used);
   dereference(region.buffer);
-}
-
-void Output::commit_lent(uint64_t offset, uint32_t bytes) {
-  assert(runs() < kRunsMax && bytes != 0);
-  pending_bytes_ += bytes;
-  run(tail_++) = {nullptr, bytes, nullptr, offset};
-}
-
-void Output::provide(std::unique_ptr<uint8_t[]> bytes) {
-  assert(head_ != tail_ && run(head_).lent());
-  provided_ = std::move(bytes);
-  run(head_).at = provided_.get();
 }
 
 void Output::abandon(const Region& region) {
@@ -103,52 +91,38 @@ void Output::sent(uint64_t bytes) {
   while (bytes != 0) {
     Run& first = run(head_);
     if (bytes < first.bytes) {
-      if (first.lent()) {
-        first.offset += bytes;
-      } else {
-        first.at += bytes;
-      }
+      first.at += bytes;
       first.bytes -= static_cast<uint32_t>(bytes);
       return;
     }
     bytes -= first.bytes;
     head_++;
-    if (first.buffer != nullptr) {
-      dereference(first.buffer);
-    } else {
-      provided_.reset();
-    }
+    dereference(first.buffer);
   }
 }
 
-/// Sends runs that lie in memory, up to the next lent one. Bytes, or -errno.
-int64_t Output::send_memory(int fd) {
+/// Sends as many runs as fit in one call. Bytes, or -errno.
+int64_t Output::send_runs(int fd) {
   iovec vectors[kSendRunsMax];
   uint32_t count = 0;
-  for (; count < kSendRunsMax && count < runs() && !run(head_ + count).lent(); ++count) {
+  for (; count < kSendRunsMax && count < runs(); ++count) {
     vectors[count] = {run(head_ + count).at, run(head_ + count).bytes};
   }
-  // What is lent follows at once, and belongs to the header before it.
-  const int more = count < runs() ? MSG_MORE : 0;
   msghdr message = {};
   message.msg_iov = vectors;
   message.msg_iovlen = count;
-  const ssize_t n = count == 1 ? ::send(fd, vectors[0].iov_base, vectors[0].iov_len, MSG_DONTWAIT | MSG_NOSIGNAL | more)
-                               : sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL | more);
+  const ssize_t n = count == 1 ? ::send(fd, vectors[0].iov_base, vectors[0].iov_len, MSG_DONTWAIT | MSG_NOSIGNAL)
+                               : sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
   if (n >= 0) return n;
   return errno == EWOULDBLOCK ? -EAGAIN : -errno;
 }
 
 int Output::send(int fd) {
   while (head_ != tail_) {
-    const Run& first = run(head_);
-    const bool lent = first.lent();
-    const uint32_t bytes = first.bytes;
-    const int64_t n = lent ? lender_->send_lent(first.offset, bytes) : send_memory(fd);
+    const int64_t n = send_runs(fd);
     if (n == -EINTR) continue;
     if (n < 0) return static_cast<int>(n);
     sent(static_cast<uint64_t>(n));
-    if (lent && n != 0 && n < bytes) return -EAGAIN;  // the socket is full, most likely: it tells when it is not
   }
   return 0;
 }

@@ -5,20 +5,10 @@
 
 #include <array>
 #include <cstdint>
-#include <memory>
 
 #include "nbd/buffer_pool.h"
 
 namespace atoll_native::nbd {
-
-/// Sends bytes that lie in no buffer, when their turn has come.
-class Lender {
- public:
-  virtual ~Lender() = default;
-  /// Sends from the beginning of [offset, offset+bytes) of the export. Bytes sent; 0 after Output::provide(); -EAGAIN
-  /// the socket takes no more; -EINPROGRESS they will be provided; else -errno.
-  virtual int64_t send_lent(uint64_t offset, uint32_t bytes) = 0;
-};
 
 class Output {
  public:
@@ -43,8 +33,6 @@ class Output {
   };
 
   explicit Output(BufferAccount& account) : account_(account) {}
-  /// Who sends what is committed by commit_lent().
-  void lend_from(Lender* lender) { lender_ = lender; }
   ~Output() { clear(); }
   Output(const Output&) = delete;
   Output& operator=(const Output&) = delete;
@@ -57,15 +45,10 @@ class Output {
   /// Sends [from, from+bytes) of the region; the region stays reserved. For replies made of several runs.
   void commit_part(const Region& region, uint32_t from, uint32_t bytes);
   void abandon(const Region& region);
-  /// Sends bytes of the export from where they lie, after all that was committed before.
-  void commit_lent(uint64_t offset, uint32_t bytes);
-  /// For the lender: what is next lies here and not where it was thought to.
-  void provide(std::unique_ptr<uint8_t[]> bytes);
   /// After commit_part(): nothing more comes from the region.
   void release(const Region& region) { dereference(region.buffer); }
 
-  /// Sends as much as the socket takes. 0 all sent, -EAGAIN the rest waits for EPOLLOUT, -EINPROGRESS for the lender,
-  /// else -errno.
+  /// Sends as much as the socket takes. 0 all sent, -EAGAIN the rest waits for EPOLLOUT, else -errno.
   int send(int fd);
   /// Drops all that waits: the client is gone. Reserved regions stay.
   void drop();
@@ -81,22 +64,18 @@ class Output {
  private:
   uint32_t send_bytes_ = kSendBytes;
   struct Run {
-    uint8_t* at;  // nullptr: lent
+    uint8_t* at;
     uint32_t bytes;
-    Buffer* buffer;   // nullptr: lent or provided
-    uint64_t offset;  // lent: in the export
-    bool lent() const { return at == nullptr; }
+    Buffer* buffer;
   };
 
   bool next_buffer();
-  int64_t send_memory(int fd);
+  int64_t send_runs(int fd);
   void dereference(Buffer* buffer);
   void sent(uint64_t bytes);
   Run& run(uint32_t index) { return runs_[index & (kRunsMax - 1)]; }
 
   BufferAccount& account_;
-  Lender* lender_ = nullptr;
-  std::unique_ptr<uint8_t[]> provided_;
   Buffer* buffer_ = nullptr;  // where the next reservation goes
   bool own_held_ = false;
   uint32_t head_ = 0;

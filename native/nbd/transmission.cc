@@ -20,7 +20,6 @@ Transmission::Transmission(int fd, Input& input, Output& output, RequestSink& si
       contexts_(std::move(contexts)),
       records_(static_cast<Record*>(records_memory().take())) {
   static_assert(std::is_trivially_destructible_v<Record>);  // its pages just go
-  output_.lend_from(this);
 }
 
 Transmission::~Transmission() { records_memory().give(records_); }
@@ -135,7 +134,7 @@ void Transmission::flush() {
   if (output_.pending_bytes() == 0 || output_blocked_ || state_ == State::kDead) return;
   int result = output_.send(fd_);
   output_blocked_ = result == -EAGAIN;
-  if (result != 0 && !output_blocked_ && result != -EINPROGRESS) die();
+  if (result != 0 && !output_blocked_) die();
 }
 
 Transmission::Parsed Transmission::parse() {
@@ -288,11 +287,6 @@ Transmission::Parsed Transmission::begin_read(const Incoming& in, uint32_t heade
     return Parsed::kGoOn;
   }
   uint32_t length = static_cast<uint32_t>(in.length);
-  if (can_lend(in.offset, length)) {
-    if (!emit_lent(in, in.offset, length, kReplyFlagDone)) return Parsed::kStalled;
-    input_.consume(header_bytes);
-    return Parsed::kGoOn;
-  }
   uint32_t lead = data_header_bytes(session_);
   Output::Region region;
   if (!output_.reserve(lead + length, lead, length >= kAlignedReadMin ? kPageBytes : 1, &region))

@@ -30,7 +30,7 @@ struct StatusContext {
   uint32_t handle;  // Request::context
 };
 
-class Transmission final : private Lender {
+class Transmission final {
  public:
   // Requests (and pieces of large ones) on their way. Twice what any client known keeps in flight.
   static constexpr uint32_t kRequestsInFlightMax = 256;
@@ -43,8 +43,6 @@ class Transmission final : private Lender {
   static constexpr uint32_t kWholeWriteMax = 64u << 10;
   // A read at least this large is looked through for zeroes when holes can be told: sending costs more than looking.
   static constexpr uint32_t kHoleReadMin = 32u << 10;
-  // A read at least this large is sent from the page cache when it can be; below it, a copy is cheaper than the calls.
-  static constexpr uint32_t kLendMin = 32u << 10;
   // Reads at least this large lie in memory as on disk, for pools with O_DIRECT and for faster copies.
   static constexpr uint32_t kAlignedReadMin = 16u << 10;
   static constexpr uint32_t kPageBytes = 4096;
@@ -91,9 +89,7 @@ class Transmission final : private Lender {
   enum class State : uint8_t { kOpen, kShuttingDown, kEnding, kDead };
   /// Why no more is parsed: bytes are missing; room or a Record is; this turn did its share; nothing more will come.
   enum class Parsed : uint8_t { kGoOn, kNeedBytes, kStalled, kTurnOver, kEnded };
-  enum class Kind : uint8_t { kSingle, kLarge, kPiece, kRest };
-  /// What became of lent bytes that could not be sent from where they lay.
-  enum class Rest : uint8_t { kNone, kAsked, kHere, kFailed };
+  enum class Kind : uint8_t { kSingle, kLarge, kPiece };
 
   struct Record {
     Request request;
@@ -147,13 +143,6 @@ class Transmission final : private Lender {
   bool status_answered(Record* record);
   void release(Record* record);
 
-  // lent.cc: data that is sent from the page cache
-  bool can_lend(uint64_t offset, uint32_t bytes);
-  bool emit_lent(const Incoming& in, uint64_t at, uint32_t bytes, uint16_t done_flag);
-  int64_t send_lent(uint64_t offset, uint32_t bytes) override;
-  void ask_rest(uint64_t offset, uint32_t bytes);
-  void rest_ended(int error);
-
   // large.cc: requests in pieces
   void begin_large(Record* large);
   Parsed feed();
@@ -195,10 +184,6 @@ class Transmission final : private Lender {
   Record* gathered_ = nullptr;   // its pieces that did not leave yet, in order
   Record* gathered_last_ = nullptr;
   bool streaming_ = false;  // its header has left: nothing else may be sent before its end
-
-  Rest rest_state_ = Rest::kNone;
-  std::unique_ptr<uint8_t[]> rest_;  // at most one piece
-  Record rest_record_;
 
   Record* held_ = nullptr;  // finished, but there was no room for the reply; in order
   Record* held_last_ = nullptr;

@@ -1,9 +1,6 @@
 // A volume in memory as a RequestSink: for tests, fuzzing and measuring of what stands above one. Knows which blocks
 // were written, can answer later and in another order, and can fail.
 #pragma once
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -31,25 +28,19 @@ struct MemoryVolume {
 class MemorySink final : public RequestSink {
  public:
   explicit MemorySink(MemoryVolume& volume) : volume_(volume) {}
-  ~MemorySink() override {
-    if (file_ >= 0) close(file_);
-  }
 
   // ---- what a test may ask for
   bool hold = false;                            // requests wait for answer_held()
   std::function<int(const Request&)> fail;      // errno for a request, 0: serve it
   std::function<bool(Request&)> serve_instead;  // true when it did: for volumes larger than memory, and odd answers
   std::function<void(const Request&)> observe;  // sees every request as it is submitted
-  /// How many of the bytes from there on lie together in a file; 0: they have to be read.
-  std::function<uint64_t(uint64_t offset, uint64_t bytes)> lends;
-  std::function<void()> held_one;  // called when a request was held: to answer it later
+  std::function<void()> held_one;               // called when a request was held: to answer it later
 
   // ---- what happened
   uint64_t submitted = 0;
   uint64_t flushes = 0;
   uint64_t in_flight = 0;
   uint64_t in_flight_max = 0;
-  uint64_t lent_bytes = 0;
 
   void submit(Request* request) override {
     submitted++;
@@ -63,21 +54,6 @@ class MemorySink final : public RequestSink {
     held_.push_back(request);
     if (held_one) held_one();
   }
-
-  bool lends_for_long() const override { return true; }
-  bool lend(uint32_t, uint64_t offset, uint64_t* length, FileRange* range) override {
-    const uint64_t together = lends ? lends(offset, *length) : 0;
-    if (together == 0) return false;
-    *length = std::min(*length, together);
-    if (file_ < 0) file_ = memfd_create("lent", MFD_CLOEXEC);
-    if (pwrite(file_, volume_.bytes.data() + offset, *length, static_cast<off_t>(offset)) !=
-        static_cast<ssize_t>(*length)) {
-      std::abort();
-    }
-    *range = {file_, offset};
-    return true;
-  }
-  void lent(uint32_t, uint64_t bytes) override { lent_bytes += bytes; }
 
   size_t held() const { return held_.size(); }
   /// Answers the held request at `index` (any, wraps around). False when there is none.
@@ -165,7 +141,6 @@ class MemorySink final : public RequestSink {
   }
 
   MemoryVolume& volume_;
-  int file_ = -1;
   std::deque<Request*> held_;
 };
 

@@ -81,7 +81,7 @@ struct Pending {
 
 /// Many requests in flight on disjoint pieces, answered by the sink in any order; every reply and the volume are
 /// compared.
-void random_requests(uint64_t seed, const Client::Wishes& way, bool asynchronous, bool lending) {
+void random_requests(uint64_t seed, const Client::Wishes& way, bool asynchronous) {
   constexpr uint32_t kLanes = 16;
   constexpr uint32_t kLaneBytes = 1 * kMiB;
   Fixture::Plan plan;
@@ -103,13 +103,6 @@ void random_requests(uint64_t seed, const Client::Wishes& way, bool asynchronous
   };
   fixture.on_reactor([&] {
     sink.hold = asynchronous;
-    if (lending) {
-      // Often all of it, sometimes a part, and sometimes no more what was there a moment ago.
-      sink.lends = [order](uint64_t, uint64_t bytes) -> uint64_t {
-        const uint32_t dice = order->below(8);
-        return dice == 0 ? 0 : dice <= 2 ? 1 + order->below(static_cast<uint32_t>(bytes)) : bytes;
-      };
-    }
     sink.held_one = [&reactor, asked, &answer_some] {
       if (*asked) return;
       *asked = true;
@@ -191,60 +184,8 @@ void random_requests(uint64_t seed, const Client::Wishes& way, bool asynchronous
   fixture.on_reactor([&] {
     sink.hold = false;
     sink.held_one = nullptr;
-    CHECK_EQ(sink.lent_bytes != 0, lending);
   });
   delete asked;
-}
-
-/// A client that takes nothing, while what it was lent goes away: the rest is read, whatever the disk says of it.
-void lent_data_that_goes_away() {
-  for (const int error : {0, EIO}) {
-    Fixture::Plan plan;
-    plan.size = 8 * kMiB;
-    Fixture fixture(plan);
-    Random random(3);
-    const Bytes data = random.bytes(plan.size);
-    bool cached = true;
-    fixture.on_reactor([&] {
-      std::copy(data.begin(), data.end(), fixture.volume.bytes.begin());
-      fixture.sink().lends = [&](uint64_t, uint64_t bytes) { return cached ? bytes : 0; };
-    });
-    Client client(fixture.path);
-    REQUIRE(client.go("disk", {true, false, {}}));
-    constexpr uint32_t kReads = 64;  // much more than the socket takes
-    const uint32_t pieces = static_cast<uint32_t>(plan.size / kPieceBytes);
-    for (uint32_t i = 0; i < kReads; ++i) CHECK(client.request(kCmdRead, i, i % pieces * kPieceBytes, kPieceBytes));
-    // Until the socket is full, in the middle of a piece: the reactor comes round again and again, and sends no more.
-    uint64_t lent = 0;
-    int rounds = 0;
-    CHECK(fixture.soon([&] {
-      rounds = fixture.sink().lent_bytes == lent ? rounds + 1 : 0;
-      lent = fixture.sink().lent_bytes;
-      return lent >= 2 * kPieceBytes && rounds == 20;
-    }));
-    fixture.on_reactor([&] {
-      CHECK_EQ(fixture.sink().submitted, 0u);
-      cached = false;
-      fixture.sink().fail = [error](const Request&) { return error; };
-    });
-    uint32_t whole = 0;
-    for (; whole < kReads; ++whole) {
-      const ReplyMessage reply = client.reply();
-      if (!client.alive() || reply.type != kReplyOffsetData) break;
-      CHECK_EQ(reply.cookie, uint64_t{whole});
-      CHECK(std::equal(reply.payload.begin() + 8, reply.payload.end(),
-                       data.begin() + static_cast<long>(whole % pieces * kPieceBytes)));
-    }
-    if (error == 0) {
-      CHECK_EQ(whole, kReads);
-      CHECK_EQ(client.call(kCmdRead, 0, 4096).error, 0u);
-    } else {
-      // The piece whose header was out cannot be taken back.
-      CHECK(whole > 0 && whole < kReads);
-      CHECK(!client.alive());
-    }
-    fixture.on_reactor([&] { CHECK(fixture.sink().submitted > 0); });
-  }
 }
 
 /// The last piece of a large read may be so short that its error is longer than it would have been.
@@ -486,14 +427,10 @@ int main() {
   reads_and_writes_of_all_sizes();
   for (uint64_t seed = 1; seed <= seeds(); ++seed) {
     for (const Client::Wishes& way : kWays) {
-      for (const bool lending : {false, true}) {
-        if (lending && seed > 2) continue;  // copies all that is lent: slow under a sanitizer
-        random_requests(seed, way, false, lending);
-        random_requests(seed, way, true, lending);
-      }
+      random_requests(seed, way, false);
+      random_requests(seed, way, true);
     }
   }
-  lent_data_that_goes_away();
   errors_of_short_pieces();
   requests_cut_anywhere();
   large_writes_in_small_steps();

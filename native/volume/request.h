@@ -58,8 +58,6 @@ class RequestSink {
   /// Where the bytes from `offset` of a volume lie in a file, to be sent from there (sendfile) within this turn, and
   /// what of `*length` lies together: `*length` is made less. False: submit a read.
   virtual bool lend(uint32_t, uint64_t, uint64_t*, FileRange*) { return false; }
-  /// What was lent stays what it was for as long as a socket keeps its pages. False: it may be lent for this turn only.
-  virtual bool lends_for_long() const { return false; }
   /// A read of so many bytes is answered with what is lent: for the statistics.
   virtual void lent(uint32_t, uint64_t) {}
 };
