@@ -27,20 +27,34 @@ class FileSync {
         continue;
       }
       // The first to find nobody running leads; for the others waiting it is a sync that began after they asked.
-      running_ = true;
-      const uint64_t number = ++started_;
-      lock.unlock();
-      const int result = latch.after_sync(sync());
-      lock.lock();
-      running_ = false;
-      ended_ = number;
-      ended_wake_.notify_all();
-      if (result != 0) return result;
+      if (const int result = lead(lock, latch, sync); result != 0) return result;
     }
     return latch.failed() ? -EIO : 0;
   }
 
+  /// The same by this very `sync`, which does more than others do; it is one for who waits in run(), too.
+  template <typename Sync>
+  int run_this(FailureLatch& latch, Sync sync) {
+    std::unique_lock lock(mutex_);
+    while (running_) ended_wake_.wait(lock);
+    const int result = lead(lock, latch, sync);
+    return result == 0 && latch.failed() ? -EIO : result;
+  }
+
  private:
+  template <typename Sync>
+  int lead(std::unique_lock<std::mutex>& lock, FailureLatch& latch, Sync& sync) {
+    running_ = true;
+    const uint64_t number = ++started_;
+    lock.unlock();
+    const int result = latch.after_sync(sync());
+    lock.lock();
+    running_ = false;
+    ended_ = number;
+    ended_wake_.notify_all();
+    return result;
+  }
+
   std::mutex mutex_;
   std::condition_variable ended_wake_;
   bool running_ = false;

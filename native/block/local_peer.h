@@ -48,6 +48,7 @@ class LocalPeer final : public BlockPeer {
   int zero_range(int fd, uint64_t offset, uint64_t length);
   int write_zeroes(int fd, uint64_t offset, uint64_t length);
   static int open_work(BlockIo* io);
+  static int durable_work(BlockIo* io);
   static void opened(BlockIo* io, AsyncIo& async);
   static void write_ended(BlockIo* io, AsyncIo& async);
   static int work(BlockIo* io);

@@ -252,13 +252,31 @@ int PoolFiles::open_durable(uint32_t file) {
   std::lock_guard lock(mutex_);
   std::atomic<int>& entry = files_[file].durable_descriptor_plus_one;
   if (const int open_one = entry.load(std::memory_order_relaxed); open_one != 0) return open_one - 1;
-  // Through /proc, so that it is the same file whatever its name means by now.
-  char path[32];
-  snprintf(path, sizeof path, "/proc/self/fd/%d", first);
-  const int fd = ::open(path, O_RDWR | O_CLOEXEC | (direct_ ? O_DIRECT : 0));
-  if (fd < 0) return -errno;
-  entry.store(fd + 1, std::memory_order_release);
+  const int fd = open_again(first);
+  if (fd >= 0) entry.store(fd + 1, std::memory_order_release);
   return fd;
+}
+
+/// Another open file of the same, or -errno. Through /proc, so that it is the same whatever its name means by now.
+int PoolFiles::open_again(int fd) const {
+  char path[32];
+  snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+  const int again = ::open(path, O_RDWR | O_CLOEXEC | (direct_ ? O_DIRECT : 0));
+  return again >= 0 ? again : -errno;
+}
+
+int PoolFiles::take_durable(uint32_t file) {
+  const int first = descriptor(file);
+  if (first < 0) return first;
+  const int idle = files_[file].durable_descriptor_plus_one.exchange(0, std::memory_order_acq_rel);
+  return idle != 0 ? idle - 1 : open_again(first);
+}
+
+/// One is kept.
+void PoolFiles::give_durable(uint32_t file, int fd) {
+  int none = 0;
+  if (!files_[file].durable_descriptor_plus_one.compare_exchange_strong(none, fd + 1, std::memory_order_acq_rel))
+    close(fd);
 }
 
 // ---------------------------------------------------------------- creating
@@ -278,7 +296,7 @@ int PoolFiles::size_file(int fd) const {
 }
 
 /// The descriptor of the file, made and sized and durable, or -errno with nothing left behind.
-int PoolFiles::make(uint32_t file, int open_fd, bool* sync_failed) {
+int PoolFiles::make(uint32_t file, int open_fd, const std::function<int(int fd)>& sync) {
   int fd = open_fd;
   bool created = false;
   if (fd < 0) {
@@ -290,10 +308,7 @@ int PoolFiles::make(uint32_t file, int open_fd, bool* sync_failed) {
     if (fd < 0) return fd;
   }
   int result = size_file(fd);
-  if (result == 0 && fsync(fd) != 0) {
-    result = -errno;
-    *sync_failed = true;
-  }
+  if (result == 0) result = sync(fd);
   if (result == 0 && kind_ == PoolSpec::Kind::kDirectory) result = sync_directory(directory_fd_);
   if (result == 0) return fd;
   if (created) {
@@ -305,8 +320,7 @@ int PoolFiles::make(uint32_t file, int open_fd, bool* sync_failed) {
   return result;
 }
 
-int PoolFiles::ensure(uint32_t file, bool* sync_failed) {
-  *sync_failed = false;
+int PoolFiles::ensure(uint32_t file, const std::function<int(int fd)>& sync) {
   if (file >= file_count_max_) return -ERANGE;
   if (kind_ == PoolSpec::Kind::kDevice) return 0;
   std::lock_guard making(making_);
@@ -317,7 +331,7 @@ int PoolFiles::ensure(uint32_t file, bool* sync_failed) {
     open_fd = entry.descriptor_plus_one.load(std::memory_order_relaxed) - 1;
     entry.being_made = true;
   }
-  const int fd = make(file, open_fd, sync_failed);
+  const int fd = make(file, open_fd, sync);
   std::lock_guard lock(mutex_);
   entry.being_made = false;
   if (fd < 0) return fd;

@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -59,8 +60,12 @@ class PoolFiles {
     const int fd = descriptor_now(file);
     return fd == -EAGAIN ? open_file(file) : fd;
   }
-  /// A second open file of the same, for durable writes. The kernel tells of a lost page once per open file: so a
-  /// durable write that is told never hides it from a sync of the file, nor the other way round.
+  /// An open file of the same for one durable write, until give_durable(). The kernel tells of a lost page once per
+  /// open file: so a durable write that is told hides it neither from a sync of the file nor from another durable
+  /// write, whose page it may have been. May block; -errno as descriptor().
+  int take_durable(uint32_t file);
+  void give_durable(uint32_t file, int fd);
+  /// A second open file of the same, for durable writes past the page cache, which are told their own errors.
   int durable_descriptor_now(uint32_t file) const {
     if (file >= file_count_max_) return -ERANGE;
     const int open_one = files_[file].durable_descriptor_plus_one.load(std::memory_order_acquire);
@@ -89,8 +94,10 @@ class PoolFiles {
   uint32_t offset_alignment() const { return offset_alignment_; }
   uint32_t memory_alignment() const { return memory_alignment_; }
 
-  /// 0 or -errno. ENOSPC leaves nothing behind. `*sync_failed`: an fsync failed, which is more than a failed creation.
-  int ensure(uint32_t file, bool* sync_failed);
+  /// Makes a file, as large as it has to be, durably. 0 or -errno. ENOSPC leaves nothing behind. `sync`: fsync of a
+  /// file that may be in use, 0 or -errno; that it failed is more than a failed creation, which whoever gives it has to
+  /// see to.
+  int ensure(uint32_t file, const std::function<int(int fd)>& sync);
   BlockUsage usage();
 
  private:
@@ -103,7 +110,8 @@ class PoolFiles {
   void learn_existing();
   int open_file(uint32_t file);
   int open_durable(uint32_t file);
-  int make(uint32_t file, int open_fd, bool* sync_failed);
+  int open_again(int fd) const;
+  int make(uint32_t file, int open_fd, const std::function<int(int fd)>& sync);
   int open_named(uint32_t file, int extra_flags) const;
   int size_file(int fd) const;
   uint64_t physical_now();

@@ -77,8 +77,7 @@ void AsyncIo::start_range(const void* lane, Kind kind, const Range& range, uint3
   begin(lane, kind, io, step);
   io->io_class = static_cast<uint8_t>(IoClass::kIo);
   io->on_thread = on_thread || ring_ == nullptr;
-  const bool cached = on_thread && rw_flags == 0;
-  io->state.fd_op = {range.buffer, range.offset, range.length, 0, rw_flags, range.fd, cached};
+  io->state.fd_op = {range.buffer, range.offset, range.length, 0, rw_flags, range.fd, on_thread};
   dispatch(io);
 }
 
@@ -98,9 +97,8 @@ void AsyncIo::write_durable(const void* lane, int fd, uint64_t offset, const uin
 }
 
 void AsyncIo::write_on_thread(const void* lane, int fd, uint64_t offset, const uint8_t* buffer, uint32_t length,
-                              bool durable, BlockIo* io, Step step) {
-  start_range(lane, kWrite, {fd, offset, const_cast<uint8_t*>(buffer), length}, durable ? RWF_DSYNC : 0, true, io,
-              step);
+                              BlockIo* io, Step step) {
+  start_range(lane, kWrite, {fd, offset, const_cast<uint8_t*>(buffer), length}, 0, true, io, step);
 }
 
 void AsyncIo::run_blocking(const void* lane, IoClass io_class, BlockIo* io, Work work, Step step) {

@@ -67,10 +67,10 @@ class AsyncIo {
   /// A write that is durable when it ends (RWF_DSYNC).
   void write_durable(const void* lane, int fd, uint64_t offset, const uint8_t* buffer, uint32_t length, BlockIo* io,
                      Step step = nullptr);
-  /// As write (durable: write_durable), but on a pool thread whatever the options: for buffered writes, which io_uring
-  /// hands to kernel threads of its own.
-  void write_on_thread(const void* lane, int fd, uint64_t offset, const uint8_t* buffer, uint32_t length, bool durable,
-                       BlockIo* io, Step step = nullptr);
+  /// As write, but on a pool thread whatever the options: for buffered writes, which io_uring hands to kernel threads
+  /// of its own.
+  void write_on_thread(const void* lane, int fd, uint64_t offset, const uint8_t* buffer, uint32_t length, BlockIo* io,
+                       Step step = nullptr);
   /// Runs `work(io)` on a pool thread; its result is the operation's.
   void run_blocking(const void* lane, IoClass io_class, BlockIo* io, Work work, Step step = nullptr);
   /// Ends the operation (or runs the step) `delay_ns` from now.

@@ -55,7 +55,7 @@ void reads_what_was_written(ThreadPool& pool, AsyncIo::Options options) {
         loop.io.write_durable(&kLane, fd, offset, data[i].data(), kBytes, &ios[i]);
         break;
       default:
-        loop.io.write_on_thread(&kLane, fd, offset, data[i].data(), kBytes, false, &ios[i]);
+        loop.io.write_on_thread(&kLane, fd, offset, data[i].data(), kBytes, &ios[i]);
     }
   }
   CHECK_EQ(loop.io.in_flight(), kOps);

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "block/file_sync.h"
+#include "block/pool_files.h"
 #include "block/slow_gate.h"
 #include "test/block_device_fixture.h"
 #include "test/block_fixture.h"
@@ -323,6 +324,60 @@ void syncs_are_shared_and_begin_after_asked() {
   CHECK(runs < kThreads * kRounds);  // shared
 }
 
+/// Making a file durable that is in use: not beside a sync of it, and not by another's.
+void a_sync_of_its_own_runs_itself_and_alone() {
+  FileSync sync;
+  FailureLatch latch;
+  std::atomic<bool> inside{false}, go{false}, own{false}, overlap{false};
+  std::thread other([&] {
+    sync.run(latch, [&] {
+      inside = true;
+      while (!go) usleep(100);
+      return 0;
+    });
+  });
+  while (!inside) usleep(100);
+  std::thread maker([&] {
+    CHECK_EQ(sync.run_this(latch,
+                           [&] {
+                             overlap = !go;
+                             own = true;
+                             return 0;
+                           }),
+             0);
+  });
+  usleep(20'000);
+  go = true;
+  other.join();
+  maker.join();
+  CHECK(own && !overlap);
+  CHECK_EQ(sync.run_this(latch, [] { return -EIO; }), -EIO);
+  CHECK_EQ(sync.run_this(latch, [] { return 0; }), -EIO);  // nothing is durable any more
+}
+
+/// The kernel tells of a lost page once per open file: no two durable writes may share one.
+void durable_writes_have_open_files_of_their_own(const TempFolder& folder) {
+  std::string message;
+  int error = 0;
+  PoolSpec spec = local(PoolSpec::Kind::kDirectory, folder.folder("durable"), 0);
+  std::unique_ptr<PoolFiles> files = PoolFiles::open(spec, &message, &error);
+  REQUIRE(files != nullptr);
+  CHECK_EQ(files->take_durable(0), -ENOENT);
+  CHECK_EQ(files->ensure(0, [](int fd) { return fsync(fd) == 0 ? 0 : -errno; }), 0);
+  const int first = files->take_durable(0), second = files->take_durable(0);
+  CHECK(first >= 0 && second >= 0 && first != second && first != files->descriptor(0) &&
+        second != files->descriptor(0));
+  struct stat one, two;
+  CHECK(fstat(first, &one) == 0 && fstat(second, &two) == 0 && one.st_ino == two.st_ino);
+  files->give_durable(0, second);
+  files->give_durable(0, first);
+  CHECK_EQ(fcntl(first, F_GETFD), -1);  // one is kept
+  CHECK_EQ(files->take_durable(0), second);
+  files->give_durable(0, second);
+  CHECK_EQ(files->ensure(1, [](int) { return -EIO; }), -EIO);
+  CHECK_EQ(files->descriptor(1), -ENOENT);
+}
+
 void one_failed_sync_fails_all_waiters() {
   FileSync sync;
   FailureLatch latch;
@@ -375,6 +430,8 @@ int main() {
   one_slow_write_is_chance();
   the_gate_closes_and_backs_off();
   syncs_are_shared_and_begin_after_asked();
+  a_sync_of_its_own_runs_itself_and_alone();
+  durable_writes_have_open_files_of_their_own(folder);
   one_failed_sync_fails_all_waiters();
   return check_summary();
 }

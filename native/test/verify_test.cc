@@ -90,6 +90,45 @@ void test_a_stale_hash_is_no_rot() {
   CHECK_EQ(bench.mapper->condemned.load(), 0u);
 }
 
+/// Reads wait for buffers to verify a block in, and find when they are woken that it was written meanwhile and needs
+/// none: nobody waits for a buffer that nobody will give back.
+void test_who_needs_no_buffer_any_more_holds_nobody_up() {
+  constexpr uint32_t kShift = BlockBuffers::kShiftMax;
+  constexpr uint32_t kReads = 10 * (BlockBuffers::kBytesMax >> kShift);
+  constexpr uint64_t kPage = 4096;
+  Bench bench;
+  const uint32_t pool = bench.memory_pool({delay_of(true, false, 0)});
+  bench.mapper->shift_of_all = kShift;
+  bench.mapper->open_volume(1, uint64_t{1} << 30, kShift, pool);
+  const std::vector<uint8_t> a = pattern(uint64_t{1} << kShift, 7);
+  CHECK_EQ(bench.write(1, 0, a), 0);
+  bench.mapper->snapshot(1, 2);
+  CHECK_EQ(bench.mapper->seal(), 1u);
+  bench.mapper->verify(1, true);
+  const std::vector<uint8_t> written(kPage, 9);
+  std::vector<std::vector<uint8_t>> bytes(kReads, std::vector<uint8_t>(kPage));
+  std::vector<Request> requests(kReads + 1);
+  std::atomic<uint32_t> ended{0};
+  for (uint32_t i = 0; i <= kReads; i++) {
+    const bool read = i != 0;
+    requests[i] = {.op = read ? Op::kRead : Op::kWrite, .volume = 1, .offset = i * kPage, .length = kPage};
+    requests[i].buffer = read ? bytes[i - 1].data() : const_cast<uint8_t*>(written.data());
+    requests[i].owner = &ended;
+    requests[i].done = [](Request* r) { static_cast<std::atomic<uint32_t>*>(r->owner)->fetch_add(1); };
+  }
+  bench.reactor().post([&] {
+    for (Request& request : requests) bench.reactor().volumes().submit(&request);
+  });
+  for (int i = 0; i < 20'000 && ended.load() <= kReads; i++) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  REQUIRE(ended.load() == kReads + 1);
+  for (uint32_t i = 0; i <= kReads; i++) CHECK_EQ(requests[i].error, 0);
+  for (uint32_t i = 1; i <= kReads; i++) {
+    const auto from = a.begin() + static_cast<ptrdiff_t>(i * kPage);
+    CHECK(bytes[i - 1] == std::vector<uint8_t>(from, from + kPage));
+  }
+  CHECK(bench.read(1, 0, kPage) == written);
+}
+
 /// Random requests while snapshots are made, sealed and dropped: slots are freed, filled with garbage and used again
 /// under the readers, leaves come and go; every byte is the right one, and nothing is called rotten.
 void test_under_load(std::vector<FaultSpec> faults, uint32_t requests) {
@@ -124,6 +163,7 @@ int main() {
   test_what_is_rotten_is_not_returned({});
   test_what_is_rotten_is_not_returned({delay_of(true, false, 1)});
   test_a_stale_hash_is_no_rot();
+  test_who_needs_no_buffer_any_more_holds_nobody_up();
   test_under_load({}, 3000);
   test_under_load({delay_of(true, false, 0)}, 1500);
   return check_summary();

@@ -180,6 +180,11 @@ void VolumePeer::end_check(Work* work, int error) {
 void VolumePeer::give_buffer(Work* work) {
   buffers_.give(work->buffer, target_of(work->volume).shift);
   work->buffer = nullptr;
+  wake_for_buffer();
+}
+
+/// Whoever is woken may find that it needs none any more: run_put_off() sees to it that somebody else is then.
+void VolumePeer::wake_for_buffer() {
   Work* const waiter = buffer_waiters_.pop();
   if (waiter == nullptr) return;
   waiter->step = waiter->step == Step::kCheckBuffer ? Step::kCheckPutOff : Step::kPutOff;

@@ -304,6 +304,8 @@ bool VolumePeer::run_put_off() {
       move(work);
     }
     ran = true;
+    // Nobody has a buffer, so nobody will give one back and wake who waits for it.
+    if (buffers_.bytes_in_use() == 0) wake_for_buffer();
   }
   due.append(&put_off_);
   put_off_ = due;

@@ -188,6 +188,7 @@ class VolumePeer final : public RequestSink {
   void on_rotten(Work* work, int error);
   void end_check(Work* work, int error);
   void give_buffer(Work* work);
+  void wake_for_buffer();
 
   // write.cc
   Progress drive_write(Request* request);

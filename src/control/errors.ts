@@ -13,7 +13,6 @@ export type ControlErrorCode =
   | 'DENIED'
   | 'TOOL_MISSING'
   | 'DAMAGED'
-  | 'BASE_DIFFERS'
   | 'PROTOCOL'
   | 'TIMEOUT'
   | 'INTERRUPTED'

@@ -7,7 +7,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { HIDDEN_PREFIX, joinName } from '../xseg/names.ts';
+import { HIDDEN_PREFIX, joinName, splitName } from '../xseg/names.ts';
 import { type Engine, EngineError, type VolumeInfo } from '../xseg/types.ts';
 import { ControlError } from './errors.ts';
 import type { Log } from './log.ts';
@@ -46,6 +46,8 @@ interface Transfer {
   stagedVolume: string | null;
   snapshot: string | null;
   state: 'open' | 'committing' | 'ended';
+  /** its client has gone while it was being committed: if that fails, nobody will end it */
+  gone: boolean;
   onEnd: (outcome: 'committed' | 'aborted') => void;
 }
 
@@ -106,13 +108,15 @@ export class Transfers {
       return volume;
     } catch (error) {
       if (transfer.state === 'committing') transfer.state = 'open';
+      if (transfer.gone) await this.abort(id);
       throw error;
     }
   }
 
-  /** Removes what was staged. Does nothing when the transfer has ended, or is being committed. */
+  /** Removes what was staged, when the transfer is being committed only if that fails. Does nothing when it has ended. */
   async abort(id: string): Promise<void> {
     const transfer = this.transfers.get(id);
+    if (transfer?.state === 'committing') transfer.gone = true;
     if (transfer?.state === 'open') await this.end(transfer, 'aborted');
   }
 
@@ -137,7 +141,7 @@ export class Transfers {
 
   private async prepare(id: string, spec: TransferSpec, onEnd: Transfer['onEnd']): Promise<Transfer> {
     const hidden = `${HIDDEN_PREFIX}${id}`;
-    const base = { volumeId: null, stagedVolume: null, snapshot: null, state: 'open' as const, onEnd };
+    const base = { volumeId: null, stagedVolume: null, snapshot: null, state: 'open' as const, gone: false, onEnd };
     if (spec.kind === 'create') {
       await this.refuseExisting(spec.name);
       const staged = await this.engine.createVolume({
@@ -172,10 +176,7 @@ export class Transfers {
     const volume = await this.engine.showVolume(info.volume);
     if (volume.id !== transfer.volumeId) throw changed(info.volume);
     refuseInUse(volume);
-    const snapshot = await this.engine.showSnapshot(transfer.snapshot!);
-    const { extents } = await this.engine.diff(transfer.snapshot!, volume.name, { max: 1 });
-    if (snapshot.size !== volume.size || extents.length > 0) throw changed(info.volume);
-    return this.engine.replaceWith(volume.name, stagedVolume!);
+    return this.engine.replaceWith(volume.name, stagedVolume!, transfer.snapshot);
   }
 
   /** The client has said goodbye; the engine hears of it a moment later. */
@@ -217,10 +218,21 @@ export class Transfers {
       else await this.engine.deleteSnapshot(name, { force: true });
     } catch (error) {
       const { code, message } = error as { code?: unknown; message?: unknown };
-      if (code === 'NOT_FOUND') return;
+      if (code === 'NOT_FOUND') {
+        await this.removeRenamed(kind, name);
+        return;
+      }
       if (!again) this.log('warn', 'transfer.leftover', { name, code, message });
       if (code === 'BUSY') setTimeout(() => void this.remove(kind, name, true), REMOVE_RETRY_MS).unref();
     }
+  }
+
+  /** A volume that was renamed meanwhile has taken its hidden snapshot along. */
+  private async removeRenamed(kind: 'volume' | 'snapshot', name: string): Promise<void> {
+    if (kind === 'volume') return;
+    const { snapshot } = splitName(name);
+    const found = (await this.engine.listHidden()).find((other) => other !== name && other.endsWith(`@${snapshot}`));
+    if (found !== undefined) await this.remove(kind, found);
   }
 }
 

@@ -20,7 +20,7 @@ import {
 import { bitCount, bitGet } from './store/bitmap.ts';
 import { APPLICATION_ID, openReader, type StoreDatabase } from './store/schema.ts';
 import { fileProblems } from './store/soundness.ts';
-import { FORMAT_VERSION } from './store/upgrade.ts';
+import { FORMAT_OLDEST, FORMAT_VERSION } from './store/upgrade.ts';
 import { type CheckReport, EngineError } from './types.ts';
 
 /** Problems listed; all are counted. */
@@ -373,6 +373,10 @@ export function checkStore(storePath: string, native: Native, onProgress: CheckP
     const version = db.pragma('user_version', { simple: true }) as number;
     if (version > FORMAT_VERSION)
       throw new EngineError('FORMAT_NEWER', `${storePath} has format ${version}, this Atoll knows ${FORMAT_VERSION}`);
+    if (version >= FORMAT_OLDEST && version < FORMAT_VERSION) {
+      const text = `has format ${version}; \`atoll serve\` upgrades it to ${FORMAT_VERSION}, and it is checked after that`;
+      throw new EngineError('UNSUPPORTED', `${storePath} ${text}`);
+    }
     db.exec('BEGIN');
     try {
       return new Check(db, native).run(onProgress);

@@ -394,8 +394,8 @@ class EngineImpl implements Engine {
   ): Promise<{ extents: ExtentInfo[]; next: number | null }> {
     return this.call('diff', a, b, options.offset ?? 0, options.max ?? 4096);
   }
-  replaceWith(volume: string, staged: string): Promise<VolumeInfo> {
-    return this.call('replaceWith', volume, staged);
+  replaceWith(volume: string, staged: string, since: string | null = null): Promise<VolumeInfo> {
+    return this.call('replaceWith', volume, staged, since);
   }
   async ingest(spec: IngestSpec): Promise<Ingest> {
     checkName('volume', spec.volume);

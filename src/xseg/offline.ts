@@ -51,7 +51,7 @@ interface Failure {
 
 /** Codes of SQLite's are input and output. */
 function engineCode(code: string | undefined): EngineErrorCode {
-  if (code === 'CORRUPT' || code === 'NOT_OURS' || code === 'FORMAT_NEWER') return code;
+  if (code === 'CORRUPT' || code === 'NOT_OURS' || code === 'FORMAT_NEWER' || code === 'UNSUPPORTED') return code;
   return code === 'SQLITE_FULL' ? 'NO_SPACE' : 'IO';
 }
 

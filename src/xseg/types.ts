@@ -36,6 +36,7 @@ export type EngineErrorCode =
   | 'HELD'
   | 'STALE'
   | 'STALE_LEASE'
+  | 'BASE_DIFFERS'
   | 'UNSUPPORTED'
   | 'SHUTTING_DOWN';
 
@@ -508,8 +509,12 @@ export interface Engine {
     b: string,
     options?: { offset?: number; max?: number },
   ): Promise<{ extents: ExtentInfo[]; next: number | null }>;
-  /** atomic: the volume becomes what `staged` (a volume) holds; `staged` goes away. Both closed. For stream imports. */
-  replaceWith(volume: string, staged: string): Promise<VolumeInfo>;
+  /**
+   * Atomic: the volume becomes what `staged` (a volume) holds; `staged` goes away. Both closed. For stream imports.
+   * @param since VOL@SNAP of the volume: only if it still has the bytes and the size of that
+   * @throws BUSY, PROTECTED, BASE_DIFFERS (since)
+   */
+  replaceWith(volume: string, staged: string, since?: string | null): Promise<VolumeInfo>;
 
   /**
    * For bytes that arrive (files, images). An ingest that is not finished leaves nothing, whatever ends it.

@@ -182,6 +182,12 @@ export class FakeEngine implements Engine {
     this.volumes.delete(name);
     volume.name = to;
     this.volumes.set(to, volume);
+    for (const [full, snapshot] of [...this.snapshots]) {
+      if (snapshot.volume !== name) continue;
+      this.snapshots.delete(full);
+      const renamed = full.replace(/^[^@]*/, to);
+      this.snapshots.set(renamed, { ...snapshot, name: renamed, volume: to });
+    }
     return { ...volume };
   }
 
@@ -269,9 +275,11 @@ export class FakeEngine implements Engine {
     return { extents: this.diffExtents.slice(first, end), next: end < this.diffExtents.length ? end : null };
   }
 
-  async replaceWith(volume: string, staged: string): Promise<VolumeInfo> {
+  async replaceWith(volume: string, staged: string, since?: string | null): Promise<VolumeInfo> {
     this.call('replaceWith', volume, staged);
     const target = found(this.volumes, volume, 'volume');
+    if (since && (this.diffExtents.length > 0 || this.snapshots.get(since)?.size !== target.size))
+      throw new EngineError('BASE_DIFFERS', `volume ${volume} changed meanwhile`);
     target.size = found(this.volumes, staged, 'volume').size;
     this.volumes.delete(staged);
     return { ...target };

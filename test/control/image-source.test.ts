@@ -7,7 +7,9 @@ import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ControlError } from '../../src/control/errors.ts';
 import type { SourceFormat } from '../../src/control/transfer/formats.ts';
+import { imageOptions } from '../../src/control/transfer/images.ts';
 import { inspectQcow2 } from '../../src/control/transfer/qcow2.ts';
+import { CONVERT_ARGS, check, convert } from '../../src/control/transfer/qemu-img.ts';
 import { openSource } from '../../src/control/transfer/source.ts';
 
 let folder: string;
@@ -260,4 +262,21 @@ describe('qcow2 headers by hand', () => {
   ])('%s is %s', (_what, code, change) => {
     expect(codeOf(header(change))).toBe(code);
   });
+});
+
+it('a backing file that an image is given after it was looked at is not read', async () => {
+  const image = path.join(folder, 'late.qcow2');
+  const out = path.join(folder, 'late.raw');
+  execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', image, '1M']);
+  const secret = file('secret.raw', Buffer.alloc(MIB, 0x53));
+  const source = await openSource(image, undefined);
+  try {
+    execFileSync('qemu-img', ['rebase', '-u', '-F', 'raw', '-b', secret, image]);
+    const options = { sourceFd: source.file.fd, sourceName: image, signal: new AbortController().signal };
+    await check({ ...options, args: [imageOptions(source)] });
+    await convert({ ...options, args: [...CONVERT_ARGS, imageOptions(source), '-O', 'raw', out] });
+  } finally {
+    await source.file.close();
+  }
+  expect(readFileSync(out).equals(Buffer.alloc(MIB))).toBe(true);
 });

@@ -1,6 +1,10 @@
 /** What an ingest is sent: pieces that lie near each other go together. */
-import { describe, expect, it } from 'vitest';
-import { GAP_BYTES, gathered, PART_BYTES, type Part } from '../../src/control/transfer/parts.ts';
+import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { GAP_BYTES, gathered, PART_BYTES, type Part, rawParts } from '../../src/control/transfer/parts.ts';
+import { openSource } from '../../src/control/transfer/source.ts';
 
 const MIB = 1 << 20;
 
@@ -84,5 +88,41 @@ describe('gathered', () => {
       before = part;
     }
     expect((await parts.next()).done).toBe(true);
+  });
+});
+
+describe('rawParts', () => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'atoll-parts-'));
+  const file = path.join(folder, 'raw');
+
+  /** Bytes of the parts of a file that has `now` bytes by the time that it is read. */
+  async function read(bytes: number, now: number): Promise<number> {
+    writeFileSync(file, Buffer.alloc(bytes, 1));
+    const source = await openSource(file, 'raw');
+    truncateSync(file, now);
+    try {
+      let read = 0;
+      for await (const part of rawParts(source)) read += part.bytes.length;
+      return read;
+    } finally {
+      await source.file.close();
+      rmSync(file);
+    }
+  }
+
+  afterAll(() => rmSync(folder, { recursive: true }));
+
+  it('are of all that a file has, which may end inside a sector', async () => {
+    expect(await read(4096, 4096)).toBe(4096);
+    expect(await read(4096 + 1, 4096 + 1)).toBe(4097);
+    expect(await read(PART_BYTES + 1, PART_BYTES + 1)).toBe(PART_BYTES + 1);
+  });
+
+  it('are none of one that became shorter: what was not read is not zeroes', async () => {
+    for (const now of [0, 512, 4096 - 512])
+      await expect(read(4096, now)).rejects.toMatchObject({
+        code: 'DAMAGED',
+        message: expect.stringContaining('became shorter'),
+      });
   });
 });

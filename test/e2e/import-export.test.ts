@@ -5,7 +5,10 @@ import fs from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ATOLL, type Daemon } from '../../bench/daemon.ts';
+import { ControlClient } from '../../src/control/client.ts';
 import { NbdClient } from '../../src/control/nbd/client.ts';
+import { exportStream } from '../../src/control/transfer/streams.ts';
+import { TargetFile } from '../../src/control/transfer/target-file.ts';
 import { inProcess } from '../control/in-process.ts';
 import { World } from './lib/daemon.ts';
 
@@ -370,6 +373,38 @@ describe('backup streams', () => {
     expect(await digest(other, 'copy@mon')).toBe(await digest(daemon, 'src@a'));
     await untilGone(other);
     expect(await other.cli('check')).toMatchObject({ ok: true });
+  });
+
+  it('what an increment is made from cannot be deleted while that is written, and is the same in the end', async () => {
+    const exported = (name: string, deleted: () => Ran) => {
+      const client = new ControlClient({ socket: daemon.controlSocket, startHint: '' });
+      const { get } = client;
+      let asked = false;
+      client.get = async <T>(target: string): Promise<T> => {
+        const answer = await get.call(client, target);
+        if (!asked && target.startsWith('/v1/diff')) {
+          asked = true;
+          tried = deleted();
+        }
+        return answer as T;
+      };
+      const run = { client, onProgress: () => undefined, signal: new AbortController().signal };
+      return exportStream(run, `${name}@b`, 'a', TargetFile.prepare(world.file(`${name}.inc`), false));
+    };
+    let tried: Ran | undefined;
+    await history('base');
+    await exported('base', () => atoll(daemon, ['snapshot', 'delete', 'base@a']));
+    expect(tried).toMatchObject({ exit: 4, err: expect.stringContaining('open') });
+    expect(sameFiles(world.file('base.inc'), world.file('ab.inc'))).toBe(false); // made at another time
+    await history('forced');
+    const again = () => {
+      atoll(daemon, ['snapshot', 'delete', 'forced@a', '--force']);
+      return atoll(daemon, ['snapshot', 'create', 'forced', 'a']);
+    };
+    await expect(exported('forced', again)).rejects.toMatchObject({ code: 'BASE_DIFFERS' });
+    expect(tried).toMatchObject({ exit: 0 });
+    expect(fs.existsSync(world.file('forced.inc'))).toBe(false);
+    expect(leftovers()).toEqual([]);
   });
 
   it('increments are small, and zeroes cost nothing', () => {

@@ -2,14 +2,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Commits, type CommitsHost } from '../../src/xseg/mapper/commits.ts';
 import { EXCLUSIVE, Frames, OWNED } from '../../src/xseg/mapper/frames.ts';
-import {
-  BUSY_SHARE,
-  BUSY_SHARE_GROWN,
-  Freeing,
-  type FreeingHost,
-  GROUP_MAX,
-  QUEUE_GROWN,
-} from '../../src/xseg/mapper/freeing.ts';
+import { Freeing, type FreeingHost, GROUP_MAX } from '../../src/xseg/mapper/freeing.ts';
 import { Resource } from '../../src/xseg/mapper/resource.ts';
 import type { SlotPool } from '../../src/xseg/mapper/slots.ts';
 import { Tree, type TreeHost } from '../../src/xseg/mapper/tree.ts';
@@ -60,13 +53,6 @@ interface Given {
   pool?: SlotPool;
   /** reads that began before the rows were read have ended; asked with how many groups were made */
   safe?: (made: number) => boolean;
-  /** guests work */
-  busy?: boolean;
-  queueLong?: number;
-  /** from a group to its being durable */
-  tookMs?: number;
-  /** gets what it waits for after each group, in ms */
-  waits?: number[];
 }
 
 /** The groups that these rows make, each durable before the next. */
@@ -80,10 +66,6 @@ function groups(rows: ReleaseRow[], given: Given): CommitBatch[] {
     owner,
     pool,
     safe = () => true,
-    busy = false,
-    queueLong,
-    tookMs = 0,
-    waits = [],
   } = given;
   const reader = {
     look: <T>(work: () => T) => work(),
@@ -95,7 +77,6 @@ function groups(rows: ReleaseRow[], given: Given): CommitBatch[] {
       [...extras].filter(([slot]) => slot >= first && slot < first + count).map(([slot, extra]) => ({ slot, extra })),
     releaseMax: () => 0,
     releases: () => rows.splice(0),
-    newestReleases: () => rows.splice(0).reverse(),
     releaseCount: () => rows.length,
   } as unknown as StoreReader;
   frames = new Frames(native, core);
@@ -114,7 +95,7 @@ function groups(rows: ReleaseRow[], given: Given): CommitBatch[] {
     epochSafe: () => (safe(sent.length) ? 1 : 0),
     changed: () => undefined,
     commitSoon: () => undefined,
-    guestsBusy: () => busy,
+    guestsBusy: () => false,
     hasNewChildren: () => false,
     held: () => false,
     pinned: (_pool, slot) => pinned(slot),
@@ -125,17 +106,14 @@ function groups(rows: ReleaseRow[], given: Given): CommitBatch[] {
     pendingPageRefs: () => 0,
   };
   let now = 0;
-  const clock = { now: () => now, date: () => now };
-  const freeing = new Freeing(frames, tree, reader, commits, native, host as FreeingHost, clock, queueLong);
+  const freeing = new Freeing(frames, tree, reader, commits, native, host as FreeingHost, {
+    now: () => now,
+    date: () => now,
+  });
   for (let turn = 0; turn < 9; turn++) {
-    const before = sent.length;
     freeing.turn(now);
     const batch = sent.at(-1);
-    if (batch !== undefined && sent.length > before) {
-      now += tookMs;
-      commits.result({ seq: batch.seq, error: null, ms: 0, logBytes: 0 });
-      waits.push(freeing.waitMs(now));
-    }
+    if (batch !== undefined) commits.result({ seq: batch.seq, error: null, ms: 0, logBytes: 0 });
     now += 2;
   }
   return sent;
@@ -151,24 +129,6 @@ it('a group waits for reads that began before its rows were read: the slots may 
   const rows = [{ seq: 1, kind: RELEASE_GHOST, id: 10, pool: 1 }];
   expect(groups(rows, { store, children: { 10: [11] }, ghosts: [10], safe })).toHaveLength(1);
   expect(made).toEqual([0, 0, 0, 0, 0]);
-});
-
-describe('while guests work, a group of 4 ms', () => {
-  const ROWS = 6;
-  /** What it waits for after a group with so many rows in the queue. */
-  function wait(busy: boolean, queueLong: number): number {
-    const waits: number[] = [];
-    const rows = Array.from({ length: ROWS }, (_, i) => ({ seq: i + 1, kind: RELEASE_SLOT, id: i * 2, pool: 1 }));
-    groups(rows, { busy, queueLong, tookMs: 4, waits });
-    return waits[0];
-  }
-  const pause = (share: number) => 4 * (1 / share - 1);
-
-  it('is followed by a pause that leaves them nearly all of the time', () =>
-    expect(wait(true, ROWS / QUEUE_GROWN + 1)).toBe(pause(BUSY_SHARE)));
-  it('is followed by a shorter one when the queue has grown nevertheless', () =>
-    expect(wait(true, ROWS / QUEUE_GROWN)).toBe(pause(BUSY_SHARE_GROWN)));
-  it('is followed by the next at once when they do not', () => expect(wait(false, ROWS)).toBe(1));
 });
 
 /** [page, base] of what a batch puts into the store */

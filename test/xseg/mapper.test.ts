@@ -69,7 +69,7 @@ function faultsOn(parts: { native?: Partial<Native>; tree?: Partial<Tree>; host?
 function operationsOn(names: string[], given: Partial<StepsHost>) {
   const rows = names.map((name, i) => {
     const row: Partial<ResourceRow> = { id: i + 1, kind: KIND_VOLUME, volume: 0, name, pool: 1, size: 4096 };
-    return { ...row, root: 0, height: 0, mapped: 0, created_at: 0, ...NOT_ATTACHED } as ResourceRow;
+    return { ...row, root: 0, height: 0, mapped: 0, protected: 0, created_at: 0, ...NOT_ATTACHED } as ResourceRow;
   });
   const reader = {
     resource: (id: number) => rows.find((row) => row.id === id),
@@ -284,7 +284,7 @@ describe('a volume that gives its map away', () => {
     };
     const { operations } = operationsOn(['v', 'staged'], { cut });
     let ended: string | undefined;
-    operations.replaceWith('v', 'staged', (error, made) => {
+    operations.replaceWith('v', 'staged', null, (error, made) => {
       ended = error?.message ?? made?.name;
     });
     expect(ended).toBe('v');

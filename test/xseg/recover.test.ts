@@ -168,6 +168,23 @@ describe('a home whose store is lost', () => {
     expect(await contents(home)).toEqual(before);
   });
 
+  it('does not know that nothing is lost when the newest copy has lost its footer', async () => {
+    await home.open();
+    await populate(home);
+    await home.close();
+    await home.open();
+    await fill(home, 'disk', 9, 7);
+    await home.close();
+    loseStore(home);
+    const first = new Home();
+    const [newest] = recoverHome({ pools: [localOf(home)], home: first.home }).pools;
+    expect(newest).toMatchObject({ complete: true, damaged: [] });
+    await first.end();
+    const file = path.join(localOf(home), newest.source);
+    fs.truncateSync(file, fs.statSync(file).size - FOOTER_BYTES);
+    await hasOlder(newest);
+  });
+
   it('has the older copy when SQLite finds the newest broken, whatever its checksums say', async () => {
     const e = await home.open({ copyIntervalMs: 1000 });
     await populate(home);

@@ -260,6 +260,37 @@ describe('volumes', () => {
     expect(await e.check()).toMatchObject({ ok: true });
   });
 
+  it('become what another holds only while they are as they were, when that is asked', async () => {
+    const e = await home.open();
+    await e.createVolume({ name: 'v', size: MIB });
+    await e.createSnapshot('v', 's');
+    await e.clone('v@s', 'w');
+    const writeTo = async (name: string, value: number) => {
+      const c = await home.connect(name);
+      await c.write(0, Buffer.alloc(512, value));
+      await c.flush();
+      await c.close();
+      await closed(e, name);
+    };
+    await writeTo('w', 2);
+    await e.protect('v', true);
+    await expect(e.replaceWith('v', 'w', 'v@s')).rejects.toThrow(code('PROTECTED'));
+    await e.protect('v', false);
+    await e.resizeVolume('v', 2 * MIB);
+    await expect(e.replaceWith('v', 'w', 'v@s')).rejects.toThrow(code('BASE_DIFFERS'));
+    await e.resizeVolume('v', MIB);
+    await writeTo('v', 1);
+    await expect(e.replaceWith('v', 'w', 'v@s')).rejects.toThrow(code('BASE_DIFFERS'));
+    await e.rollback('v@s');
+    await expect(e.replaceWith('v', 'w', 'w@s')).rejects.toThrow(code('BASE_DIFFERS'));
+    await e.replaceWith('v', 'w', 'v@s');
+    expect((await e.listVolumes()).map(({ name }) => name)).toEqual(['v']);
+    const c = await home.connect('v');
+    expect(await c.read(0, 512)).toEqual(Buffer.alloc(512, 2));
+    await c.close();
+    expect(await e.check()).toMatchObject({ ok: true });
+  });
+
   it('are written by their attachment alone, until it is taken back', async () => {
     let e = await home.open();
     await e.createVolume({ name: 'v', size: MIB });

@@ -627,6 +627,8 @@ describe('a clean stop', () => {
     const { changes } = t.pool.seal();
     const dirty = changes.find((change) => change.grp === 0)?.dirty as Uint8Array;
     expect([0, 1, 2, 3].map((slot) => bitGet(dirty, slot))).toEqual([true, true, false, false]);
+    // and hands out none of what it says is zero
+    expect(t.allocate()).toBe('failed');
   });
 
   it('hears of a failure that the core alone has seen', () => {

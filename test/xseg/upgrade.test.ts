@@ -5,6 +5,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import Database from 'better-sqlite3';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { checkStore } from '../../src/xseg/check.ts';
 import { loadNative } from '../../src/xseg/native.ts';
 import { encodeSuperblock } from '../../src/xseg/pool-superblock.ts';
 import { openWriter } from '../../src/xseg/store/schema.ts';
@@ -78,6 +79,14 @@ function makeVersion1(): string {
 describe('a home of version 1', () => {
   it('is upgraded where it is: everything in it is there, and it is like a new one', async () => {
     const file = makeVersion1();
+    expect(shapeOf(file).version).toBe(1);
+    // sound, though nobody can look into it yet
+    expect(() => checkStore(file, loadNative(), () => undefined)).toThrow(
+      expect.objectContaining({
+        code: 'UNSUPPORTED',
+        message: expect.stringMatching(/has format 1; `atoll serve` upgrades it/),
+      }),
+    );
     expect(shapeOf(file).version).toBe(1);
     const e = await home.open();
     expect((await e.listVolumes()).map(({ name }) => name)).toEqual(['clone', 'disk']);

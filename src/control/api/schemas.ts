@@ -8,6 +8,8 @@ const Bytes = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
 /** query strings are text, and are not coerced */
 const Flag = Type.Union([Type.Literal('true'), Type.Literal('false')]);
 const Digits = Type.String({ pattern: '^[0-9]{1,15}$' });
+/** bytes, at most 1 PiB, which has 16 digits */
+const Offset = Type.String({ pattern: '^[0-9]{1,16}$' });
 const strict = { additionalProperties: false };
 
 /** characters of the name of who has a volume attached */
@@ -102,7 +104,7 @@ export const QuotaSet = Type.Object(
 export const Backup = Type.Object({ path: Type.String({ minLength: 1, maxLength: 4096 }) }, strict);
 
 export const DiffQuery = Type.Object(
-  { from: Name, to: Name, offset: Type.Optional(Digits), max: Type.Optional(Digits) },
+  { from: Name, to: Name, offset: Type.Optional(Offset), max: Type.Optional(Digits) },
   strict,
 );
 
@@ -123,6 +125,5 @@ export const IngestBegin = Type.Object(
   strict,
 );
 export const IngestRead = Type.Object({ offset: Bytes, length: Bytes }, strict);
-/** at most 1 PiB, which has 16 digits */
-export const IngestBytesQuery = Type.Object({ offset: Type.String({ pattern: '^[0-9]{1,16}$' }) }, strict);
+export const IngestBytesQuery = Type.Object({ offset: Offset }, strict);
 export const IngestCommit = Type.Union([Type.Null(), Type.Object({ size: Type.Optional(Bytes) }, strict)]);

@@ -1,8 +1,10 @@
 /** Images in and out: raw and qcow2 files, by qemu-img, through NBD. */
 import type { VolumeInfo } from '../../xseg/types.ts';
 import type { ControlClient } from '../client.ts';
+import { ControlError } from '../errors.ts';
 import { NbdClient } from '../nbd/client.ts';
 import { nbdUri } from '../nbd/uri.ts';
+import { roundUpToSector } from '../sizes.ts';
 import { CONVERT_ARGS, check, convert } from './qemu-img.ts';
 import { SOURCE_PATH } from './qemu-tool.ts';
 import { findNbdSocket, showSnapshot, withTransfer } from './remote.ts';
@@ -23,7 +25,7 @@ export async function importImage(
   name: string,
   pool: string | undefined,
 ): Promise<VolumeInfo> {
-  const from = ['--image-opts', imageOptions(source)];
+  const from = [imageOptions(source)];
   const common = { sourceFd: source.file.fd, sourceName: source.path, signal: run.signal };
   if (source.format === 'qcow2') await check({ ...common, args: from });
   const socket = await findNbdSocket(run.client);
@@ -32,15 +34,25 @@ export async function importImage(
     // A new volume reads as zeroes, so zeroes need not be written.
     const args = [...CONVERT_ARGS, '-n', '--target-is-zero', ...from, '-O', 'raw', uri];
     await convert({ ...common, args, onProgress: run.onProgress });
+    await refuseShorter(source);
     // qemu-img flushes only when its cache mode says so; a flush on any connection covers what all have written.
     await flushExport(socket, transfer.info.export);
     return transfer.commit();
   });
 }
 
-/** What QEMU's tools open: the descriptor that they get, as the format that was found. */
+/** What QEMU's tools open, as a file name: the descriptor that they get, as the format that was found. */
 export function imageOptions({ format, device }: ImageSource): string {
-  return `driver=${format},file.driver=${device ? 'host_device' : 'file'},file.filename=${SOURCE_PATH}`;
+  const file = { driver: device ? 'host_device' : 'file', filename: SOURCE_PATH };
+  // No backing file, whatever the image says by the time that QEMU opens it.
+  const node = format === 'qcow2' ? { driver: format, file, backing: null } : { driver: format, file };
+  return `json:${JSON.stringify(node)}`;
+}
+
+/** What lies beyond the end of a raw file reads as zeroes to QEMU, also when the file became shorter meanwhile. */
+async function refuseShorter({ file, path, format, device, size }: ImageSource): Promise<void> {
+  if (format !== 'raw' || device || roundUpToSector((await file.stat()).size) >= size) return;
+  throw new ControlError('DAMAGED', `${path} became shorter while it was read`);
 }
 
 async function flushExport(socket: string, exportName: string): Promise<void> {

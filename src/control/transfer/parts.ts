@@ -3,6 +3,7 @@ import { ControlError } from '../errors.ts';
 import { allocated, type Run } from '../nbd/allocated.ts';
 import type { NbdClient } from '../nbd/client.ts';
 import { ordered } from '../ordered.ts';
+import { roundUpToSector } from '../sizes.ts';
 import type { StreamReader } from '../stream/read.ts';
 import { interrupted } from './qemu-tool.ts';
 import type { ImageSource } from './source.ts';
@@ -33,15 +34,19 @@ class Buffers {
   }
 }
 
-/** Of a raw image. Ends early where the file does. */
+/** Of a raw image, which may end inside its last sector. @throws DAMAGED where it ends before that */
 export async function* rawParts(source: ImageSource): AsyncGenerator<Part> {
   const buffers = new Buffers();
   for (let offset = 0; offset < source.size; ) {
     const buffer = buffers.next();
-    const length = await fill(source, buffer, offset, Math.min(PART_BYTES, source.size - offset));
-    if (length === 0) return;
+    const wanted = Math.min(PART_BYTES, source.size - offset);
+    const length = await fill(source, buffer, offset, wanted);
+    const end = offset + length;
+    if (length < wanted && roundUpToSector(end) !== source.size)
+      throw new ControlError('DAMAGED', `${source.path} became shorter while it was read`);
     yield { offset, bytes: buffer.subarray(0, length) };
-    offset += length;
+    if (length < wanted) return;
+    offset = end;
   }
 }
 

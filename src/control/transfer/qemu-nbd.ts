@@ -9,7 +9,7 @@ import { NbdClient } from '../nbd/client.ts';
 import { failureOf, interrupted, type QemuToolOptions, type RunningTool, startTool } from './qemu-tool.ts';
 
 export interface QemuNbdOptions extends Omit<QemuToolOptions, 'args'> {
-  /** what `--image-opts` takes */
+  /** a `json:` file name (images.ts) */
   image: string;
   /** how the source is called in messages */
   sourceName: string;
@@ -36,7 +36,7 @@ export async function withQemuNbd<T>(options: QemuNbdOptions, work: (nbd: NbdCli
     if (Buffer.byteLength(socket) > SOCKET_PATH_BYTES_MAX)
       throw new ControlError('INVALID', `${os.tmpdir()} is too long for a socket in it; set TMPDIR to a shorter one`);
     // Not --persistent: from when we are connected it ends with us, however we end.
-    const args = ['--read-only', '--export-name', EXPORT, '--socket', socket, '--image-opts', options.image];
+    const args = ['--read-only', '--export-name', EXPORT, '--socket', socket, options.image];
     const tool = startTool('qemu-nbd', { ...options, args });
     tool.child.stdout?.resume();
     try {

@@ -44,7 +44,7 @@ async function importRaw(run: TransferRun, source: ImageSource, target: SealedTa
 async function importQcow2(run: TransferRun, source: ImageSource, target: SealedTarget): Promise<SnapshotInfo> {
   const image = imageOptions(source);
   const common = { sourceFd: source.file.fd, sourceName: source.path, signal: run.signal };
-  await check({ ...common, args: ['--image-opts', image] });
+  await check({ ...common, args: [image] });
   return withQemuNbd({ ...common, image }, (nbd) => {
     if (nbd.size !== source.size) throw new ControlError('DAMAGED', `${source.path} changed while it was read`);
     const parts = named(source.path, nbdParts(nbd));

@@ -1,4 +1,5 @@
 /** Backup streams in and out: docs/stream.md says what each step is for. */
+import { isDeepStrictEqual } from 'node:util';
 import { splitName } from '../../xseg/names.ts';
 import type { SnapshotInfo, VolumeInfo } from '../../xseg/types.ts';
 import type { ControlClient } from '../client.ts';
@@ -38,33 +39,37 @@ export async function exportStream(
   const socket = await findNbdSocket(run.client);
   // Progress: the base is read to name it, then the target.
   const part = steps(run, base === null ? 1 : 2);
-  const hash = base === null ? null : await withExport(socket, base.name, (nbd) => hashExport(nbd, part(base.size)));
-  const header: StreamHeader = {
-    kind: base === null ? 'full' : 'incremental',
-    size: snapshot.size,
-    blockSize: snapshot.blockSize,
-    base: base === null || hash === null ? null : { size: base.size, hash },
-    source: { target: name, base: baseName },
-    createdAt: new Date().toISOString(),
+  const write = async (hash: string | null) => {
+    const header: StreamHeader = {
+      kind: base === null ? 'full' : 'incremental',
+      size: snapshot.size,
+      blockSize: snapshot.blockSize,
+      base: base === null || hash === null ? null : { size: base.size, hash },
+      source: { target: name, base: baseName },
+      createdAt: new Date().toISOString(),
+    };
+    const out = await target.create();
+    try {
+      const totals = await withExport(socket, name, (nbd) =>
+        writeStream({
+          out,
+          header,
+          extents: base === null ? allExtents(nbd) : changedExtents(run.client, base, snapshot),
+          read: (offset, length) => nbd.read(offset, length),
+          onProgress: part(snapshot.size),
+        }),
+      );
+      await out.close();
+      target.publish();
+      return { ...totals, kind: header.kind };
+    } finally {
+      await out.close().catch(() => undefined);
+      target.discard();
+    }
   };
-  const out = await target.create();
-  try {
-    const totals = await withExport(socket, name, (nbd) =>
-      writeStream({
-        out,
-        header,
-        extents: base === null ? allExtents(nbd) : changedExtents(run.client, base.name, snapshot),
-        read: (offset, length) => nbd.read(offset, length),
-        onProgress: part(snapshot.size),
-      }),
-    );
-    await out.close();
-    target.publish();
-    return { ...totals, kind: header.kind };
-  } finally {
-    await out.close().catch(() => undefined);
-    target.discard();
-  }
+  if (base === null) return write(null);
+  // Open until all is written: what is open is not deleted, so that its name means no other snapshot by then.
+  return withExport(socket, base.name, async (nbd) => write(await hashExport(nbd, part(base.size))));
 }
 
 async function* allExtents(nbd: NbdClient): AsyncGenerator<TargetExtent> {
@@ -73,15 +78,20 @@ async function* allExtents(nbd: NbdClient): AsyncGenerator<TargetExtent> {
 
 async function* changedExtents(
   client: ControlClient,
-  base: string,
+  base: SnapshotInfo,
   target: SnapshotInfo,
 ): AsyncGenerator<TargetExtent> {
-  for await (const page of diffPages(client, base, target.name)) {
+  for await (const page of diffPages(client, base.name, target.name)) {
     for (const { offset, length, data } of page) {
       // Where the target is shorter there is nothing to say: its size says it.
       const inside = Math.min(length, target.size - offset);
       if (inside > 0) yield { offset, length: inside, data };
     }
+  }
+  // Unless it was deleted by force. Each page is asked for by name.
+  for (const { id, name } of [base, target]) {
+    if ((await showSnapshot(client, name)).id === id) continue;
+    throw new ControlError('BASE_DIFFERS', `${name} was deleted and made again while it was exported; export it again`);
   }
 }
 
@@ -99,7 +109,7 @@ export async function importStream(
   checkFull(header, source);
   const socket = await findNbdSocket(run.client);
   return withTransfer(run.client, { kind: 'create', name, size: header.size, pool }, async (transfer) => {
-    await withExport(socket, transfer.info.export, (nbd) => apply(source, nbd, run.signal, part(source.size)));
+    await withExport(socket, transfer.info.export, (nbd) => apply(source, header, nbd, run.signal, part(source.size)));
     return transfer.commit();
   });
 }
@@ -128,7 +138,7 @@ export async function importStreamOnto(run: TransferRun, source: ImageSource, vo
     if (header.size !== transfer.info.size) await transfer.resize(header.size);
     await withExport(socket, staged, async (nbd) => {
       if (header.base === null) await nbd.zero(0, nbd.size);
-      await apply(source, nbd, run.signal, part(source.size));
+      await apply(source, header, nbd, run.signal, part(source.size));
     });
     return transfer.commit();
   });
@@ -173,12 +183,14 @@ async function compareBase(
 /** Writes the records and flushes. The stream is checked a second time: the file may have changed since verify(). */
 async function apply(
   source: ImageSource,
+  verified: StreamHeader,
   nbd: NbdClient,
   signal: AbortSignal,
   onProgress: (bytes: number) => void,
 ): Promise<void> {
   const reader = await StreamReader.open(source.file);
-  if (reader.header.size !== nbd.size) throw new ControlError('DAMAGED', `${source.path} changed while it was read`);
+  if (!isDeepStrictEqual(reader.header, verified) || verified.size !== nbd.size)
+    throw new ControlError('DAMAGED', `${source.path} changed while it was read`);
   const writes = ordered(reader.records(), WRITE_DEPTH, async ({ offset, length, bytes, fileOffset }) => {
     if (bytes) await nbd.write(offset, bytes);
     else await nbd.zero(offset, length);

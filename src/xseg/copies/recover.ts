@@ -277,7 +277,9 @@ function takeCopy(source: Source, file: string, native: Native): { part: Part; t
         sequence: footer.sequence,
         takenAt: new Date(footer.takenAt).toISOString(),
         ageSeconds: Math.max(0, (Date.now() - footer.takenAt) / 1000),
-        complete: footer.clean && damaged.length === 0 && found.length > 0 && !isServing(place),
+        // One whose footer cannot be read comes last in the list, and may be the newest.
+        complete:
+          footer.clean && damaged.length === 0 && found.every((one) => one.footer !== null) && !isServing(place),
         damaged: [...damaged, ...restOf(found, copy)],
       };
       return { part, taken };

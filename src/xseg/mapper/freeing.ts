@@ -92,7 +92,10 @@ export class Freeing {
   /** the same from the other end, while the queue is long */
   #newest = Number.MAX_SAFE_INTEGER;
   #rows: ReleaseRow[] = [];
-  /** Until it is safe somebody may read slots that the rows' pages had and have no more: nobody writes there in place. */
+  /**
+   * Until it is safe somebody may read slots that the rows' pages had and have no more: nobody writes there in place. One for
+   * each group, since the one before may have changed pages that this one's rows are about.
+   */
   #rowsEpoch = 0;
   /** `#rows` are the newest, newest first */
   #backwards = false;
@@ -335,6 +338,7 @@ export class Freeing {
 
   #landed(error: number, changes: Changes): void {
     this.#busy = false;
+    this.#rowsEpoch = this.host.epochAdvance();
     const now = this.clock.now();
     const took = now - this.#startedAt;
     const share = this.queued >= QUEUE_GROWN * this.queueLong ? BUSY_SHARE_GROWN : BUSY_SHARE;

@@ -305,8 +305,10 @@ export class Ingests {
       batch.blocks++;
       return null;
     }
-    const own = findFresh(stream, hash);
-    const same = own ?? (held && !this.host.isBad(pool.id, piece.same[at]) ? piece.same[at] : undefined);
+    const good = (slot: number | undefined) =>
+      slot !== undefined && !this.host.isBad(pool.id, slot) ? slot : undefined;
+    const own = good(findFresh(stream, hash));
+    const same = own ?? (held ? good(piece.same[at]) : undefined);
     if (same !== undefined) {
       if (own === undefined) this.#pin(batch, pool.id, same);
       batch.slotRefs.push(pool.id, same, 1);
@@ -537,10 +539,12 @@ export class Ingests {
       stream.waiting.push(() => {
         if (stream.failed !== null) return fail(stream.failed);
         for (const row of rows) this.registry.settleName(row, row.id);
+        // before others have their turn with them: one may delete them
+        const info = this.host.snapshotInfo(this.registry.get(rows[1].id) as Resource);
         release();
         this.#streams.delete(stream.id);
         pool.releaseOwner(stream.owner);
-        done(null, this.host.snapshotInfo(this.registry.get(rows[1].id) as Resource));
+        done(null, info);
       });
       this.#launch(stream);
     };

@@ -588,6 +588,8 @@ export class Mapper implements ReportsHost, RequestsHost {
   }
 
   #send(batch: CommitBatch): void {
+    // What is under way yet is not answered any more: it is as if the stop had come sooner.
+    if (this.#sealed && !('clean' in batch.meta)) return;
     this.parts.committer.send(batch, [batch.blob.buffer as ArrayBuffer]);
   }
 

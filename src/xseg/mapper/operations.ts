@@ -9,6 +9,7 @@ import { KIND_SNAPSHOT, KIND_VOLUME, NOT_ATTACHED, type ResourceRow } from '../s
 import { type Access, EngineError, type OpenHandle, type SnapshotInfo, type VolumeInfo } from '../types.ts';
 import { Attaching, refuseAttached, writesAs } from './attaching.ts';
 import type { Burials } from './burials.ts';
+import { diff } from './diff.ts';
 import type { Frames } from './frames.ts';
 import { Resizing } from './resizing.ts';
 import { Changes, Resource } from './resource.ts';
@@ -286,7 +287,7 @@ export class Operations {
             `${r.row.name} is open (${r.openCount} connection(s)); rollback needs it closed`,
           );
         refuseAttached(r);
-        if (r.row.protected !== 0) throw new EngineError('PROTECTED', `${r.row.name} is protected`);
+        refuseProtected(r);
         this.steps.becomes(r, s.row);
         if (s.row.root !== 0) this.steps.addPageRef(r, s.row.root);
         this.steps.durable(r, (error) => this.steps.answer(finish, error, () => this.steps.views.volume(r)));
@@ -294,7 +295,8 @@ export class Operations {
     );
   }
 
-  replaceWith(name: string, stagedName: string, done: Done<VolumeInfo>): void {
+  /** @param since VOL@SNAP: only while the volume has what that has; null: whatever it has */
+  replaceWith(name: string, stagedName: string, since: string | null, done: Done<VolumeInfo>): void {
     this.steps.holding<VolumeInfo>(
       () => [this.steps.needVolume(name), this.steps.needVolume(stagedName)],
       done,
@@ -306,21 +308,42 @@ export class Operations {
           refuseAttached(one);
         }
         if (r.row.pool !== staged.row.pool) throw new EngineError('INVALID', 'both must be in one pool');
-        staged.changes.syncData = true;
-        // the staged map first, durable by itself; then one batch moves it
-        this.steps.settled(staged, (error) => {
-          if (error !== null) {
-            finish(error);
-            return;
-          }
-          this.steps.handles.close(staged);
-          this.steps.becomes(r, staged.row);
-          r.changes.rowsDeleted.push(staged.id);
-          this.steps.registry.unname(staged.row);
-          this.steps.registry.kill(staged);
-          this.burials.finish(r, [staged], (last) => this.steps.answer(finish, last, () => this.steps.views.volume(r)));
-        });
+        refuseProtected(r);
+        const replace = (): void => {
+          staged.changes.syncData = true;
+          // the staged map first, durable by itself; then one batch moves it
+          this.steps.settled(staged, (error) => {
+            if (error !== null) {
+              finish(error);
+              return;
+            }
+            this.steps.handles.close(staged);
+            this.steps.becomes(r, staged.row);
+            r.changes.rowsDeleted.push(staged.id);
+            this.steps.registry.unname(staged.row);
+            this.steps.registry.kill(staged);
+            this.burials.finish(r, [staged], (last) =>
+              this.steps.answer(finish, last, () => this.steps.views.volume(r)),
+            );
+          });
+        };
+        if (since === null) replace();
+        else this.#unchanged(r, since, (error) => (error === null ? replace() : finish(error)));
       },
+    );
+  }
+
+  /** Whether a volume that nobody else can change now has what a snapshot of it has. Error: BASE_DIFFERS, or CORRUPT. */
+  #unchanged(r: Resource, since: string, done: (error: EngineError | null) => void): void {
+    const text = `volume ${JSON.stringify(r.row.name)} changed meanwhile; it was left as it is`;
+    const changed = new EngineError('BASE_DIFFERS', text);
+    const snapshot = this.steps.registry.byFullName(since);
+    if (snapshot?.row.volume !== r.id || snapshot.row.size !== r.row.size) {
+      done(changed);
+      return;
+    }
+    diff(this.steps, this.tree, this.frames, since, r.row.name, 0, 1, (error, found) =>
+      done(error ?? (found !== null && found !== undefined && found.extents.length > 0 ? changed : null)),
     );
   }
 
@@ -348,4 +371,8 @@ export class Operations {
       },
     );
   }
+}
+
+function refuseProtected(r: Resource): void {
+  if (r.row.protected !== 0) throw new EngineError('PROTECTED', `${r.row.name} is protected`);
 }

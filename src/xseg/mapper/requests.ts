@@ -158,7 +158,7 @@ export class Requests {
       case 'diff':
         return diff(steps, host.tree, host.frames, a[0], a[1], a[2], a[3], done);
       case 'replaceWith':
-        return o.replaceWith(a[0], a[1], done);
+        return o.replaceWith(a[0], a[1], a[2], done);
       case 'ingestBegin':
         return ingests.begin(a[0], done);
       case 'ingestDecide':

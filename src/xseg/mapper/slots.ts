@@ -86,6 +86,8 @@ export class SlotPool {
   #groups = new Map<number, Group>();
   readonly #supply: Supply;
   #preparing = 0;
+  /** the daemon ends: what has no owner is told to be zero */
+  #sealed = false;
   readonly #zeroing: Zeroing;
   /** freed slots that copies of the store may name */
   readonly holding: Holding;
@@ -245,7 +247,7 @@ export class SlotPool {
   /**
    * Takes up to `count` contiguous slots for a resource.
    * @returns the run; 'wait' when some will come (put yourself in `waiters`); 'full' when there are none; 'failed' when
-   *   the pool takes no writes any more
+   *   the pool takes no writes any more, since it has failed or the daemon ends
    */
   allocate(owner: { id: number; group: Group | null }, count: number): SlotRun | 'wait' | 'full' | 'failed' {
     const run = this.#allocate(owner, count);
@@ -254,7 +256,7 @@ export class SlotPool {
   }
 
   #allocate(owner: { id: number; group: Group | null }, count: number): SlotRun | 'wait' | 'full' | 'failed' {
-    if (this.failed) return 'failed';
+    if (this.failed || this.#sealed) return 'failed';
     if (this.#thinFull()) return this.#outlook();
     for (let tries = 0; tries < 3; tries++) {
       let group = owner.group;
@@ -560,8 +562,9 @@ export class SlotPool {
     this.wake();
   }
 
-  /** Files to sync and rows to write so that the next start knows what is zero. */
+  /** Files to sync and rows to write so that the next start knows what is zero. From here on no slot is handed out. */
   seal(): { files: number[]; changes: GroupChange[] } {
+    this.#sealed = true;
     const files: number[] = [];
     const changes: GroupChange[] = [];
     for (const group of this.#groups.values()) {
