@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Commits, type CommitsHost } from '../../src/xseg/mapper/commits.ts';
 import { Frames, OWNED } from '../../src/xseg/mapper/frames.ts';
-import { BUSY_SHARE, Freeing, type FreeingHost, QUEUE_GROWN } from '../../src/xseg/mapper/freeing.ts';
+import { BEHIND_MIN, BUSY_SHARE, Freeing, type FreeingHost } from '../../src/xseg/mapper/freeing.ts';
 import { Tree, type TreeHost } from '../../src/xseg/mapper/tree.ts';
 import { loadNative } from '../../src/xseg/native.ts';
 import { type CommitBatch, RELEASE_PAGE, RELEASE_SLOT, type ReleaseRow } from '../../src/xseg/store/batch.ts';
@@ -244,20 +244,43 @@ describe('freeing beside guests', () => {
     expect(t.turn()).toBeDefined();
   });
 
-  it('lets nine times as much go by when the queue has grown beyond what freeing itself makes it', () => {
-    const long = 16;
-    for (const [rows, times] of [
-      [QUEUE_GROWN * long, 9],
-      [QUEUE_GROWN * long - 1, 39],
+  it('lets nine times as much go by when it does not keep up with what others release', () => {
+    for (const [waiting, times] of [
+      [BEHIND_MIN, 9],
+      [BEHIND_MIN - 1, 39],
     ]) {
-      const t = new Bench();
-      t.guests = true;
-      t.queue(RELEASE_SLOT, slots(rows));
-      const freeing = t.open(long);
+      const { t, freeing } = leaves();
+      for (let i = 0; i < waiting; i++) freeing.made(1_000_000 + i, POOL, 0);
       expect(t.turn()).toBeDefined();
-      t.now += 2;
       t.land();
-      expect(freeing.waitMs(t.now)).toBe(times * 2);
+      expect(freeing.waitMs(t.now)).toBe(times * GROUP_PAGES * READ_MS);
+      // and no longer once they are done, or lost
+      freeing.lost([{ seq: 1_000_000, kind: RELEASE_SLOT, id: 2, pool: POOL }]);
+      t.now += freeing.waitMs(t.now);
+      expect(t.turn()).toBeDefined();
+      t.land();
+      expect(freeing.waitMs(t.now)).toBe(39 * GROUP_PAGES * READ_MS);
+    }
+  });
+
+  it('counts no rows of its own among them, however many it makes', () => {
+    const t = new Bench();
+    t.guests = true;
+    // the row of a root makes those of all leaves: more than would be too many of others
+    const leaves = 2 * BEHIND_MIN;
+    t.queue(
+      RELEASE_PAGE,
+      Array.from({ length: leaves / FANOUT }, () => t.tree(1)),
+    );
+    const freeing = t.open();
+    for (let groups = 0; freeing.queued < leaves * 0.8; ) {
+      if (t.turn() !== undefined) {
+        const worked = t.now;
+        t.land();
+        expect(freeing.waitMs(worked)).toBe(39 * GROUP_PAGES * READ_MS);
+        expect(++groups).toBeLessThan(leaves);
+      }
+      t.now += freeing.waitMs(t.now);
     }
   });
 

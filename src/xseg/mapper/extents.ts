@@ -38,6 +38,8 @@ export class Walk {
     readonly from: number,
     readonly to: number,
     readonly emit: Emit,
+    /** entries of blocks that are known to be zero are data too */
+    readonly zeroes = false,
   ) {}
 
   run(): WalkResult {
@@ -76,7 +78,7 @@ export class Walk {
   #entry(r: Resource, id: number, frame: number, level: number, index: number): number {
     if (id === VIRTUAL) return index === 0 ? (level - 1 > r.row.height ? VIRTUAL : r.row.root) : 0;
     const value = frame === 0 ? 0 : this.frames.value(frame, index);
-    return level === 0 && value === ZEROES ? 0 : value;
+    return level === 0 && value === ZEROES && !this.zeroes ? 0 : value;
   }
 
   #load(id: number, level: number): number {

@@ -34,7 +34,7 @@ export class Fills {
         const r = this.#needEmpty(id);
         const source = this.steps.needSnapshot(from);
         if (r.row.pool !== source.row.pool) throw new EngineError('UNSUPPORTED', 'only one pool can share its blocks');
-        this.#mappedBesides(source, copied, (error, besides) => {
+        this.#mappedBesides(source, size, copied, (error, besides) => {
           if (error !== null || besides.length > 0) finish(error, besides);
           else
             this.steps.guard(finish, () =>
@@ -129,20 +129,24 @@ export class Fills {
     if (r.handle >= 0) this.steps.handles.publishSize(r);
   }
 
-  /** Which blocks of a snapshot hold something and are in none of the ranges. */
+  /** Which blocks of a snapshot hold something and are in none of the ranges; those behind `size` must have no entries even. */
   #mappedBesides(
     source: Resource,
+    size: number,
     ranges: number[],
     done: (error: EngineError | null, besides: number[]) => void,
   ): void {
-    const blocks = Math.ceil(source.row.size / this.steps.views.blockSize(source));
+    const blockSize = this.steps.views.blockSize(source);
+    const blocks = Math.ceil(source.row.size / blockSize);
+    const end = Math.min(blocks, Math.ceil(size / blockSize));
     const gaps: number[] = [];
     let known = 0;
     for (let i = 0; i < ranges.length; i += 2) {
       if (ranges[i] > known) gaps.push(known, ranges[i]);
       known = ranges[i + 1];
     }
-    if (known < blocks) gaps.push(known, blocks);
+    if (known < end) gaps.push(known, end);
+    if (end < blocks) gaps.push(Math.max(known, end), blocks);
     const besides: number[] = [];
     let gap = 0;
     const turn = () => {
@@ -161,6 +165,7 @@ export class Fills {
             else besides.push(first, first + count);
             return true;
           },
+          gaps[gap] >= end,
         );
         const { next, status } = walk.run();
         if (status === BROKEN)

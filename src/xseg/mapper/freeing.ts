@@ -35,10 +35,10 @@ const PAUSE_MS = 1;
  * of 80,000 requests a second at depth 32 no more than one in a hundred is to see one (docs/benchmarks.md, `freeing`).
  */
 export const BUSY_SHARE = 0.025;
-/** The same when the queue is longer than freeing itself lets it become: guests overwrite what is shared, without end. */
-export const BUSY_SHARE_GROWN = 0.1;
-/** That long, in QUEUE_LONG: what one group adds comes on top of that. */
-export const QUEUE_GROWN = 2;
+/** The same when that does not keep up with what is deleted and overwritten meanwhile. */
+export const BUSY_SHARE_BEHIND = 0.1;
+/** It does not when so many rows wait that freeing did not make itself. */
+export const BEHIND_MIN = 1024;
 const BUSY_PAUSE_MS_MAX = 200;
 /** After a round in which nothing could be done; it doubles as long as nothing can. */
 const FRUITLESS_MS = 20;
@@ -115,6 +115,10 @@ export class Freeing {
   /** blocks that a queued row may free: seq → pool, blocks; rows that are not here free none */
   #weights = new Map<number, { pool: number; blocks: number }>();
   #blocksLeft = new Map<number, number>();
+  /** rows that wait and that others made */
+  #others = new Set<number>();
+  /** rows that are made now are freeing's own */
+  #grouping = false;
   /** rows that were there at the start are weighed before any is worked on */
   #surveyed = 0;
   readonly #surveyEnd: number;
@@ -166,6 +170,7 @@ export class Freeing {
   /** A row was made that will come through the store. */
   made(seq: number, pool: number, blocks: number): void {
     this.queued++;
+    if (!this.#grouping) this.#others.add(seq);
     if (blocks > 0) this.#weigh(seq, pool, blocks);
   }
 
@@ -176,6 +181,7 @@ export class Freeing {
 
   #forget(seq: number): void {
     this.queued--;
+    this.#others.delete(seq);
     const weight = this.#weights.get(seq);
     if (weight === undefined) return;
     this.#weights.delete(seq);
@@ -207,7 +213,12 @@ export class Freeing {
       this.#pausedUntil = now + PAUSE_MS;
       return;
     }
-    this.reader.look(() => this.#group(now));
+    this.#grouping = true;
+    try {
+      this.reader.look(() => this.#group(now));
+    } finally {
+      this.#grouping = false;
+    }
   }
 
   #read(): void {
@@ -341,7 +352,7 @@ export class Freeing {
     this.#rowsEpoch = this.host.epochAdvance();
     const now = this.clock.now();
     const took = now - this.#startedAt;
-    const share = this.queued >= QUEUE_GROWN * this.queueLong ? BUSY_SHARE_GROWN : BUSY_SHARE;
+    const share = this.#others.size >= BEHIND_MIN ? BUSY_SHARE_BEHIND : BUSY_SHARE;
     const pause = this.host.guestsBusy(now) ? Math.min(BUSY_PAUSE_MS_MAX, took * (1 / share - 1)) : 0;
     this.#pausedUntil = now + Math.max(PAUSE_MS, pause);
     if (error !== 0) return;

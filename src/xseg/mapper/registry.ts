@@ -7,7 +7,7 @@ import type { StoreReader } from '../store/reader.ts';
 import { Resource } from './resource.ts';
 
 /** Closed, unchanged resources kept in memory. */
-const CACHED_MAX = 8192;
+export const CACHED_MAX = 8192;
 
 export class Registry {
   #byId = new Map<number, Resource>();

@@ -142,7 +142,7 @@ export class Steps {
         };
         this.guard(finish, () => {
           const again = find();
-          if (again.length !== first.length || again.some((r, i) => r !== first[i]))
+          if (again.length !== first.length || again.some((r, i) => r.id !== first[i].id))
             throw new EngineError('BUSY', 'it was changed meanwhile; try again');
           work(finish);
         });

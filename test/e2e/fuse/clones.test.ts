@@ -131,4 +131,34 @@ print(json.dumps([errno_of(lambda: os.fsync(fd)), errno_of(lambda: os.fsync(fd))
     await m.run('sh', '-c', 'rm "$1"/snapshots/*/* && rm "$1"/volumes/*', 'sh', m.dir);
     expect(await m.daemon.cli('status')).toMatchObject({ volumes: 0 });
   });
+
+  it('has nothing of a sealed snapshot behind its end, blocks that are zero neither', {
+    timeout: MOUNTED_MS_MAX,
+  }, async () => {
+    await m.daemon.cli('pool', 'set', 'local', '--seal', 'on');
+    await m.agent(
+      `fd = os.open(sys.argv[1], os.O_CREAT | os.O_RDWR)
+os.pwrite(fd, os.urandom(1 << 20) + bytes(2 << 20), 0); os.fsync(fd); print(0)`,
+      m.at('volumes/origin'),
+    );
+    await m.run('touch', m.at('snapshots/origin/s'));
+    const listed = () => m.daemon.cli<{ snapshots: { hash: string | null }[] }>('snapshot', 'list', 'origin');
+    await m.until('sealed', async () => (await listed()).snapshots[0].hash !== null);
+    for (const [name, bytes, mapped] of [
+      ['first', MIB, MIB],
+      ['more', MIB + 4 * KIB, MIB + 64 * KIB],
+    ] as const) {
+      const left = await m.agent(
+        `s = os.open(sys.argv[1], os.O_RDONLY); fd = os.open(sys.argv[2], os.O_CREAT | os.O_EXCL | os.O_RDWR)
+at = 0; end = int(sys.argv[3])
+while at < end: at += os.copy_file_range(s, fd, end - at, at, at)
+os.close(fd); print(json.dumps(open(sys.argv[2], 'rb').read() == open(sys.argv[1], 'rb').read(end)))`,
+        m.at('snapshots/origin/s'),
+        m.at(`volumes/${name}`),
+        String(bytes),
+      );
+      expect([name, left, await m.show(name)]).toMatchObject([name, true, { size: bytes, mappedBytes: mapped }]);
+    }
+    expect(await m.daemon.cli('check')).toMatchObject({ ok: true, problemCount: 0 });
+  });
 });
