@@ -143,10 +143,8 @@ void Core::stop() {
     hooks.swap(stop_hooks_);
   }
   ring_mapper();
-  while (!hooks.empty()) {
-    hooks.back()();
-    hooks.pop_back();
-  }
+  // What they hold lives on: requests of theirs may still be on their way, and the reactors end those.
+  for (auto hook = hooks.rbegin(); hook != hooks.rend(); ++hook) (*hook)();
   // Reactors first, for they use everything else. The threads then run what is queued, the syncer's work among it, and
   // are joined before what that work uses goes.
   reactors_.clear();

@@ -139,10 +139,7 @@ Napi::Value hash_insert(const Napi::CallbackInfo& info) {
     throw_errno(info.Env(), EINVAL, "no such frame");
     return info.Env().Undefined();
   }
-  if (!core->leaf_hash().insert(u32(info, 1), u64(info, 2), u32(info, 3))) {
-    throw_errno(info.Env(), ENOSPC, "the leaf hash is full");
-  }
-  return info.Env().Undefined();
+  return Napi::Boolean::New(info.Env(), core->leaf_hash().insert(u32(info, 1), u64(info, 2), u32(info, 3)));
 }
 
 Napi::Value hash_remove(const Napi::CallbackInfo& info) {

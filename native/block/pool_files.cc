@@ -19,6 +19,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <vector>
+
+#include "io/full_io.h"
 
 namespace atoll_native {
 
@@ -26,6 +29,7 @@ namespace {
 
 constexpr const char* kSuperblockName = "superblock";
 constexpr uint64_t kStatBlockBytes = 512;  // st_blocks counts these whatever the file system
+constexpr size_t kZeroesBytes = 1u << 20;  // written at once where places cannot be had otherwise
 constexpr size_t kFileNameBytes = 10;      // 's', eight hex digits, NUL
 
 void file_name(uint32_t file, char (&name)[kFileNameBytes]) { snprintf(name, sizeof name, "s%08x", file); }
@@ -47,6 +51,23 @@ void raise_descriptor_limit() {
 }
 
 std::string because(const std::string& what, int error_number) { return what + ": " + strerror(error_number); }
+
+/// Gives a file of `size` bytes its places up to `bytes`. Never writes below `size`, as glibc's posix_fallocate does
+/// where the file system cannot allocate: guests may be writing there. 0 or -errno.
+int allocate(int fd, uint64_t size, uint64_t bytes) {
+  int result;
+  do {
+    result = fallocate(fd, 0, 0, static_cast<off_t>(bytes));
+  } while (result != 0 && errno == EINTR);
+  if (result == 0) return 0;
+  if (errno != EOPNOTSUPP && errno != ENOSYS) return -errno;
+  const std::vector<uint8_t> zeroes(kZeroesBytes);
+  for (; size < bytes; size += std::min<uint64_t>(kZeroesBytes, bytes - size)) {
+    const int error = write_full(fd, zeroes.data(), std::min<uint64_t>(kZeroesBytes, bytes - size), size);
+    if (error != 0) return error;
+  }
+  return 0;
+}
 
 int sync_directory(int fd) { return fsync(fd) == 0 ? 0 : -errno; }
 
@@ -288,8 +309,7 @@ int PoolFiles::size_file(int fd) const {
   if (preallocate_) {
     // Also when the size is right: a creation that a crash cut short may have set it.
     if (static_cast<uint64_t>(info.st_blocks) * kStatBlockBytes >= bytes) return 0;
-    const int error = posix_fallocate(fd, 0, static_cast<off_t>(bytes));
-    return -error;
+    return allocate(fd, static_cast<uint64_t>(info.st_size), bytes);
   }
   if (static_cast<uint64_t>(info.st_size) >= bytes) return 0;
   return ftruncate(fd, static_cast<off_t>(bytes)) == 0 ? 0 : -errno;

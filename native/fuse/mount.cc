@@ -1,6 +1,8 @@
 #include "fuse/mount.h"
 
 #include <fcntl.h>
+#include <poll.h>
+#include <sys/mount.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -18,6 +20,14 @@ namespace {
 
 // What an answer that nobody gave any more says.
 constexpr int kGone = ENOTCONN;
+
+/// Aborts the connection and detaches the mount, when it is there still. False: only root may.
+bool force_unmount(int fd, const std::string& path) {
+  pollfd device = {.fd = fd, .events = 0, .revents = 0};
+  // Else somebody has unmounted it: what is on that path now is another's.
+  if (poll(&device, 1, 0) != 0) return true;
+  return umount2(path.c_str(), MNT_FORCE | MNT_DETACH | UMOUNT_NOFOLLOW) == 0;
+}
 
 /// Questions after which lists are not what they were.
 bool changes(Ask ask) {
@@ -122,7 +132,12 @@ void Mount::stop() {
       if (!quiet) std::this_thread::sleep_for(std::chrono::milliseconds(2));
     }
   }
-  // Detaches lazily and closes /dev/fuse, which aborts the connection: nobody hangs, the notifier neither.
+  // From here on nobody uses the descriptor, whose number may be another file's as soon as it is closed.
+  for (const auto& seat : seats_) run_on(seat->reactor(), [&] { seat->forget(); });
+  // Aborted first, where that can be: requests that nobody took hold locks that the notifier may wait for in the
+  // kernel, and while it is in there a close does not abort.
+  if (force_unmount(fuse_session_fd(session_), options_.path)) notifier_->stop();
+  // Detaches lazily and closes /dev/fuse.
   fuse_session_unmount(session_);
   notifier_->stop();
 }

@@ -49,14 +49,16 @@ int Seat::start(int fd) {
 }
 
 void Seat::stop() {
-  if (host_ && fd_ >= 0) reactor_.connection_count_changed(-1);
+  if (host_ && !stopped_ && fd_ >= 0) reactor_.connection_count_changed(-1);
+  stopped_ = true;
   takes_ = false;
   unwatch();
-  fd_ = -1;
 }
 
+void Seat::forget() { fd_ = -1; }
+
 void Seat::take_part() {
-  if (fd_ < 0 || takes_) return;
+  if (fd_ < 0 || takes_ || stopped_) return;
   takes_ = true;
   found_ns_ = reactor_.now_ns();
   // When it cannot, the host does it alone.
@@ -129,9 +131,11 @@ void Seat::give(Call* call) {
 
 /// Takes one request. False: there is none, or no room for it.
 bool Seat::receive() {
-  if (fd_ < 0) return false;
+  if (fd_ < 0 || stopped_) return false;
   if (spare_ == nullptr) spare_ = take();
-  if (spare_ == nullptr) {
+  // What libfuse parses needs a second one.
+  const bool second = free_ != nullptr || all_.size() < kCallsMax;
+  if (spare_ == nullptr || !second) {
     // The kernel keeps what is next until calls have ended.
     unwatch();
     return false;
@@ -245,7 +249,8 @@ void Seat::begin(Call* call, Call::Kind kind, fuse_req_t req, OpenFile* file) {
   call->libfuse = req;
   call->asks = 0;
   call->node = file->node;
-  call->node->in_flight.fetch_add(1, std::memory_order_relaxed);
+  // revoke() stores the handle and then looks here: one of the two sees the other.
+  call->node->in_flight.fetch_add(1, std::memory_order_seq_cst);
   const bool changes = kind == Call::Kind::kWrite || kind == Call::Kind::kZero;
   if (changes && file->read_only) return fail(call, EROFS);
   if (call->offset > kOffsetMax || call->length > kOffsetMax) return fail(call, EFBIG);
@@ -259,7 +264,7 @@ void Seat::drive(Call* call) {
     mount_.ask({.ask = Ask::kSettle, .ino = node.ino}, call);
     return;
   }
-  const uint32_t handle = node.handle.load(std::memory_order_acquire);
+  const uint32_t handle = node.handle.load(std::memory_order_seq_cst);
   if (handle == OpenNode::kRevoked) return fail(call, EIO);
   const uint64_t size = size_of(handle);
   const uint64_t end = call->offset + call->length;
@@ -277,23 +282,23 @@ void Seat::drive(Call* call) {
     case Call::Kind::kRead:
       if (inside == 0) return finish(call, nullptr, 0);
       if (finish_lent(call, handle, inside)) return;
-      submit(call, Op::kRead, call->offset, inside);
+      submit(call, Op::kRead, handle, call->offset, inside);
       break;
     case Call::Kind::kWrite:
       // What the page cache has beyond the end is nobody's any more.
       if (inside == 0) return ended(call);
-      submit(call, Op::kWrite, call->offset, inside);
+      submit(call, Op::kWrite, handle, call->offset, inside);
       break;
     case Call::Kind::kSync:
-      submit(call, Op::kFlush, 0, 0);
+      submit(call, Op::kFlush, handle, 0, 0);
       break;
     case Call::Kind::kZero:
       if (inside == 0) return ended(call);
-      submit(call, Op::kWriteZeroes, call->offset, inside);
+      submit(call, Op::kWriteZeroes, handle, call->offset, inside);
       break;
     case Call::Kind::kSeek:
       if (call->offset >= size) return fail(call, ENXIO);
-      submit(call, Op::kStatus, call->offset, size - call->offset);
+      submit(call, Op::kStatus, handle, call->offset, size - call->offset);
       break;
   }
 }
@@ -303,10 +308,10 @@ void Seat::answered(Call* call, int error) {
   drive(call);
 }
 
-void Seat::submit(Call* call, Op op, uint64_t offset, uint64_t length, uint16_t flags) {
+void Seat::submit(Call* call, Op op, uint32_t volume, uint64_t offset, uint64_t length) {
   call->request = Request{.op = op,
-                          .flags = static_cast<uint16_t>(flags | kFromMount),
-                          .volume = call->node->handle.load(std::memory_order_relaxed),
+                          .flags = kFromMount,
+                          .volume = volume,
                           .offset = offset,
                           .length = length,
                           .buffer = call->data(),
@@ -349,7 +354,8 @@ bool Seat::sought(Call* call) {
     at += call->extents[i].length;
   }
   if (at < size && call->request.extent_count != 0) {
-    submit(call, Op::kStatus, at, size - at);
+    // The same volume, though the node may have been revoked meanwhile: it stays open while this is on its way.
+    submit(call, Op::kStatus, call->request.volume, at, size - at);
     return false;
   }
   if (for_data) {

@@ -89,8 +89,10 @@ class Seat final : public EventHandler {
   bool takes_part() const { return takes_; }
   /// Takes requests until there are none for it.
   void take_part();
-  /// No more requests are taken.
+  /// No more requests are taken. Those that were are answered.
   void stop();
+  /// The descriptor is about to be closed: what is not answered yet is not any more.
+  void forget();
   /// Nothing is on its way to the volume peer.
   bool quiet() const { return calls_out_ == 0; }
 
@@ -119,7 +121,7 @@ class Seat final : public EventHandler {
   bool begin_write(Call* call);
   void begin(Call* call, Call::Kind kind, fuse_req_t req, OpenFile* file);
   void drive(Call* call);
-  void submit(Call* call, Op op, uint64_t offset, uint64_t length, uint16_t flags = 0);
+  void submit(Call* call, Op op, uint32_t volume, uint64_t offset, uint64_t length);
   static void done(Request* request);
   void ended(Call* call);
   bool sought(Call* call);
@@ -134,6 +136,7 @@ class Seat final : public EventHandler {
   RequestSink& sink_;
   const bool host_;
   int fd_ = -1;
+  bool stopped_ = false;
   std::atomic<bool> takes_ = false;  // requests
   bool watching_ = false;            // it does, and has room for one
   uint64_t empty_ns_ = 0;            // host: when it last found nothing

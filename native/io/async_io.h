@@ -37,7 +37,7 @@ class AsyncIo {
   static constexpr uint32_t kRingEntries = 256;
   /// Operations that the kernel and the pool hold at once for one owner; what is beyond waits in a list here. The
   /// completion queue has room for all of them, so it cannot overflow.
-  static constexpr uint32_t kHeldMax = 512;
+  static constexpr uint32_t kHeldMax = 2048;
 
   AsyncIo(ThreadPool& pool, Options options);
   ~AsyncIo();  // nothing may be in flight: drain() first

@@ -29,7 +29,8 @@ class LeafHash {
       : entries_(segment.hash()),
         capacity_(segment.hash_capacity()),
         mask_(capacity_ - 1),
-        shift_(64 - static_cast<uint32_t>(std::countr_zero(capacity_))) {}
+        shift_(64 - static_cast<uint32_t>(std::countr_zero(capacity_))),
+        seed_(segment.hash_seed()) {}
 
   // ---- any thread
   /// The frame of the leaf, or kNone when it is not resident (as far as a reader can tell). kFrameEmpty: known to be
@@ -69,8 +70,13 @@ class LeafHash {
   static uint32_t frame_of(uint64_t entry) {
     return static_cast<uint32_t>((entry & ((uint64_t{1} << kFrameBits) - 1)) - kFrameBias);
   }
-  /// Fibonacci hashing: leaves of one volume are consecutive, and the top bits of this product spread them evenly.
-  uint32_t home_of(uint64_t key) const { return static_cast<uint32_t>((key * 0x9E3779B97F4A7C15ull) >> shift_); }
+  /// Another one in each life of the segment: whoever reads leaves as he likes cannot choose those that meet in one
+  /// place.
+  uint32_t home_of(uint64_t key) const {
+    uint64_t x = (key ^ seed_) * 0x9E3779B97F4A7C15ull;
+    x = (x ^ x >> 32) * 0xD6E8FEB86659FD93ull;
+    return static_cast<uint32_t>((x ^ x >> 32) * 0x9E3779B97F4A7C15ull >> shift_);
+  }
   /// Index of the entry with this key.
   uint32_t locate(uint64_t key) const;
   /// Index of the first empty or deleted entry that a probe for the key meets.
@@ -81,6 +87,7 @@ class LeafHash {
   uint32_t capacity_;
   uint32_t mask_;
   uint32_t shift_;
+  uint64_t seed_;
   uint32_t live_ = 0;
   uint32_t tombstones_ = 0;
 };

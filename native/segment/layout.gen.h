@@ -80,7 +80,8 @@ struct alignas(8) SegmentHeader {
   uint64_t hash_offset = 0;
   uint64_t rings_offset = 0;
   uint64_t scratch_offset = 0;
-  uint8_t reserved1[32] = {};
+  uint64_t hash_seed = 0;  // of the leaf hash; another one in each life of the daemon
+  uint8_t reserved1[24] = {};
   uint64_t global_epoch = 0;  // advanced by the mapper only
   uint8_t reserved2[56] = {};
   Strided<uint64_t, 64> reactor_epoch[16] = {};  // oldest epoch a reactor may still use; 2^64-1 when it is idle
@@ -103,6 +104,7 @@ static_assert(offsetof(SegmentHeader, frames_offset) == 64);
 static_assert(offsetof(SegmentHeader, hash_offset) == 72);
 static_assert(offsetof(SegmentHeader, rings_offset) == 80);
 static_assert(offsetof(SegmentHeader, scratch_offset) == 88);
+static_assert(offsetof(SegmentHeader, hash_seed) == 96);
 static_assert(offsetof(SegmentHeader, global_epoch) == 128);
 static_assert(offsetof(SegmentHeader, reactor_epoch) == 192);
 static_assert(offsetof(SegmentHeader, mapper_asleep) == 1216);

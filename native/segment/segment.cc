@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -95,6 +96,10 @@ std::unique_ptr<Segment> Segment::create(const Geometry& geometry, int* error) {
   }
   segment->header() = header;
   for (uint32_t r = 0; r < geometry.reactors; r++) segment->header().reactor_epoch[r].value = Epochs::kIdle;
+  if (getrandom(&segment->header().hash_seed, sizeof(uint64_t), 0) != sizeof(uint64_t)) {
+    *error = errno;
+    return nullptr;
+  }
   // Epoch 0 would be taken for "safe" by a caller that never advanced.
   segment->header().global_epoch = 1;
   for (uint32_t f = 0; f < geometry.frames; f++) {

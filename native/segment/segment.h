@@ -48,6 +48,7 @@ class Segment {
   uint32_t reactors() const { return geometry_.reactors; }
   uint32_t frames() const { return geometry_.frames; }
   uint32_t hash_capacity() const { return hash_capacity_; }
+  uint64_t hash_seed() const { return header().hash_seed; }
 
   SegmentHeader& header() const { return *reinterpret_cast<SegmentHeader*>(base_); }
   VolumeRecord& volume(uint32_t handle) const { return volumes_[handle]; }

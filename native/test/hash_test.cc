@@ -62,6 +62,16 @@ void says_when_full_and_recovers() {
   CHECK_EQ(hash.find(4, 1), 7u);
 }
 
+/// Steps by a Fibonacci number are close to each other in a table that multiplies by the golden ratio and nothing else.
+void leaves_that_somebody_chose_do_not_meet() {
+  const auto segment = make(4096);
+  LeafHash hash(*segment);
+  for (uint32_t step : {1u, 2584u, 17'711u, 46'368u}) {
+    for (uint32_t i = 0; i < 2000; i++) CHECK(hash.insert(5, uint64_t{i} * step, 1));
+    for (uint32_t i = 0; i < 2000; i++) CHECK(hash.remove(5, uint64_t{i} * step));
+  }
+}
+
 void behaves_as_a_map() {
   const auto segment = make(1000);
   LeafHash hash(*segment);
@@ -155,6 +165,7 @@ int main() {
   finds_what_was_inserted();
   tombstones_are_not_an_entry();
   says_when_full_and_recovers();
+  leaves_that_somebody_chose_do_not_meet();
   behaves_as_a_map();
   survives_a_scan();
   readers_never_find_a_wrong_frame();

@@ -5,6 +5,8 @@
 #include <linux/falloc.h>
 
 #include <algorithm>
+#include <future>
+#include <thread>
 
 #include "io/clock.h"
 
@@ -273,16 +275,63 @@ void stopping_waits_for_nobody() {
   const uint64_t fh = f.kernel->open(kNode);
   const uint64_t lookup = f.kernel->send(FUSE_LOOKUP, 1, "name", 5);
   f.names.next();
-  f.kernel->send_write(kNode, fh, kSize, pattern(512, 1));
+  const uint64_t write = f.kernel->send_write(kNode, fh, kSize, pattern(512, 1));
   const Question grow = f.names.next();
   const uint64_t began = monotonic_ms();
   f.mount->stop();
   CHECK(monotonic_ms() - began < Mount::kStopMs);
   CHECK_EQ(f.kernel->reply(lookup).error, ENOTCONN);
-  // whom the seat would have answered, the kernel does when the connection is aborted
+  CHECK_EQ(f.kernel->reply(write).error, ENOTCONN);
   f.mount->answer(grow.token, {});
   CHECK(f.kernel->silent());
   f.mount->stop();
+}
+
+/// Else the pages it is for stay locked until the connection is aborted, and whoever wants them waits in the kernel.
+void what_was_taken_is_answered_while_it_stops() {
+  MountFixture f;
+  const uint64_t fh = f.kernel->open(kNode);
+  const std::vector<uint8_t> bytes = pattern(4096, 3);
+  CHECK_EQ(f.bench.write(MountFixture::kHandle, 0, bytes), 0);
+  f.bench.mapper->evict_all();
+  std::promise<void> reached;
+  std::promise<void> go_on;
+  f.bench.mapper->control([&] {
+    f.bench.mapper->before = [&, held = false](const RequestRecord& request) mutable {
+      if (request.op != kOpLoad || std::exchange(held, true)) return;
+      reached.set_value();
+      go_on.get_future().wait();
+    };
+  });
+  fuse_read_in in = {};
+  in.fh = fh;
+  in.size = 4096;
+  const uint64_t read = f.kernel->send(FUSE_READ, kNode, in);
+  reached.get_future().wait();
+  std::thread stopping([&] { f.mount->stop(); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // it waits for the read by then
+  go_on.set_value();
+  CHECK(f.kernel->reply(read).body == bytes);
+  stopping.join();
+}
+
+void a_look_for_holes_ends_though_the_node_is_taken_away() {
+  MountFixture f;
+  const uint64_t fh = f.kernel->open(kNode);
+  CHECK_EQ(f.bench.write(MountFixture::kHandle, 0, pattern(kSize, 4)), 0);
+  std::atomic<uint32_t> on_its_way = 0;
+  f.bench.mapper->control([&] {
+    f.bench.mapper->status_bytes_max = kSize / 4;
+    f.bench.mapper->before = [&](const RequestRecord& request) {
+      if (request.op == kOpStatus) on_its_way = f.mount->revoke(kNode);
+    };
+  });
+  fuse_lseek_in seek = {};
+  seek.fh = fh;
+  seek.whence = SEEK_HOLE;
+  CHECK_EQ(f.kernel->call(FUSE_LSEEK, kNode, seek).as<fuse_lseek_out>().offset, kSize);
+  CHECK_EQ(on_its_way.load(), 1u);
+  CHECK_EQ(f.kernel->read(kNode, fh, 0, 4096).error, EIO);
 }
 
 // ---- lists
@@ -405,6 +454,8 @@ int main() {
   what_nobody_knows_is_refused();
   a_node_that_was_taken_away_answers_errors();
   stopping_waits_for_nobody();
+  what_was_taken_is_answered_while_it_stops();
+  a_look_for_holes_ends_though_the_node_is_taken_away();
   a_folder_is_listed_in_pieces();
   what_comes_ahead_is_not_asked_for();
   what_came_ahead_grows_old();

@@ -57,6 +57,11 @@ class TestMapper {
     thread_.join();
   }
 
+  /// Called with each request, on the mapper's thread. Set by control().
+  std::function<void(const RequestRecord&)> before;
+  /// How far one look at the map goes; the real mapper's goes so many pages far.
+  uint64_t status_bytes_max = UINT64_MAX;
+
   /// Runs on the mapper's thread; waits for it.
   void control(std::function<void()> task) {
     std::mutex mutex;
@@ -260,6 +265,7 @@ class TestMapper {
   }
 
   void handle(const RequestRecord& request) {
+    if (before) before(request);
     switch (request.op) {
       case kOpWake:
         return;
@@ -618,7 +624,7 @@ class TestMapper {
     ExtentRecord* const out = core_.segment().scratch(request.reactor, request.arg & 0xFF);
     const uint32_t most = request.arg >> 8;
     uint32_t count = 0;
-    for (uint64_t at = request.offset, end = at + request.length; at < end;) {
+    for (uint64_t at = request.offset, end = at + std::min(request.length, status_bytes_max); at < end;) {
       const uint64_t block = at >> shift;
       const uint64_t to = std::min(end, (block + 1) << shift);
       const auto found = leaves_.find(key_of(request.volume, block >> kPageEntriesShift));

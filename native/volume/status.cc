@@ -20,7 +20,10 @@ VolumePeer::Progress VolumePeer::drive_status(Request* request) {
     return Progress::kWaiting;
   }
   Work* const work = take_work(request);
-  if (work == nullptr) return Progress::kWaiting;
+  if (work == nullptr) {
+    wake_for_scratch();  // it may have been woken for what it cannot use yet
+    return Progress::kWaiting;
+  }
   const uint32_t slot = static_cast<uint32_t>(std::countr_zero(scratch_free_));
   scratch_free_ &= ~(1u << slot);
   work->scratch = static_cast<uint8_t>(slot);
@@ -48,9 +51,13 @@ void VolumePeer::on_status(Work* work, const ReplyRecord& reply) {
                 request->extent_count * sizeof(Extent));
   }
   scratch_free_ |= 1u << work->scratch;
+  wake_for_scratch();
+  release_work(work);
+}
+
+void VolumePeer::wake_for_scratch() {
   Request* const waiter = scratch_waiters_.pop();
   if (waiter != nullptr) make_runnable(waiter);
-  release_work(work);
 }
 
 /// Advice: the leaves become resident. Data is the page cache's business.

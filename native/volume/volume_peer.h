@@ -225,6 +225,7 @@ class VolumePeer final : public RequestSink {
   // status.cc
   Progress drive_status(Request* request);
   void on_status(Work* work, const ReplyRecord& reply);
+  void wake_for_scratch();
   Progress drive_cache(Request* request);
 
   Core& core_;

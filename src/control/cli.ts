@@ -16,7 +16,10 @@ import { terminalScreen } from './top/screen.ts';
 if (process.argv[2] === 'serve') becomeIoFlusher();
 
 const interrupt = new AbortController();
-for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => interrupt.abort());
+/** a command that never looks at the signal is ended by it, as any program is */
+let minded = false;
+for (const signal of ['SIGINT', 'SIGTERM'] as const)
+  process.once(signal, () => (minded ? interrupt.abort() : process.kill(process.pid, signal)));
 
 // A reader that has seen enough (`atoll volume list | head`) is no failure.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
@@ -29,5 +32,8 @@ process.exitCode = await runCli(process.argv.slice(2), {
   terminal: process.stderr.isTTY === true,
   screen: terminalScreen(),
   env: process.env,
-  signal: interrupt.signal,
+  get signal() {
+    minded = true;
+    return interrupt.signal;
+  },
 });

@@ -19,12 +19,11 @@ import type { World } from './world.ts';
 /** Runs one command. @returns the exit code */
 export async function runCli(argv: readonly string[], world: Omit<World, 'setExitCode'>): Promise<number> {
   let exitCode: number = EXIT.ok;
-  const program = buildProgram({
-    ...world,
-    setExitCode: (code) => {
-      exitCode = code;
-    },
-  });
+  const setExitCode = (code: number) => {
+    exitCode = code;
+  };
+  // no copy: whether a command looks at the signal is seen there
+  const program = buildProgram(Object.assign(Object.create(world) as Omit<World, 'setExitCode'>, { setExitCode }));
   try {
     await program.parseAsync(argv, { from: 'user' });
     return exitCode;

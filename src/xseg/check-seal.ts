@@ -47,15 +47,23 @@ export class SealCheck {
     }
   }
 
-  /** Tables beside the map. `whose` names the resources that reach a page. */
-  finish(pools: PoolRow[], whose: (page: number) => string | undefined): void {
+  /** Tables beside the map. `reached`: of these pages, those in somebody's map; `whose` names the resources, of the first. */
+  finish(
+    pools: PoolRow[],
+    reached: (pages: ReadonlyMap<number, unknown>) => Set<number>,
+    whose: (page: number) => string | undefined,
+  ): void {
     for (const pool of pools) this.#index(pool);
     this.#orphans('page_hash', 'page', 'map page');
     this.#orphans('resource_hash', 'resource', 'resource');
-    for (const [page, count] of this.badPages) {
-      const names = whose(page);
-      if (names !== undefined)
-        this.problem('BAD_BLOCK', `${count} block(s) of map page ${page} are in quarantine; reads answer EIO`, names);
+    if (this.badPages.size === 0) return;
+    for (const page of reached(this.badPages)) {
+      const count = this.badPages.get(page);
+      this.problem(
+        'BAD_BLOCK',
+        `${count} block(s) of map page ${page} are in quarantine; reads answer EIO`,
+        whose(page),
+      );
     }
   }
 

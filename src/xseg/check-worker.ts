@@ -10,6 +10,7 @@ const progress = (done: number, total: number) => parentPort?.postMessage({ done
 try {
   const native = loadNative();
   const repaired: RepairReport | null = repair ? repairStore(storePath, native, progress) : null;
+  if (repaired !== null) parentPort?.postMessage({ repaired });
   const report = checkStore(storePath, native, progress);
   parentPort?.postMessage({ report, repaired });
 } catch (error) {

@@ -233,6 +233,23 @@ export class Check {
     return names.length === 0 ? undefined : names.join(', ');
   }
 
+  /** Which of the pages some resource's map reaches. */
+  #reached(wanted: ReadonlyMap<number, unknown>): Set<number> {
+    const table = this.#table;
+    const found = new Set<number>();
+    const seen = new Uint8Array(table.count);
+    const next = this.#resources.map((r) => r.root);
+    for (let id = next.pop(); id !== undefined && found.size < wanted.size; id = next.pop()) {
+      const index = table.indexOf(id);
+      if (index < 0 || seen[index]) continue;
+      seen[index] = 1;
+      if (wanted.has(id)) found.add(id);
+      if (table.level[index] === 0 || table.level[index] === LEVEL_UNKNOWN || table.read(index) === null) continue;
+      for (let i = 0; i < ENTRIES; i++) if (table.value(i) !== 0) next.push(table.value(i));
+    }
+    return found;
+  }
+
   // ---- sealing
 
   #sealing(): void {
@@ -250,7 +267,11 @@ export class Check {
         () => undefined,
         () => undefined,
       );
-    seal.finish(this.#pools, (page) => this.#whose(page));
+    seal.finish(
+      this.#pools,
+      (pages) => this.#reached(pages),
+      (page) => this.#whose(page),
+    );
   }
 
   // ---- slots

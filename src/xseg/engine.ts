@@ -68,6 +68,8 @@ const INGEST_THREADS = 2;
 /** How long a forced delete waits for its connections to end. */
 const FORCE_WAIT_MS = 5000;
 const FORCE_POLL_MS = 20;
+/** Checks at once: each has a thread, and holds the store's log. */
+const CHECKS_MAX = 2;
 /** How long the end of the committer or the copier may be that of the mapper, which they follow. */
 const FOLLOWER_END_MS = 500;
 /** Nobody waits for the copier: its thread starts when the daemon has. */
@@ -94,6 +96,8 @@ class EngineImpl implements Engine {
   readonly #hashing: Jobs;
   readonly #ingesting: Jobs;
   #ingests = new Set<IngestStream>();
+  /** under way */
+  #checks = new Set<AbortController>();
   readonly #pieceMemory = new PieceMemory();
   #ingestsBeginning = 0;
 
@@ -253,9 +257,20 @@ class EngineImpl implements Engine {
     };
   }
 
-  async check(onProgress?: (done: number, total: number) => void): Promise<CheckReport> {
-    const { report } = await runCheckThread(this.home.storePath, false, { onProgress });
-    return report;
+  async check(onProgress?: (done: number, total: number) => void, signal?: AbortSignal): Promise<CheckReport> {
+    if (this.#checks.size >= CHECKS_MAX)
+      throw new EngineError('BUSY', `${this.#checks.size} checks are under way; try again when one has ended`);
+    const ended = new AbortController();
+    this.#checks.add(ended);
+    const end = () => ended.abort();
+    signal?.addEventListener('abort', end, { once: true });
+    try {
+      const { report } = await runCheckThread(this.home.storePath, false, { onProgress, signal: ended.signal });
+      return report;
+    } finally {
+      signal?.removeEventListener('abort', end);
+      this.#checks.delete(ended);
+    }
   }
 
   async backup(path: string, fixed?: () => void): Promise<BackupReport> {
@@ -487,6 +502,7 @@ class EngineImpl implements Engine {
   async close(): Promise<void> {
     if (this.#closing) return;
     await this.exports.close();
+    for (const check of this.#checks) check.abort();
     await Promise.all([...this.#ingests].map((stream) => stream.abort().catch(() => undefined)));
     this.files.close();
     const copier = this.#startCopier();

@@ -121,6 +121,8 @@ export const SegmentHeader = {
   ringsOffset: 80,
   /** u64 */
   scratchOffset: 88,
+  /** u64: of the leaf hash; another one in each life of the daemon */
+  hashSeed: 96,
   /** u64: advanced by the mapper only */
   globalEpoch: 128,
   /** u64 × 16: oldest epoch a reactor may still use; 2^64-1 when it is idle */

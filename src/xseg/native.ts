@@ -166,8 +166,11 @@ export interface Native {
   dropFrame(core: number, frame: number): void;
   /** both words of the stamp in one store */
   stamp(core: number, frame: number, volume: number, generation: number): void;
-  /** throws ENOSPC beyond half of SegmentHeader.hashCapacity entries (≥ 2 per frame; entries of FRAME_EMPTY count too): remove others first */
-  hashInsert(core: number, volume: number, leaf: number, frame: number): void;
+  /**
+   * False beyond half of SegmentHeader.hashCapacity entries (≥ 2 per frame; entries of FRAME_EMPTY count too), and when the
+   * places near where it belongs are taken: remove others first.
+   */
+  hashInsert(core: number, volume: number, leaf: number, frame: number): boolean;
   hashRemove(core: number, volume: number, leaf: number): void;
   /** frame number, or -1 */
   hashFind(core: number, volume: number, leaf: number): number;

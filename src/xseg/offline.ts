@@ -14,8 +14,10 @@ export interface CheckedHome {
 
 export interface CheckOptions {
   onProgress?: CheckProgress | undefined;
-  /** ends it; a repair that is ended has changed nothing */
+  /** ends it; a repair that is ended is done whole or not at all */
   signal?: AbortSignal | undefined;
+  /** the repair is done, and is checked now */
+  onRepaired?: ((report: RepairReport) => void) | undefined;
 }
 
 /** Runs the check in a thread of its own, so that signals and progress get through. */
@@ -26,8 +28,9 @@ export function runCheckThread(storePath: string, repair: boolean, options: Chec
     });
     const abort = () => void thread.terminate();
     options.signal?.addEventListener('abort', abort, { once: true });
-    thread.on('message', (m: Progress | CheckedHome | Failure) => {
+    thread.on('message', (m: Progress | CheckedHome | Repaired | Failure) => {
       if ('report' in m) resolve(m);
+      else if ('repaired' in m) options.onRepaired?.(m.repaired);
       else if ('error' in m) reject(new EngineError(engineCode(m.code), m.error));
       else options.onProgress?.(m.done, m.total);
     });
@@ -42,6 +45,10 @@ export function runCheckThread(storePath: string, repair: boolean, options: Chec
 interface Progress {
   done: number;
   total: number;
+}
+
+interface Repaired {
+  repaired: RepairReport;
 }
 
 interface Failure {

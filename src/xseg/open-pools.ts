@@ -70,13 +70,23 @@ export class OpenPools {
     if (this.#pools.has(spec.name)) throw new EngineError('EXISTS', `a pool named ${spec.name} exists`);
     const id = Math.max(0, ...[...this.#pools.values()].map((p) => p.row.id)) + 1;
     const plan = planPool(spec, id);
-    formatPool(plan, this.identity.uuid, this.native);
     const { row } = plan;
-    const faults = this.options.poolFaults?.[row.name];
-    const { handle, place } = openPool(row, this.identity.uuid, this.native, this.core, faults);
+    const unformat = formatPool(plan, this.identity.uuid, this.native);
+    let place: CopyPlace | null = null;
+    let handle = -1;
     try {
+      const opened = openPool(row, this.identity.uuid, this.native, this.core, this.options.poolFaults?.[row.name]);
+      handle = opened.handle;
+      place = opened.place;
       if (place !== null) forgetCopies(place, this.native);
       prepareCopies(place, row, this.identity, this.native, this.options);
+    } catch (error) {
+      if (handle >= 0) this.native.closePool(this.core, handle);
+      if (place !== null) unmarkServing(place);
+      unformat();
+      throw error;
+    }
+    try {
       await this.#call('insertPool', row, handle, place);
     } catch (error) {
       this.native.closePool(this.core, handle);

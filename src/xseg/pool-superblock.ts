@@ -93,8 +93,10 @@ export function readSuperblockBytes(path: string): Buffer {
   }
 }
 
-export function writeSuperblock(path: string, bytes: Buffer, create: boolean): void {
-  const fd = openSync(path, create ? constants.O_RDWR | constants.O_CREAT : constants.O_RDWR, 0o600);
+/** @param unused refuses a device that something else uses: a mounted one may have zeroes where a superblock goes */
+export function writeSuperblock(path: string, bytes: Buffer, create: boolean, unused = false): void {
+  const how = (create ? constants.O_CREAT : 0) | (unused ? constants.O_EXCL : 0);
+  const fd = openSync(path, constants.O_RDWR | how, 0o600);
   try {
     writeSync(fd, bytes, 0, bytes.length, 0);
     fsyncSync(fd);

@@ -7,6 +7,7 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  rmSync,
   type Stats,
   statfsSync,
   statSync,
@@ -23,6 +24,7 @@ import {
   POOL_DATA_OFFSET,
   type PoolKind,
   readSuperblockBytes,
+  SUPERBLOCK_BYTES,
   type Superblock,
   writeSuperblock,
 } from './pool-superblock.ts';
@@ -136,11 +138,17 @@ export function deviceBytes(path: string): number {
   }
 }
 
-/** Writes the superblock where nobody's data is. @throws NOT_OURS, EXISTS */
-export function formatPool({ row, copyArea }: PoolPlan, homeUuid: string, native: Native, firstStart = false): void {
+/** Writes the superblock where nobody's data is. @returns undoes it. @throws NOT_OURS, EXISTS */
+export function formatPool(
+  { row, copyArea }: PoolPlan,
+  homeUuid: string,
+  native: Native,
+  firstStart = false,
+): () => void {
   const crc = crcOf(native);
+  const at = superblockPath(row);
+  const existed = existsSync(at);
   try {
-    const at = superblockPath(row);
     if (row.kind === 'directory') {
       makeFolder(row.path);
       const entries = readdirSync(row.path).filter((name) => name !== 'lost+found');
@@ -170,8 +178,12 @@ export function formatPool({ row, copyArea }: PoolPlan, homeUuid: string, native
       createdAt: row.created_at,
       copyArea,
     };
-    writeSuperblock(at, encodeSuperblock(superblock, crc), row.kind !== 'device');
+    writeSuperblock(at, encodeSuperblock(superblock, crc), row.kind !== 'device', row.kind === 'device');
     if (row.kind === 'directory') syncFolder(row.path);
+    return () => {
+      if (existed) writeSuperblock(at, Buffer.alloc(SUPERBLOCK_BYTES), false);
+      else rmSync(at, { force: true });
+    };
   } catch (error) {
     fail(error, `pool ${row.name}`);
   }

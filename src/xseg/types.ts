@@ -466,7 +466,8 @@ export interface Engine {
   status(): Promise<EngineStatus>;
   /** for metrics and `atoll top`; costs guests nothing */
   activity(): Promise<Activity>;
-  check(onProgress?: (done: number, total: number) => void): Promise<CheckReport>;
+  /** @param signal ends it. @throws {EngineError} BUSY beside others, IO when it was ended */
+  check(onProgress?: (done: number, total: number) => void, signal?: AbortSignal): Promise<CheckReport>;
   /** a consistent copy of the store, 0600; `path` absolute, a new file; `fixed` hears when its moment is fixed */
   backup(path: string, fixed?: () => void): Promise<BackupReport>;
 

@@ -171,6 +171,22 @@ describe('serve', () => {
   });
 });
 
+describe('a daemon that does not answer', () => {
+  it.each(['SIGINT', 'SIGTERM'] as const)('holds nobody who is told to end: %s', async (signal) => {
+    const socket = world.file(`deaf-${signal}.sock`);
+    const deaf = http.createServer(() => undefined);
+    await new Promise<void>((resolve) => deaf.listen(socket, resolve));
+    const asked = new Promise((resolve) => deaf.once('request', resolve));
+    const child = spawn(ATOLL, ['status', '--socket', socket], { stdio: 'ignore' });
+    const gone = new Promise((resolve) => child.once('exit', (_code, by) => resolve(by)));
+    await asked;
+    child.kill(signal);
+    expect(await gone).toBe(signal);
+    deaf.closeAllConnections();
+    deaf.close();
+  });
+});
+
 describe('commands', () => {
   it('a volume’s life', () => {
     const made = json('volume', 'create', 'life', '--size', '10G');

@@ -126,8 +126,8 @@ export const MUTANTS: Mutant[] = [
     name: 'a page that changes while its batch is on its way is called clean',
     invariant: 3,
     file: 'mapper/commits.ts',
-    find: 'this.frames.markClean(frame);\n      this.frames.flying[frame]++;',
-    replace: 'this.frames.flying[frame]++;\n      queueMicrotask(() => this.frames.markClean(frame));',
+    find: 'this.frames.markClean(frame);\n      this.frames.fly(frame);',
+    replace: 'this.frames.fly(frame);\n      queueMicrotask(() => this.frames.markClean(frame));',
   },
   {
     name: 'a snapshot takes no reference on its root',

@@ -71,6 +71,7 @@ type Used = Pick<
   | 'dropFrame'
   | 'stamp'
   | 'hashInsert'
+  | 'hashFind'
   | 'hashRemove'
   | 'advanceGeneration'
   | 'writersDrained'
@@ -232,8 +233,13 @@ export class SimNative implements Used {
     this.words[this.#metaAt + frame * 16 + FrameMeta.referenced / 4] = 1;
   }
 
-  hashInsert(_core: number, volume: number, leaf: number, frame: number): void {
+  hashInsert(_core: number, volume: number, leaf: number, frame: number): boolean {
     this.#hash.set(volume * LEAF_KEYS + leaf, frame);
+    return true;
+  }
+
+  hashFind(_core: number, volume: number, leaf: number): number {
+    return this.find(volume, leaf);
   }
 
   hashRemove(_core: number, volume: number, leaf: number): void {

@@ -3,7 +3,14 @@ import os from 'node:os';
 import path from 'node:path';
 import Database from 'better-sqlite3';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { emptyBatch, GROUP_ACTIVE, GROUP_SEALED } from '../../src/xseg/store/batch.ts';
+import {
+  emptyBatch,
+  GROUP_ACTIVE,
+  GROUP_SEALED,
+  KIND_VOLUME,
+  NOT_ATTACHED,
+  type ResourceRow,
+} from '../../src/xseg/store/batch.ts';
 import { bitGet } from '../../src/xseg/store/bitmap.ts';
 import { Committer } from '../../src/xseg/store/committer.ts';
 import { StoreReader } from '../../src/xseg/store/reader.ts';
@@ -55,6 +62,22 @@ describe('committer', () => {
     expect([2, 3, 6, 7].map((i) => bitGet(group?.bitmap as Uint8Array, i))).toEqual([false, true, true, false]);
     r.close();
     c.close();
+  });
+
+  it('has of a record what it was put with last', () => {
+    const c = new Committer(file);
+    const row = { id: 5, uuid: 'u', name: 'a', kind: KIND_VOLUME, volume: 0, pool: 1, size: 512, root: 0, height: 0 };
+    const more = { generation: 1, protected: 0, created_at: 7, cloned_from: null, grp: 0, mapped: 0, ...NOT_ATTACHED };
+    const first: ResourceRow = { ...row, ...more };
+    const last: ResourceRow = {
+      ...{ ...first, name: 'b', size: 1024, root: 3, height: 1, generation: 2, protected: 1, cloned_from: 'x@y' },
+      ...{ grp: 9, mapped: 4, attached: 'w', attached_to: 'here', attached_at: 8 },
+    };
+    for (const one of [first, last]) c.apply([batch((b) => b.resources.push(one))]);
+    c.close();
+    const r = new StoreReader(file);
+    expect(r.resource(5)).toEqual(last);
+    r.close();
   });
 
   it('goes on from the store when it gave back the pages that it kept', () => {

@@ -366,9 +366,8 @@ describe('3. the mapper', () => {
     refuses('EINVAL', () => native.hashInsert(core, L.VOLUMES_MAX, 0, 1));
     refuses('EINVAL', () => native.hashInsert(core, 0, 2 ** 30, 1));
     let inserted = 0;
-    refuses('ENOSPC', () => {
-      for (; inserted < 1000; inserted++) native.hashInsert(core, 9, inserted, 1);
-    });
+    while (inserted < 1000 && native.hashInsert(core, 9, inserted, 1)) inserted++;
+    expect(inserted).toBeLessThan(1000);
     expect(inserted).toBeGreaterThanOrEqual(OPTIONS.frames);
   });
 

@@ -4,6 +4,7 @@ import path from 'node:path';
 import Database from 'better-sqlite3';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { LIST_PAGE } from '../../src/xseg/mapper/requests.ts';
+import type { Native } from '../../src/xseg/native.ts';
 import { FORMAT_VERSION } from '../../src/xseg/store/upgrade.ts';
 import { closed, Home } from './engine.ts';
 
@@ -538,5 +539,39 @@ describe('a damaged map page', () => {
     await e.createVolume({ name: 'c', size: MIB });
     await expect(e.resizeVolume('v', 64 * MIB)).rejects.toThrow(code('CORRUPT'));
     expect(await e.resizeVolume('v', 24 * MIB).catch((error) => error.code)).toBe('HAS_SNAPSHOTS');
+  });
+});
+
+describe('a pool that could not be opened when it was made', () => {
+  it.each(['folder/', 'file'])('leaves nothing where it was to be: %s', async (name) => {
+    const e = await home.open();
+    const pools = (e as unknown as { pools: { native: Native } }).pools;
+    const { native } = pools;
+    const openPool = () => {
+      throw Object.assign(new Error('too many open pools'), { code: 'EMFILE' });
+    };
+    pools.native = { ...native, openPool };
+    const there = path.join(home.dir, name);
+    await expect(e.createPool({ name: 'p', path: there, size: 128 * MIB })).rejects.toThrow('too many open pools');
+    pools.native = native;
+    expect(await e.createPool({ name: 'q', path: there, size: 128 * MIB })).toMatchObject({ name: 'q', state: 'ok' });
+  });
+});
+
+describe('a check', () => {
+  it('is one of two at most, and ends when it is told to, or with the engine', async () => {
+    const e = await home.open();
+    await e.createVolume({ name: 'v', size: MIB });
+    const stop = new AbortController();
+    const first = e.check(undefined, stop.signal);
+    const second = e.check();
+    await expect(e.check()).rejects.toThrow(code('BUSY'));
+    stop.abort();
+    await expect(first).rejects.toThrow(code('IO'));
+    expect(await second).toMatchObject({ ok: true });
+    const third = e.check();
+    const ended = expect(third).rejects.toThrow(code('IO'));
+    await home.close();
+    await ended;
   });
 });

@@ -38,6 +38,8 @@ export function daemonRoutes(app: Api, context: ApiContext): void {
 
   app.post('/v1/check', { schema: { body: schemas.Nothing } }, async (request, reply) => {
     const lines = new NdjsonReply(reply);
+    const gone = new AbortController();
+    lines.onClose(() => gone.abort());
     let last = 0;
     try {
       const report = await engine.check((done, total) => {
@@ -45,7 +47,7 @@ export function daemonRoutes(app: Api, context: ApiContext): void {
         if (now - last < PROGRESS_MS && done < total) return;
         last = now;
         lines.send({ progress: { done, total } });
-      });
+      }, gone.signal);
       lines.end({ report });
     } catch (error) {
       requestFailed(request, error);

@@ -79,14 +79,18 @@ async function checkOffline(options: CommonOptions, world: World, home: string):
 async function repairOffline(options: CheckOptions, world: World): Promise<Checked> {
   if (options.socket !== undefined)
     throw new ControlError('USAGE', 'a repair needs the home itself, with no daemon running: use --home');
+  let state = 'it was repaired as a whole, or not at all';
+  const onRepaired = () => {
+    state = 'it is repaired, and was not checked again';
+  };
   const bar = new ProgressBar('repair', world.terminal && !options.json ? world.err : null);
   const { repairHome } = await import('../../xseg/engine.ts');
   const onProgress = (done: number, total: number) => bar.update(total > 0 ? done / total : 0);
   try {
     const home = resolveHome(options.home, world.env);
-    return { ...(await repairHome(home, { onProgress, signal: world.signal })), offline: true };
+    return { ...(await repairHome(home, { onProgress, onRepaired, signal: world.signal })), offline: true };
   } catch (error) {
-    throw world.signal.aborted ? new ControlError('INTERRUPTED', 'interrupted; nothing was changed') : error;
+    throw world.signal.aborted ? new ControlError('INTERRUPTED', `interrupted; ${state}`) : error;
   } finally {
     bar.clear();
   }

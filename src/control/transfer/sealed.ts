@@ -8,6 +8,7 @@ import { type ControlClient, route, withQuery } from '../client.ts';
 import { ControlError } from '../errors.ts';
 import type { NamedFile } from '../ingest-file.ts';
 import type { IngestInfo } from '../ingests.ts';
+import { roundUpToSector } from '../sizes.ts';
 import { imageOptions, type TransferRun } from './images.ts';
 import { GAP_BYTES, named, nbdParts, type Part, rawParts, streamParts } from './parts.ts';
 import { check } from './qemu-img.ts';
@@ -87,13 +88,17 @@ async function nameOf(source: ImageSource): Promise<NamedFile> {
 
 async function readThere(
   { client, signal, onProgress }: TransferRun,
-  { size }: ImageSource,
+  { size, path: name }: ImageSource,
   id: string,
 ): Promise<void> {
   for (let offset = 0; offset < size; offset += READ_BYTES) {
     if (signal.aborted) throw interrupted();
     onProgress(offset / size);
-    await client.post(route('ingests', id, 'file'), { offset, length: Math.min(READ_BYTES, size - offset) });
+    const length = Math.min(READ_BYTES, size - offset);
+    const { position } = await client.post<IngestInfo>(route('ingests', id, 'file'), { offset, length });
+    // it had less than that already when the daemon opened it
+    if (roundUpToSector(position) < offset + length)
+      throw new ControlError('DAMAGED', `${name} became shorter while it was read`);
   }
 }
 

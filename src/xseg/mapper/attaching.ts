@@ -63,6 +63,10 @@ export class Attaching {
 }
 
 /** @throws {EngineError} BUSY */
+export function refuseFailed({ row, failed }: Resource): void {
+  if (failed !== 0) throw new EngineError('POOL_FAILED', `${row.name} has failed; see the log`);
+}
+
 export function refuseAttached({ row }: Resource): void {
   if (row.attached !== null)
     throw new EngineError(

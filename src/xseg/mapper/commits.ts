@@ -126,11 +126,12 @@ export class Commits {
     const finish = (error: number) => {
       if (error !== 0) {
         // pages stay where they are, unevictable: reads go on from memory, nothing goes back silently
+        for (const frame of frames) this.frames.lose(frame);
         if (resource.failed === 0) this.#fail(resource, error);
         this.host.releasesLost(batch.releases);
         if (batch.freed.length > 0) this.host.freedLost(batch.freed);
       } else {
-        for (const frame of frames) this.frames.flying[frame]--;
+        for (const frame of frames) this.frames.land(frame);
         if (settled && handle >= 0 && handle === resource.handle)
           Atomics.store(this.frames.words, this.recordAt(handle) + VolumeRecord.mapDurable / 4, mapSeq);
         if (batch.freed.length > 0) this.host.freed(batch.freed);
@@ -205,7 +206,7 @@ export class Commits {
       batch.pages.push(this.frames.pageId[frame], this.frames.base[frame], at, length);
       at += length;
       this.frames.markClean(frame);
-      this.frames.flying[frame]++;
+      this.frames.fly(frame);
     }
     batch.blob = blob.slice(0, at);
     this.pages += live.length;

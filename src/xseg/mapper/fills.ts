@@ -66,7 +66,8 @@ export class Fills {
                 () => blocks[i + 1],
                 false,
                 (error) => {
-                  if (error === 0) return next(i + 2);
+                  // in a turn of its own: there may be tens of thousands
+                  if (error === 0) return this.steps.host.nextTurn(() => next(i + 2));
                   release();
                   finish(new EngineError('IO', `a copy could not be cleared: errno ${error}`));
                 },

@@ -337,7 +337,7 @@ export class Folding {
     if (seal.hashes.length !== (seal.sealed.length / 2) * HASH_BYTES) throw new Error('sealed rows without hashes');
     this.locked = true;
     this.commits.sendLoose(batch, (error) => {
-      if (error === null) for (const frame of flying) this.frames.flying[frame]--;
+      if (error === null) for (const frame of flying) this.frames.land(frame);
       this.#landed(error !== null);
     });
   }

@@ -28,6 +28,8 @@ const CLOCK_ROUNDS = 2;
 /** Frames that nobody needed for so long give their memory back, so many in a turn. */
 const IDLE_MS = 60_000;
 const IDLE_BATCH = 32;
+/** Pages that are not durable yet, changed since or on their way: share of the frames that are not of volumes that failed. */
+export const UNSETTLED_SHARE_MAX = 0.6;
 
 export class Frames {
   readonly count: number;
@@ -51,8 +53,14 @@ export class Frames {
   readonly dirty: Uint8Array;
   /** batches on their way that contain it */
   readonly flying: Uint8Array;
+  /** 1: a batch that contained it failed */
+  readonly lost: Uint8Array;
   readonly byPage = new Map<number, number>();
   dirtyCount = 0;
+  /** frames that are in batches on their way, or were in one that failed */
+  flyingCount = 0;
+  /** of these, the latter: they are what their volume reads, and stay until it is deleted */
+  lostCount = 0;
   evictions = 0;
   #hashed = 0;
   /** leaves in the hash: handle → leaf number → frame (0: an empty leaf) */
@@ -98,6 +106,7 @@ export class Frames {
     this.pins = new Uint32Array(n);
     this.dirty = new Uint8Array(n);
     this.flying = new Uint8Array(n);
+    this.lost = new Uint8Array(n);
     this.#users = new Array(n);
     for (let f = n - 1; f >= 1; f--) this.#free.push(f);
     this.#bare = this.#free.length;
@@ -203,6 +212,43 @@ export class Frames {
     this.pageId[frame] = 0;
   }
 
+  /**
+   * So many pages wait to be committed, or to become durable, that a disk which does not answer would leave no frame for what
+   * others read. Those of volumes that have failed stay as they are; the rest is for those that have not.
+   */
+  get crowded(): boolean {
+    const { dirtyCount, flyingCount, lostCount, count } = this;
+    return dirtyCount + flyingCount - lostCount >= (count - lostCount) * UNSETTLED_SHARE_MAX;
+  }
+
+  /** It is in one more batch, and cannot be evicted. */
+  fly(frame: number): void {
+    if (this.flying[frame]++ === 0) this.flyingCount++;
+  }
+
+  /** A batch that it was in is durable. */
+  land(frame: number): void {
+    if (--this.flying[frame] === 0) this.flyingCount--;
+  }
+
+  /** A batch that it was in failed: it flies until its volume is deleted. */
+  lose(frame: number): void {
+    if (this.lost[frame]) return;
+    this.lost[frame] = 1;
+    this.lostCount++;
+  }
+
+  /** What was never durable, and nobody reads any more, goes. */
+  forget(frame: number): void {
+    if (this.lost[frame]) {
+      this.lost[frame] = 0;
+      this.lostCount--;
+      this.flying[frame] = 0;
+      this.flyingCount--;
+    }
+    this.discard(frame);
+  }
+
   markDirty(frame: number): boolean {
     if (this.dirty[frame]) return false;
     this.dirty[frame] = 1;
@@ -224,12 +270,17 @@ export class Frames {
       this.leaves.set(handle, leaves);
     }
     const old = leaves.get(leaf);
-    if (old === frame) return;
+    // there, unless the table had no place for it when it was made anew
+    if (old === frame && this.native.hashFind(this.core, handle, leaf) === frame) return;
     if (old !== undefined) this.#forgetUser(handle, leaf, old);
     else if (frame === 0 && leaves.size >= this.count) this.#dropEmpty(handle, leaves);
     if (old === undefined && this.#hashed >= this.count * HASHED_PER_FRAME_MAX) this.#dropOthers(handle);
-    this.native.hashInsert(this.core, handle, leaf, frame);
-    if (old === undefined) this.#hashed++;
+    if (!this.native.hashInsert(this.core, handle, leaf, frame)) {
+      // no place near where it belongs: once all are gone there is
+      for (const one of this.leaves.keys()) this.unhashRange(one, 0, Number.MAX_SAFE_INTEGER);
+      if (!this.native.hashInsert(this.core, handle, leaf, frame)) throw new Error('an empty leaf hash has no place');
+    }
+    if (!leaves.has(leaf)) this.#hashed++;
     leaves.set(leaf, frame);
     if (frame === 0) return;
     const key = handle * LEAF_KEYS + leaf;

@@ -37,8 +37,8 @@ const PAUSE_MS = 1;
 export const BUSY_SHARE = 0.025;
 /** The same when that does not keep up with what is deleted and overwritten meanwhile. */
 export const BUSY_SHARE_BEHIND = 0.1;
-/** It does not when so many rows wait that freeing did not make itself. */
-export const BEHIND_MIN = 1024;
+/** It does not when so many rows wait that freeing did not make itself: a group's. */
+export const BEHIND_MIN = GROUP_MAX;
 const BUSY_PAUSE_MS_MAX = 200;
 /** After a round in which nothing could be done; it doubles as long as nothing can. */
 const FRUITLESS_MS = 20;
@@ -341,7 +341,7 @@ export class Freeing {
     const flying = this.commits.encodeInto(batch, dirty);
     changes.giveBackIn(batch);
     this.commits.sendLoose(batch, (error) => {
-      if (error === null) for (const frame of flying) this.frames.flying[frame]--;
+      if (error === null) for (const frame of flying) this.frames.land(frame);
       this.#landed(error === null ? 0 : 1, changes);
       if (error === null) this.host.freed(changes.freed);
     });

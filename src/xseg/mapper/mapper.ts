@@ -229,7 +229,7 @@ export class Mapper implements ReportsHost, RequestsHost {
         changed,
         commitSoon,
         commitAll,
-        tooDirty: () => this.frames.dirtyCount >= this.#dirtyMax,
+        tooDirty: () => this.frames.dirtyCount >= this.#dirtyMax || this.frames.crowded,
         whenFrames,
         nextTurn,
         sampleFault: (op, us) => this.meters.faultServed(op, us),
@@ -610,10 +610,10 @@ export class Mapper implements ReportsHost, RequestsHost {
   #forgetPages(r: Resource): void {
     const { frames } = this;
     for (const [page, frame] of [...frames.byPage]) {
-      if (frames.owner[frame] !== r.id || (!frames.dirty[frame] && !frames.flying[frame])) continue;
+      // what flies otherwise is in a batch of freeing's or folding's, which is none of the volume's
+      if (frames.owner[frame] !== r.id || (!frames.dirty[frame] && !frames.lost[frame])) continue;
       this.#newPages.durable(page);
-      frames.flying[frame] = 0;
-      frames.discard(frame);
+      frames.forget(frame);
     }
   }
 

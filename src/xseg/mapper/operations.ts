@@ -7,7 +7,7 @@ import { randomUUID } from 'node:crypto';
 import { takeApart } from '../names.ts';
 import { KIND_SNAPSHOT, KIND_VOLUME, NOT_ATTACHED, type ResourceRow } from '../store/batch.ts';
 import { type Access, EngineError, type OpenHandle, type SnapshotInfo, type VolumeInfo } from '../types.ts';
-import { Attaching, refuseAttached, writesAs } from './attaching.ts';
+import { Attaching, refuseAttached, refuseFailed, writesAs } from './attaching.ts';
 import type { Burials } from './burials.ts';
 import { diff } from './diff.ts';
 import type { Frames } from './frames.ts';
@@ -161,7 +161,7 @@ export class Operations {
         const r = this.steps.needVolume(volume);
         if (this.steps.registry.snapshot(r, name) !== undefined)
           throw new EngineError('EXISTS', `a snapshot named ${volume}@${name} exists`);
-        if (r.failed !== 0) throw new EngineError('POOL_FAILED', `${volume} has failed; see the log`);
+        refuseFailed(r);
         if (r.row.size === 0) throw new EngineError('INVALID', `${volume} is empty; give it a size first`);
         this.steps.freeze(r, () => {
           const blocks = this.steps.views.mapped(r);
@@ -286,6 +286,7 @@ export class Operations {
             'BUSY',
             `${r.row.name} is open (${r.openCount} connection(s)); rollback needs it closed`,
           );
+        refuseFailed(r);
         refuseAttached(r);
         refuseProtected(r);
         this.steps.becomes(r, s.row);
@@ -306,6 +307,7 @@ export class Operations {
         for (const one of [r, staged]) {
           if (one.openCount > 0) throw new EngineError('BUSY', `${one.row.name} is open; it must be closed`);
           refuseAttached(one);
+          refuseFailed(one);
         }
         if (r.row.pool !== staged.row.pool) throw new EngineError('INVALID', 'both must be in one pool');
         refuseProtected(r);

@@ -151,24 +151,20 @@ export class Registry {
     const ids = [...new Set(resources.map((r) => r.id))].sort((a, b) => a - b);
     const held: number[] = [];
     const step = () => {
-      if (held.length === ids.length) {
-        work(() => {
-          for (const id of held) this.#unlock(id);
-        });
-        return;
+      for (; held.length < ids.length; held.push(ids[held.length])) {
+        const queue = this.#chains.get(ids[held.length]);
+        if (queue !== undefined) {
+          queue.push(() => {
+            held.push(ids[held.length]);
+            step();
+          });
+          return;
+        }
+        this.#chains.set(ids[held.length], []);
       }
-      const id = ids[held.length];
-      const queue = this.#chains.get(id);
-      if (queue === undefined) {
-        this.#chains.set(id, []);
-        held.push(id);
-        step();
-      } else {
-        queue.push(() => {
-          held.push(id);
-          step();
-        });
-      }
+      work(() => {
+        for (const id of held) this.#unlock(id);
+      });
     };
     step();
   }
@@ -184,7 +180,8 @@ export class Registry {
     if (this.#byId.size <= CACHED_MAX) return;
     for (const [id, r] of this.#byId) {
       if (this.#byId.size <= CACHED_MAX * 0.9) break;
-      if (r.handle < 0 && r.openCount === 0 && r.clean && !this.#chains.has(id) && !r.dead) this.#byId.delete(id);
+      if (r.handle < 0 && r.openCount === 0 && r.clean && r.failed === 0 && !this.#chains.has(id) && !r.dead)
+        this.#byId.delete(id);
     }
   }
 }

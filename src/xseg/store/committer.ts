@@ -69,7 +69,7 @@ export class Committer {
         VALUES (@id, @uuid, @name, @kind, @volume, @pool, @size, @root, @height, @generation, @protected, @created_at, @cloned_from, @grp, @mapped,
         @attached, @attached_to, @attached_at)
         ON CONFLICT (id) DO UPDATE SET name = @name, size = @size, root = @root, height = @height, generation = @generation,
-        protected = @protected, grp = @grp, mapped = @mapped,
+        protected = @protected, cloned_from = @cloned_from, grp = @grp, mapped = @mapped,
         attached = @attached, attached_to = @attached_to, attached_at = @attached_at`),
       resourceDelete: p('DELETE FROM resource WHERE id = ?'),
       releasePut: p('INSERT INTO release (seq, kind, id, pool) VALUES (?, ?, ?, ?)'),
