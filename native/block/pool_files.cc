@@ -307,7 +307,8 @@ int PoolFiles::size_file(int fd) const {
   struct stat info;
   if (fstat(fd, &info) != 0) return -errno;
   if (preallocate_) {
-    // Also when the size is right: a creation that a crash cut short may have set it.
+    // Also when the size is right: a creation that a crash cut short may have set it. (Where the file system cannot
+    // allocate, what is below it stays as it is.)
     if (static_cast<uint64_t>(info.st_blocks) * kStatBlockBytes >= bytes) return 0;
     return allocate(fd, static_cast<uint64_t>(info.st_size), bytes);
   }

@@ -9,6 +9,9 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
 #include <thread>
 #include <utility>
 
@@ -21,12 +24,40 @@ namespace {
 // What an answer that nobody gave any more says.
 constexpr int kGone = ENOTCONN;
 
-/// Aborts the connection and detaches the mount, when it is there still. False: only root may.
-bool force_unmount(int fd, const std::string& path) {
+/// Whether the connection is over.
+bool aborted(int fd) {
   pollfd device = {.fd = fd, .events = 0, .revents = 0};
-  // Else somebody has unmounted it: what is on that path now is another's.
-  if (poll(&device, 1, 0) != 0) return true;
-  return umount2(path.c_str(), MNT_FORCE | MNT_DETACH | UMOUNT_NOFOLLOW) == 0;
+  return poll(&device, 1, 0) != 0;
+}
+
+/// Whether what is mounted last at a path is a mount of Atoll's.
+bool ours_on_top(const std::string& path) {
+  std::error_code error;
+  const std::filesystem::path given(path);
+  // Not of the last part: that would ask the mount.
+  const std::filesystem::path at = std::filesystem::canonical(given.parent_path(), error) / given.filename();
+  if (error) return false;
+  std::ifstream mounts("/proc/self/mountinfo");
+  bool ours = false;
+  for (std::string line; std::getline(mounts, line);) {
+    std::istringstream fields(line);
+    std::string skipped, where, word;
+    fields >> skipped >> skipped >> skipped >> skipped >> where;
+    if (where != at.string()) continue;
+    while (fields >> word && word != "-") {
+    }
+    fields >> word;
+    ours = word == "fuse.atoll";
+  }
+  return ours;
+}
+
+/// Aborts the connection, and detaches the mount, when it is there still. False: only root may; or it is not certain
+/// that the path is ours.
+bool force_unmount(int fd, const std::string& path) {
+  if (aborted(fd)) return true;
+  if (!ours_on_top(path)) return false;
+  return umount2(path.c_str(), MNT_FORCE | MNT_DETACH | UMOUNT_NOFOLLOW) == 0 && aborted(fd);
 }
 
 /// Questions after which lists are not what they were.
@@ -137,6 +168,7 @@ void Mount::stop() {
   // Aborted first, where that can be: requests that nobody took hold locks that the notifier may wait for in the
   // kernel, and while it is in there a close does not abort.
   if (force_unmount(fuse_session_fd(session_), options_.path)) notifier_->stop();
+  notifier_->close();
   // Detaches lazily and closes /dev/fuse.
   fuse_session_unmount(session_);
   notifier_->stop();

@@ -33,13 +33,15 @@ void Notifier::node(uint64_t ino) { push({0, ino, {}}); }
 void Notifier::name(uint64_t folder, std::string name) { push({folder, 0, std::move(name)}); }
 void Notifier::gone(uint64_t folder, std::string name, uint64_t ino) { push({folder, ino, std::move(name)}); }
 
+void Notifier::close() {
+  const std::lock_guard lock(mutex_);
+  stopping_ = true;
+  queue_.clear();
+  changed_.notify_all();
+}
+
 void Notifier::stop() {
-  {
-    const std::lock_guard lock(mutex_);
-    stopping_ = true;
-    queue_.clear();
-    changed_.notify_all();
-  }
+  close();
   if (thread_.joinable()) thread_.join();
 }
 

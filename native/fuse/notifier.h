@@ -29,6 +29,8 @@ class Notifier {
   void name(uint64_t folder, std::string name);
   /// A name in a folder: there is nothing now. `ino`: what there was.
   void gone(uint64_t folder, std::string name, uint64_t ino);
+  /// What waits is forgotten, and nothing is told any more, but for what is being told now.
+  void close();
   /// The thread ends; what waits is forgotten. Returns when it has: after the connection was aborted.
   void stop();
   /// So many were put in, and so many are done.

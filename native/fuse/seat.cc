@@ -370,13 +370,22 @@ bool Seat::sought(Call* call) {
 
 void Seat::fail(Call* call, int error) {
   if (call->libfuse != nullptr) {
-    fuse_reply_err(call->libfuse, error);
+    reply_error(call, error);
   } else {
     refuse(call->unique, error);
   }
   call->node->in_flight.fetch_sub(1, std::memory_order_release);
   calls_out_--;
   give(call);
+}
+
+/// To what libfuse parsed. It has a descriptor of its own, which is no more to be used than ours.
+void Seat::reply_error(Call* call, int error) {
+  if (fd_ >= 0) {
+    fuse_reply_err(call->libfuse, error);
+  } else {
+    fuse_reply_none(call->libfuse);
+  }
 }
 
 /// The answer to a read or write that cannot be done. What cannot be delivered has nobody who waits for it.
@@ -396,14 +405,18 @@ void Seat::ended(Call* call) {
       return finish(call, &out, sizeof out);
     }
     case Call::Kind::kSeek:
-      fuse_reply_lseek(call->libfuse, static_cast<off_t>(call->offset));
+      if (fd_ >= 0) {
+        fuse_reply_lseek(call->libfuse, static_cast<off_t>(call->offset));
+      } else {
+        fuse_reply_none(call->libfuse);
+      }
       break;
     case Call::Kind::kZero:
       mount_.wrote(*call->node);
-      fuse_reply_err(call->libfuse, 0);
+      reply_error(call, 0);
       break;
     case Call::Kind::kSync:
-      fuse_reply_err(call->libfuse, 0);
+      reply_error(call, 0);
       break;
   }
   call->node->in_flight.fetch_sub(1, std::memory_order_release);

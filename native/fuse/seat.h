@@ -127,6 +127,7 @@ class Seat final : public EventHandler {
   bool sought(Call* call);
   void fail(Call* call, int error);
   void refuse(uint64_t unique, int error);
+  void reply_error(Call* call, int error);
   void finish(Call* call, const void* data, uint32_t bytes);
   bool finish_lent(Call* call, uint32_t volume, uint64_t bytes);
   uint64_t size_of(uint32_t handle) const;

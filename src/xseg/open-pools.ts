@@ -82,8 +82,7 @@ export class OpenPools {
       prepareCopies(place, row, this.identity, this.native, this.options);
     } catch (error) {
       if (handle >= 0) this.native.closePool(this.core, handle);
-      if (place !== null) unmarkServing(place);
-      unformat();
+      this.#undo(place, unformat);
       throw error;
     }
     try {
@@ -94,6 +93,17 @@ export class OpenPools {
     }
     this.#pools.set(row.name, { row, handle, reason: null, place, copies: [] });
     return this.show(row.name);
+  }
+
+  /** What was to become a pool is what it was. Where that fails it says so: why it became none is what its maker hears. */
+  #undo(place: CopyPlace | null, unformat: () => void): void {
+    for (const undo of [() => place !== null && unmarkServing(place), unformat]) {
+      try {
+        undo();
+      } catch (error) {
+        this.options.log('warn', 'what is left of a pool that could not be made', { reason: (error as Error).message });
+      }
+    }
   }
 
   async list(): Promise<PoolInfo[]> {

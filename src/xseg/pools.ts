@@ -11,6 +11,7 @@ import {
   type Stats,
   statfsSync,
   statSync,
+  truncateSync,
 } from 'node:fs';
 import { isAbsolute, join, resolve } from 'node:path';
 import { areaFor, type CopyPlace } from './copies/place.ts';
@@ -147,7 +148,7 @@ export function formatPool(
 ): () => void {
   const crc = crcOf(native);
   const at = superblockPath(row);
-  const existed = existsSync(at);
+  const before = statSync(at, { throwIfNoEntry: false });
   try {
     if (row.kind === 'directory') {
       makeFolder(row.path);
@@ -181,8 +182,11 @@ export function formatPool(
     writeSuperblock(at, encodeSuperblock(superblock, crc), row.kind !== 'device', row.kind === 'device');
     if (row.kind === 'directory') syncFolder(row.path);
     return () => {
-      if (existed) writeSuperblock(at, Buffer.alloc(SUPERBLOCK_BYTES), false);
-      else rmSync(at, { force: true });
+      // somebody else may have made a pool there meanwhile
+      if (decodeSuperblock(readSuperblockBytes(at), at, crc)?.poolUuid !== row.uuid) return;
+      if (before === undefined) rmSync(at, { force: true });
+      else if (before.isFile() && before.size < SUPERBLOCK_BYTES) truncateSync(at, before.size);
+      else writeSuperblock(at, Buffer.alloc(SUPERBLOCK_BYTES), false);
     };
   } catch (error) {
     fail(error, `pool ${row.name}`);

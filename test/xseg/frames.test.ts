@@ -24,6 +24,12 @@ it('are as many as leave some for what others read, whatever a disk does that do
   for (const most = Math.ceil(COUNT * UNSETTLED_SHARE_MAX); flying.length < most; flying.push(fly()))
     expect([flying.length, f.crowded]).toEqual([flying.length, false]);
   expect(f.crowded).toBe(true);
+  // what was changed again meanwhile is one frame
+  const unsettled = f.unsettledCount;
+  f.markDirty(flying[1]);
+  expect(f.unsettledCount).toBe(unsettled);
+  f.markClean(flying[1]);
+  expect(f.unsettledCount).toBe(unsettled);
   // changed ones count as well
   f.land(flying[0]);
   f.land(flying[0]);
@@ -33,15 +39,15 @@ it('are as many as leave some for what others read, whatever a disk does that do
   f.markClean(flying[0]);
   // their volume fails: they stay, and others have the rest, but for as much of that
   for (const frame of flying.slice(1)) f.lose(frame);
-  expect([f.crowded, f.lostCount, f.flyingCount]).toEqual([false, flying.length - 1, flying.length - 1]);
+  expect([f.crowded, f.lostCount, f.unsettledCount]).toEqual([false, flying.length - 1, flying.length - 1]);
   const rest = Math.ceil((COUNT - f.lostCount) * UNSETTLED_SHARE_MAX);
   const others: number[] = [];
   for (; others.length < rest; others.push(fly())) expect([others.length, f.crowded]).toEqual([others.length, false]);
   expect(f.crowded).toBe(true);
   // and is deleted
   for (const frame of flying.slice(1)) f.forget(frame);
-  expect([f.crowded, f.lostCount, f.flyingCount]).toEqual([false, 0, others.length]);
+  expect([f.crowded, f.lostCount, f.unsettledCount]).toEqual([false, 0, others.length]);
   expect(flying.slice(1).some((frame) => f.byPage.get(frame) !== undefined && f.pageId[frame] !== 0)).toBe(false);
   for (const frame of others) for (let i = 0; i < 2; i++) f.land(frame);
-  expect(f.flyingCount).toBe(0);
+  expect(f.unsettledCount).toBe(0);
 });

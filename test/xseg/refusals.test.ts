@@ -543,7 +543,12 @@ describe('a damaged map page', () => {
 });
 
 describe('a pool that could not be opened when it was made', () => {
-  it.each(['folder/', 'file'])('leaves nothing where it was to be: %s', async (name) => {
+  it.each([
+    ['folder/', null],
+    ['file', null],
+    ['file', 0],
+    ['file', 200 * MIB],
+  ] as const)('leaves nothing where it was to be: %s of %s bytes', async (name, bytes) => {
     const e = await home.open();
     const pools = (e as unknown as { pools: { native: Native } }).pools;
     const { native } = pools;
@@ -552,7 +557,13 @@ describe('a pool that could not be opened when it was made', () => {
     };
     pools.native = { ...native, openPool };
     const there = path.join(home.dir, name);
+    if (bytes !== null) {
+      fs.writeFileSync(there, '');
+      fs.truncateSync(there, bytes);
+    }
     await expect(e.createPool({ name: 'p', path: there, size: 128 * MIB })).rejects.toThrow('too many open pools');
+    if (name === 'file') expect(fs.statSync(there, { throwIfNoEntry: false })?.size ?? null).toBe(bytes);
+    else expect(fs.readdirSync(there)).toEqual([]);
     pools.native = native;
     expect(await e.createPool({ name: 'q', path: there, size: 128 * MIB })).toMatchObject({ name: 'q', state: 'ok' });
   });

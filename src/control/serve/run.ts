@@ -42,6 +42,8 @@ export interface ServeOptions extends CommonOptions {
 }
 
 export async function serve(options: ServeOptions, world: World): Promise<void> {
+  // from here on a signal means a clean stop, as soon as there is something to stop
+  const { signal } = world;
   const logCounts = new LogCounts();
   const level = options.logLevel ?? 'info';
   const log = openLog({ json: options.logJson ?? false, level, counts: logCounts, write: world.err });
@@ -84,7 +86,7 @@ export async function serve(options: ServeOptions, world: World): Promise<void> 
   const metrics = daemon.metricsUrl === null ? {} : { metrics: daemon.metricsUrl };
   const http = daemon.httpUrl === null ? {} : { http: daemon.httpUrl };
   log('info', 'ready', { home: daemon.paths.home, nbd: daemon.nbdAddresses, ...metrics, ...http, pid: process.pid });
-  await untilAborted(world.signal);
+  await untilAborted(signal);
   manager.stopping();
   await stop(daemon, log, world);
 }

@@ -57,9 +57,9 @@ export class Frames {
   readonly lost: Uint8Array;
   readonly byPage = new Map<number, number>();
   dirtyCount = 0;
-  /** frames that are in batches on their way, or were in one that failed */
-  flyingCount = 0;
-  /** of these, the latter: they are what their volume reads, and stay until it is deleted */
+  /** frames that are dirty, in batches on their way, or were in one that failed */
+  unsettledCount = 0;
+  /** of these, the last: they are what their volume reads, and stay until it is deleted */
   lostCount = 0;
   evictions = 0;
   #hashed = 0;
@@ -217,18 +217,18 @@ export class Frames {
    * others read. Those of volumes that have failed stay as they are; the rest is for those that have not.
    */
   get crowded(): boolean {
-    const { dirtyCount, flyingCount, lostCount, count } = this;
-    return dirtyCount + flyingCount - lostCount >= (count - lostCount) * UNSETTLED_SHARE_MAX;
+    const { unsettledCount, lostCount, count } = this;
+    return unsettledCount - lostCount >= (count - lostCount) * UNSETTLED_SHARE_MAX;
   }
 
   /** It is in one more batch, and cannot be evicted. */
   fly(frame: number): void {
-    if (this.flying[frame]++ === 0) this.flyingCount++;
+    if (this.flying[frame]++ === 0 && !this.dirty[frame]) this.unsettledCount++;
   }
 
   /** A batch that it was in is durable. */
   land(frame: number): void {
-    if (--this.flying[frame] === 0) this.flyingCount--;
+    if (--this.flying[frame] === 0 && !this.dirty[frame]) this.unsettledCount--;
   }
 
   /** A batch that it was in failed: it flies until its volume is deleted. */
@@ -244,7 +244,7 @@ export class Frames {
       this.lost[frame] = 0;
       this.lostCount--;
       this.flying[frame] = 0;
-      this.flyingCount--;
+      if (!this.dirty[frame]) this.unsettledCount--;
     }
     this.discard(frame);
   }
@@ -253,6 +253,7 @@ export class Frames {
     if (this.dirty[frame]) return false;
     this.dirty[frame] = 1;
     this.dirtyCount++;
+    if (!this.flying[frame]) this.unsettledCount++;
     return true;
   }
 
@@ -260,6 +261,7 @@ export class Frames {
     if (!this.dirty[frame]) return;
     this.dirty[frame] = 0;
     this.dirtyCount--;
+    if (!this.flying[frame]) this.unsettledCount--;
   }
 
   /** Makes a leaf visible to reactors as leaf `leaf` of an open resource. Frame 0: it is empty. */
